@@ -1,0 +1,48 @@
+"""How tuning changes a language model's neurons: run `snakemake --cores all`."""
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+config = checked(config)
+
+
+scattergather:
+    shards=config["shards"],
+
+
+wildcard_constraints:
+    model=re.escape(config["model"]["name"]),
+    tuned="|".join(map(re.escape, config["tuned"])),
+    fetched="[^/]+",
+    dataset="[^/]+",
+    split="|".join(SPLITS),
+    shard="[0-9]+-of-[0-9]+",
+    experiment="|".join(map(re.escape, config["experiments"])),
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/sources.smk"
+include: "workflow/rules/preferences.smk"
+include: "workflow/rules/tuning.smk"
+include: "workflow/rules/direction.smk"
+include: "workflow/rules/activations.smk"
+include: "workflow/rules/attribution.smk"
+include: "workflow/rules/experiments.smk"
+include: "workflow/rules/figures.smk"
+
+
+rule all:
+    """The whole study: tables and figures of every tuned version."""
+    default_target: True
+    input:
+        study_targets,

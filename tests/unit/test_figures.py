@@ -1,0 +1,424 @@
+"""The figures of the paper: what they draw, that no text is cut off, and what they refuse."""
+
+import itertools
+from importlib import import_module
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.quiver import Quiver
+from matplotlib.text import Text
+from neurondynamics import plotting
+from neurondynamics.analysis.attribution import GROUPS, INCREASING, REDUCING
+
+INPUTS = {
+    "layer_projection": "layers",
+    "cumulative_reduction": "neurons",
+    "group_shares": "groups",
+    "group_stack": "neurons",
+    "neuron_shifts": "neurons",
+    "layer_groups": "neurons",
+    "toxic_activations": "neurons",
+}
+NAMES = {"model": "a-rather-long-model-name-8b-instruct", "tuned": "dpo-with-a-long-name-seed1"}
+
+
+def make_neurons(layers: int, width: int, seed: int = 0) -> pd.DataFrame:
+    """A gated model with heavy tails: half of the activations are negative, few neurons matter."""
+    rng = np.random.default_rng(seed)
+    number = layers * width
+    cosine = rng.standard_t(5, number) * 0.03
+    base = rng.standard_t(2.2, number) * 0.05
+    tuned = base + 0.3 * np.abs(base) * rng.standard_t(3, number)
+    shrinks = (base - tuned > 0) == (base >= 0)
+    parts = (
+        np.where(cosine > 0, "T", "A"),
+        np.where(base >= 0, "P", "N"),
+        np.where(shrinks, "-", "+"),
+    )
+    return pd.DataFrame(
+        {
+            "layer": np.repeat(np.arange(layers), width),
+            "neuron": np.tile(np.arange(width), layers),
+            "cosine": cosine,
+            "activation_base": base,
+            "activation_tuned": tuned,
+            "projection_base": base * cosine,
+            "projection_tuned": tuned * cosine,
+            "reduction": (base - tuned) * cosine,
+            "group": ["".join(letters) for letters in zip(*parts, strict=True)],
+        }
+    )
+
+
+def make_groups(neurons: pd.DataFrame) -> pd.DataFrame:
+    sums = neurons.groupby("group")["reduction"].sum().reindex(GROUPS, fill_value=0.0)
+    share = sums / sums[list(REDUCING)].sum()
+    return pd.DataFrame(
+        {
+            "group": GROUPS,
+            "neurons": neurons["group"].value_counts().reindex(GROUPS, fill_value=0).to_numpy(),
+            "share_gross": share.to_numpy(),
+            "share_gross_low": share.to_numpy() - 0.05,
+            "share_gross_high": share.to_numpy() + 0.05,
+        }
+    )
+
+
+def make_layers(layers: int) -> pd.DataFrame:
+    states = {"base": 0.5, "base-ablated": 0.4, "tuned": -0.5, "tuned-on-base-text": -0.4}
+    table = pd.DataFrame(itertools.product(states, range(layers)), columns=["state", "layer"])
+    table["projection"] = table["state"].map(states) * table["layer"]
+    table["projection_low"] = table["projection"] - 0.1
+    table["projection_high"] = table["projection"] + 0.1
+    return table
+
+
+@pytest.fixture(params=[(30, 100), (2, 32), (1, 2)], ids=["many", "few", "two"])
+def tables(request, tmp_path):
+    """Paths of the three tables, for many, few, and two neurons."""
+    neurons = make_neurons(*request.param)
+    return write_tables(tmp_path, neurons, make_groups(neurons), make_layers(request.param[0]))
+
+
+def write_tables(folder, neurons, groups, layers) -> dict:
+    neurons.to_parquet(folder / "neurons.parquet")
+    groups.to_csv(folder / "groups.csv", index=False)
+    layers.to_csv(folder / "layers.csv", index=False)
+    return {
+        "neurons": folder / "neurons.parquet",
+        "groups": folder / "groups.csv",
+        "layers": folder / "layers.csv",
+    }
+
+
+def draw(name: str, tables: dict, folder) -> None:
+    extra = {"ablated": 200} if name == "layer_projection" else {}
+    getattr(import_module(f"draw_{name}"), f"draw_{name}")(
+        **{INPUTS[name]: str(tables[INPUTS[name]])},
+        svg=str(folder / f"{name}.svg"),
+        png=str(folder / f"{name}.png"),
+        **NAMES,
+        **extra,
+    )
+
+
+def bars(ax) -> pd.DataFrame:
+    """The bars of an axes, in the order drawn."""
+    rows = [
+        (bar.get_x() + bar.get_width() / 2, bar.get_y(), bar.get_height()) for bar in ax.patches
+    ]
+    return pd.DataFrame(rows, columns=["x", "bottom", "height"])
+
+
+# What is drawn
+
+
+def test_layer_projection_draws_the_three_states():
+    table = make_layers(4)
+    figure = import_module("draw_layer_projection").figure_layer_projection(table, 1200, **NAMES)
+    zero, *lines = figure.axes[0].lines
+    assert list(zero.get_ydata()) == [0, 0]
+    assert [list(line.get_ydata()) for line in lines] == [
+        [0, 0.5, 1.0, 1.5],
+        [0, 0.4, 0.8, pytest.approx(1.2)],
+        [0, -0.5, -1.0, -1.5],
+    ]
+    assert len({(line.get_linestyle(), line.get_marker()) for line in lines}) == 3
+    band = figure.axes[0].collections[2].get_paths()[0].get_extents()
+    assert (band.ymin, band.ymax) == pytest.approx((-1.6, 0.1))
+    assert figure.legends[0].texts[1].get_text() == "base model, top 1,200 toxic neurons ablated"
+
+
+def test_layer_projection_sorts_layers():
+    table = make_layers(4).sample(frac=1, random_state=0)
+    figure = import_module("draw_layer_projection").figure_layer_projection(table, 2, **NAMES)
+    assert list(figure.axes[0].lines[1].get_xdata()) == [0, 1, 2, 3]
+
+
+def test_cumulative_reduction_by_hand():
+    """Ranked 3, 1, 0, -2: the curve is 3, 4, 4, 2, so half, 3/4 and 99 % of 2 take one neuron."""
+    module = import_module("draw_cumulative_reduction")
+    figure = module.figure_cumulative_reduction(np.array([1.0, -2.0, 3.0, 0.0]), **NAMES)
+    curve = figure.axes[0].lines[1]
+    assert list(curve.get_xdata()) == [1, 2, 3, 4]
+    assert list(curve.get_ydata()) == [3, 4, 4, 2]
+    assert [text.get_text() for text in figure.legends[0].texts] == [
+        "50 % of the net at 1 neuron",
+        "75 % of the net at 1 neuron",
+        "99 % of the net at 1 neuron",
+        "maximum 4 at 2 neurons",
+        "net 2 at 4 neurons",
+    ]
+
+
+def test_cumulative_reduction_of_many_neurons_ends_at_the_net():
+    reduction = make_neurons(30, 1536)["reduction"].to_numpy()
+    module = import_module("draw_cumulative_reduction")
+    curve = module.figure_cumulative_reduction(reduction, **NAMES).axes[0].lines[1]
+    assert curve.get_xdata()[-1] == len(reduction)
+    assert curve.get_ydata()[-1] == pytest.approx(reduction.sum(), abs=1e-12)
+    assert curve.get_ydata().max() == pytest.approx(reduction[reduction > 0].sum())
+
+
+def test_neurons_to_reach():
+    neurons_to_reach = import_module("draw_cumulative_reduction").neurons_to_reach
+    curve = np.array([1.0, 2.0, 3.0, 4.0])
+    assert [neurons_to_reach(curve, part) for part in (0.5, 0.75, 0.99)] == [2, 3, 4]
+    assert neurons_to_reach(np.array([1.0, -1.0]), 0.5) is None
+
+
+def test_group_shares_draws_the_table():
+    groups = pd.DataFrame(
+        {
+            "group": ["AP+", "TN+", "AN-", "TP-", "TP+"],
+            "neurons": [1803, 17779, 25390, 3961, 1809],
+            "share_gross": [0.07, 0.239, 0.373, 0.318, -0.043],
+            "share_gross_low": [0.06, 0.2, 0.3, 0.3, -0.1],
+            "share_gross_high": [0.08, 0.25, 0.4, 0.35, 0.0],
+        }
+    )
+    figure = import_module("draw_group_shares").figure_group_shares(groups, **NAMES)
+    ax = figure.axes[0]
+    assert bars(ax)["height"].tolist() == pytest.approx([31.8, 37.3, 23.9, 7.0])
+    assert [list(line.get_ydata()) for line in ax.lines[:4]] == [
+        pytest.approx(interval) for interval in ([30, 35], [30, 40], [20, 25], [6, 8])
+    ]
+    assert [text.get_text() for text in ax.texts] == ["31.8 %", "37.3 %", "23.9 %", "7.0 %"]
+    labels = [label.get_text().split("\n") for label in ax.get_xticklabels()]
+    assert [(lines[0], lines[-1]) for lines in labels] == [
+        ("TP−", "3,961 neurons"),
+        ("AN−", "25,390 neurons"),
+        ("TN+", "17,779 neurons"),
+        ("AP+", "1,803 neurons"),
+    ]
+
+
+def test_rank_cuts():
+    rank_cuts = import_module("draw_group_stack").rank_cuts
+    assert rank_cuts(1).tolist() == [1]
+    assert rank_cuts(20).tolist() == [1, 2, 5, 10, 20]
+    cuts = [20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 57_501]
+    assert rank_cuts(57_501).tolist() == cuts
+
+
+def test_short_number():
+    short_number = import_module("draw_group_stack").short_number
+    numbers = [1, 999, 1000, 23_102, 240_738]
+    assert [short_number(number) for number in numbers] == ["1", "999", "1k", "23.1k", "241k"]
+
+
+def test_group_stack_by_hand():
+    """Ranked AN- 4, TP- 2, TP- 1, AP+ 1; TP+ is no reducing group and is left out."""
+    neurons = pd.DataFrame(
+        {"reduction": [1.0, 2.0, 4.0, 9.0, 1.0], "group": ["TP-", "TP-", "AN-", "TP+", "AP+"]}
+    )
+    module = import_module("draw_group_stack")
+    stack = module.stack_by_group(neurons)
+    assert stack.index.tolist() == [1, 2, 4]
+    assert stack.to_numpy().tolist() == [[0, 4, 0, 0], [2, 4, 0, 0], [3, 4, 0, 1]]
+    upper, lower = module.figure_group_stack(neurons, **NAMES).axes
+    assert bars(upper)["height"].tolist() == [0, 2, 3, 4, 4, 4, 0, 0, 0, 0, 0, 1]
+    assert bars(upper)["bottom"].tolist()[3:6] == [0, 2, 3]
+    assert bars(lower)["height"].tolist()[2::3] == [37.5, 50, 0, 12.5]
+
+
+def test_group_stack_ends_at_the_shares_of_figure_2a():
+    neurons = make_neurons(6, 100)
+    lower = import_module("draw_group_stack").figure_group_stack(neurons, **NAMES).axes[1]
+    last = bars(lower).groupby(np.repeat(np.arange(4), len(lower.patches) // 4))["height"].last()
+    assert last.tolist() == pytest.approx(100 * make_groups(neurons)["share_gross"][:4].to_numpy())
+
+
+def test_neuron_shifts_draws_the_neurons_of_largest_reduction():
+    neurons = make_neurons(10, 200)
+    figure = import_module("draw_neuron_shifts").figure_neuron_shifts(neurons, **NAMES)
+    top = neurons.nlargest(500, "reduction")
+    for ax in figure.axes:
+        arrows = [artist for artist in ax.collections if isinstance(artist, Quiver)]
+        tails = np.concatenate([arrow.XY for arrow in arrows])
+        shifts = np.concatenate([arrow.V for arrow in arrows])
+        order = np.argsort(tails[:, 0])
+        top = top.sort_values("cosine")
+        assert tails[order] == pytest.approx(top[["cosine", "projection_base"]].to_numpy())
+        assert -shifts[order] == pytest.approx(top["reduction"].to_numpy())
+    low, high = figure.axes[0].get_ylim()
+    assert low <= top["projection_tuned"].min()
+    assert high >= top["projection_base"].max()
+
+
+def test_neuron_shifts_leaves_out_neurons_that_increase():
+    neurons = make_neurons(1, 20)
+    figure = import_module("draw_neuron_shifts").figure_neuron_shifts(neurons, **NAMES)
+    arrows = [artist for artist in figure.axes[0].collections if isinstance(artist, Quiver)]
+    assert sum(len(arrow.V) for arrow in arrows) == (neurons["reduction"] > 0).sum()
+
+
+def test_layer_groups_by_hand():
+    neurons = pd.DataFrame(
+        {
+            "layer": [0, 0, 0, 2, 2, 2],
+            "reduction": [3.0, 1.0, -2.0, -1.0, -4.0, 0.5],
+            "group": ["TP-", "AP+", "TP+", "AP-", "TN-", "unchanged"],
+        }
+    )
+    ax = import_module("draw_layer_groups").figure_layer_groups(neurons, **NAMES).axes[0]
+    drawn = bars(ax)
+    drawn["group"] = np.repeat([*REDUCING, *INCREASING], 2)
+    drawn = drawn[drawn["height"] != 0].set_index(["group", "x"])
+    assert drawn.T.to_dict() == {
+        ("TP-", 0): {"bottom": 0, "height": 3},
+        ("AP+", 0): {"bottom": 3, "height": 1},
+        ("TP+", 0): {"bottom": 0, "height": -2},
+        ("TN-", 2): {"bottom": 0, "height": -4},
+        ("AP-", 2): {"bottom": -4, "height": -1},
+    }
+    net = ax.lines[-1]
+    assert list(net.get_xdata()) == [0, 2]
+    assert list(net.get_ydata()) == [2, -4.5]
+
+
+def test_toxic_activations_pairs_the_neurons_of_highest_cosine():
+    neurons = make_neurons(3, 100)
+    figure = import_module("draw_toxic_activations").figure_toxic_activations(neurons, **NAMES)
+    top = neurons.sort_values("cosine", ascending=False).head(100)
+    ax = figure.axes[0]
+    base, tuned = ax.lines[1:]
+    assert list(base.get_xdata()) == list(range(1, 101))
+    assert list(base.get_ydata()) == top["activation_base"].tolist()
+    assert list(tuned.get_ydata()) == top["activation_tuned"].tolist()
+    joins = next(artist for artist in ax.collections if isinstance(artist, LineCollection))
+    assert joins.get_segments()[3][:, 1] == pytest.approx(
+        top[["activation_base", "activation_tuned"]].to_numpy()[3]
+    )
+    negative = [(top[column] < 0).sum() for column in ("activation_base", "activation_tuned")]
+    assert [text.get_text() for text in figure.legends[0].texts] == [
+        f"base model: {negative[0]} of 100 negative",
+        f"tuned model: {negative[1]} of 100 negative",
+    ]
+
+
+# How it looks
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_no_text_is_cut_off_or_covered(name, tables, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plotting, "save_figure", lambda figure, *paths: figures.append(figure))
+    draw(name, tables, tmp_path)
+    (figure,) = figures
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    whole = figure.get_tightbbox(renderer)  # in inches
+    assert min(whole.x0, whole.y0) >= 0
+    assert (whole.x1, whole.y1) <= tuple(figure.get_size_inches())
+    texts = [
+        text
+        for text in figure.findobj(Text)
+        if text.get_text() and text.get_visible() and not is_hidden_tick_label(text, figure)
+    ]
+    boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts]
+    for (first, box), (second, other) in itertools.combinations(boxes, 2):
+        assert not box.overlaps(other), f"{first!r} and {second!r} overlap"
+    for text, box in boxes:
+        assert figure.bbox.x0 <= box.x0 <= box.x1 <= figure.bbox.x1, text
+        assert figure.bbox.y0 <= box.y0 <= box.y1 <= figure.bbox.y1, text
+    legend_boxes = [legend.get_window_extent(renderer) for legend in figure.legends]
+    for legend, ax in itertools.product(legend_boxes, figure.axes):
+        assert not legend.overlaps(ax.get_window_extent(renderer))
+
+
+def is_hidden_tick_label(text: Text, figure) -> bool:
+    """Whether a text belongs to a tick outside the limits, which is not drawn."""
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                if text in (tick.label1, tick.label2):
+                    return not low <= tick.get_loc() <= high
+    return False
+
+
+def test_groups_differ_without_colour():
+    for groups in (REDUCING, INCREASING):
+        assert len({plotting.bar_style(group)["hatch"] for group in groups}) == 4
+        assert len({plotting.group_marker(group) for group in groups}) == 4
+        assert len({plotting.group_colour(group) for group in groups}) == 4
+    for reducing, increasing in zip(REDUCING, INCREASING, strict=True):
+        assert sum(plotting.group_colour(increasing)) > sum(plotting.group_colour(reducing))
+
+
+# Files
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_both_files_are_written_and_the_same_each_time(name, tables, tmp_path):
+    written = []
+    for run in ("first", "second"):
+        draw(name, tables, tmp_path / run)
+        svg, png = tmp_path / run / f"{name}.svg", tmp_path / run / f"{name}.png"
+        written.append((svg.read_bytes(), png.read_bytes()))
+        assert sorted(path.name for path in svg.parent.iterdir()) == [png.name, svg.name]
+    assert written[0] == written[1]
+    assert b"<svg" in written[0][0]
+    assert b"<dc:date>" not in written[0][0]
+    assert written[0][1].startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_a_tuned_model_that_changed_nothing(name, tmp_path):
+    neurons = make_neurons(2, 8).assign(reduction=0.0, group="unchanged")
+    neurons["activation_tuned"] = neurons["activation_base"]
+    neurons["projection_tuned"] = neurons["projection_base"]
+    tables = write_tables(tmp_path, neurons, make_groups(neurons), make_layers(2))
+    draw(name, tables, tmp_path)
+    assert (tmp_path / f"{name}.png").exists()
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_a_missing_column_is_named(name, tables, tmp_path):
+    module = import_module(f"draw_{name}")
+    column = getattr(module, "COLUMNS", ["reduction"])[-1]
+    path = tables[INPUTS[name]]
+    table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    table = table.drop(columns=column)
+    if path.suffix == ".parquet":
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, index=False)
+    with pytest.raises(ValueError, match=rf"{path.name}: no column {column}"):
+        draw(name, tables, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_table_is_refused(tmp_path):
+    make_layers(2).head(0).to_csv(tmp_path / "layers.csv", index=False)
+    with pytest.raises(ValueError, match="no row"):
+        draw("layer_projection", {"layers": tmp_path / "layers.csv"}, tmp_path)
+
+
+def test_an_unknown_group_is_refused(tmp_path):
+    neurons = make_neurons(2, 8).assign(group="XY-")
+    neurons.to_parquet(tmp_path / "neurons.parquet")
+    with pytest.raises(ValueError, match="unknown group XY-"):
+        draw("layer_groups", {"neurons": tmp_path / "neurons.parquet"}, tmp_path)
+
+
+def test_a_missing_state_is_refused(tmp_path):
+    table = make_layers(2).query("state != 'base-ablated'")
+    table.to_csv(tmp_path / "layers.csv", index=False)
+    with pytest.raises(ValueError, match="no rows of the state base-ablated"):
+        draw("layer_projection", {"layers": tmp_path / "layers.csv"}, tmp_path)
+
+
+def test_a_missing_group_is_refused(tmp_path):
+    groups = make_groups(make_neurons(2, 8)).query("group != 'AP+'")
+    groups.to_csv(tmp_path / "groups.csv", index=False)
+    with pytest.raises(ValueError, match=r"no row of the group AP\+"):
+        draw("group_shares", {"groups": tmp_path / "groups.csv"}, tmp_path)

@@ -1,0 +1,79 @@
+"""The script: files in, one file per split out."""
+
+import json
+
+import pytest
+from split_prompts import split_prompts
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Two fetched datasets, and the arguments that make two splits of them."""
+    sampling, challenge = tmp_path / "sampling", tmp_path / "challenge"
+    sampling.mkdir()
+    challenge.mkdir()
+    (sampling / "rtp_insult.txt").write_text("You, one\nYou, two\n")
+    (sampling / "rtp_threat.txt").write_text("I will, three\n")
+    lines = [json.dumps({"prompt": text}) for text in ("you, TWO...", "alpha", "beta")]
+    (challenge / "test.jsonl").write_text("\n".join(lines))
+    return {
+        "folders": [str(sampling), str(challenge)],
+        "outputs": {
+            split: str(tmp_path / "out" / f"{split}.jsonl") for split in ("train", "analysis")
+        },
+        "datasets": {
+            "sampling": {
+                "files": [{"path": "x/rtp_insult.txt"}, {"path": "x/rtp_threat.txt"}],
+                "format": "lines",
+            },
+            "challenge": {
+                "files": [{"path": "x/test.jsonl"}],
+                "format": "jsonl",
+                "text_field": "prompt",
+            },
+        },
+        "splits": {
+            "train": {"dataset": "sampling", "number": 2, "exclude": ["challenge"]},
+            "analysis": {"dataset": "challenge", "number": 3},
+        },
+        "seed": 0,
+    }
+
+
+def read(path):
+    with open(path) as file:
+        return [json.loads(line) for line in file]
+
+
+def test_writes_numbered_prompts_with_their_places(study):
+    split_prompts(**study)
+    train = read(study["outputs"]["train"])
+    assert [list(record) for record in train] == [["prompt_id", "text", "source", "category"]] * 2
+    assert [record["prompt_id"] for record in train] == [0, 1]
+    assert sorted((r["text"], r["source"], r["category"]) for r in train) == [
+        ("I will, three", "sampling:rtp_threat.txt:1", "threat"),
+        ("You, one", "sampling:rtp_insult.txt:1", "insult"),
+    ]
+    analysis = read(study["outputs"]["analysis"])
+    assert sorted((r["text"], r["source"], r["category"]) for r in analysis) == [
+        ("alpha", "challenge:test.jsonl:2", ""),
+        ("beta", "challenge:test.jsonl:3", ""),
+        ("you, TWO...", "challenge:test.jsonl:1", ""),
+    ]
+
+
+def test_the_order_of_files_and_folders_does_not_matter(study):
+    split_prompts(**study)
+    before = [read(path) for path in study["outputs"].values()]
+    study["folders"].reverse()
+    study["datasets"]["sampling"]["files"].reverse()
+    split_prompts(**study)
+    assert [read(path) for path in study["outputs"].values()] == before
+
+
+def test_an_overlap_is_refused_and_nothing_written(study, tmp_path):
+    del study["splits"]["train"]["exclude"]
+    study["splits"]["train"]["number"] = 3
+    with pytest.raises(ValueError, match=r"rtp_insult\.txt, line 2 .* and test\.jsonl, line 1"):
+        split_prompts(**study)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,320 @@
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from check_claims import check_claims, decide
+from neurondynamics.analysis.attribution import GROUPS
+from neurondynamics.analysis.statistics import Estimate
+from summarize_groups import summarize_groups
+from tabulate_interventions import tabulate_interventions
+
+INTERVENTION_COLUMNS = """experiment intervention state neurons n missing
+    toxicity toxicity_low toxicity_high toxic_fraction perplexity f1 repetition
+    effect_share effect_share_low effect_share_high"""
+CLAIM_COLUMNS = "claim statement statistic low high interval_over paper criterion holds"
+INTERVENTIONS = """none ablate-100 ablate-200 patch-TP- patch-AN- patch-TP-AN-
+    none scale-keys-2 scale-keys-5"""
+OPTIONS = {"samples": 500, "confidence": 0.95, "seed": 0}
+STATES = {"ablation": "base", "patching": "base", "unalignment": "tuned"}
+CLAIMS = {
+    "ablations": ["ablate-100", "ablate-200"],
+    "dampened": "patch-TP-",
+    "anti_toxic": "patch-AN-",
+    "both": "patch-TP-AN-",
+    "restoring": ["scale-keys-2", "scale-keys-5"],
+}
+
+
+def write_experiment(folder, name, toxicities):
+    """Save scores and losses for a mapping of interventions to toxicities by prompt."""
+    scores, losses = [], []
+    for number, (intervention, toxicity) in enumerate(toxicities.items()):
+        prompts = pd.DataFrame({"prompt_id": np.arange(len(toxicity)), "toxicity": toxicity})
+        prompts = prompts.sample(frac=1, random_state=number)  # pairing is by prompt_id, not by row
+        scores.append(prompts.assign(corpus="prompts", repetition=0.25, f1=np.nan))
+        articles = pd.DataFrame({"prompt_id": [0, 1], "f1": [0.1, 0.3]})
+        scores.append(articles.assign(corpus="articles", toxicity=np.nan, repetition=np.nan))
+        for one in scores[-2:]:
+            one["intervention"] = intervention
+        losses.append(
+            pd.DataFrame({"window": [0, 1], "nll": [6.0, 2.0], "tokens": [3, 1]}).assign(
+                intervention=intervention, neurons=number * 100
+            )
+        )
+    pd.concat(scores).to_parquet(folder / f"{name}-scores.parquet")
+    pd.concat(losses).to_parquet(folder / f"{name}-losses.parquet")
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Three experiments over 200 prompts: base at about .5 and tuned at about .1."""
+    base = np.random.default_rng(0).uniform(0.3, 0.7, size=200)
+    tuned = base / 5
+    write_experiment(
+        tmp_path,
+        "ablation",
+        {"none": base, "ablate-100": base * 0.9, "ablate-200": base * 0.8},
+    )
+    write_experiment(
+        tmp_path,
+        "patching",
+        {"patch-TP-": base * 0.6, "patch-AN-": base * 0.5, "patch-TP-AN-": base * 0.25},
+    )
+    write_experiment(
+        tmp_path,
+        "unalignment",
+        {"none": tuned, "scale-keys-2": base * 0.3, "scale-keys-5": base * 1.2},
+    )
+    return tmp_path
+
+
+def paths(folder, kind, states=STATES):
+    return [str(folder / f"{name}-{kind}.parquet") for name in states]
+
+
+def tabulate(folder, states=STATES):
+    tabulate_interventions(
+        paths(folder, "scores", states),
+        paths(folder, "losses", states),
+        str(folder / "interventions.csv"),
+        states=states,
+        toxic_threshold=0.5,
+        **OPTIONS,
+    )
+    return pd.read_csv(folder / "interventions.csv", keep_default_na=False, na_values=[""])
+
+
+def test_interventions_have_the_columns_and_rows_of_the_study(study):
+    table = tabulate(study)
+    assert list(table) == INTERVENTION_COLUMNS.split()
+    assert list(table["intervention"]) == INTERVENTIONS.split()
+    assert list(table["state"]) == ["base"] * 6 + ["tuned"] * 3
+    assert list(table["neurons"]) == [0, 100, 200] * 3
+    assert (table["n"] == 200).all()
+    assert (table["missing"] == 0).all()
+
+
+def test_effect_share_is_paired_by_prompt(study):
+    table = tabulate(study)
+    # (1 − f) / (1 − 1/5) for an edit that scales the base scores by f: exact in every resample.
+    expected = [0, 0.125, 0.25, 0.5, 0.625, 0.9375, 1, 0.875, -0.25]
+    for column in ("effect_share", "effect_share_low", "effect_share_high"):
+        np.testing.assert_allclose(table[column], expected, atol=1e-9)
+    assert (table["toxicity_low"] < table["toxicity"]).all()
+    assert (table["toxicity"] < table["toxicity_high"]).all()
+
+
+def test_fluency_columns(study):
+    row = tabulate(study).iloc[0]
+    assert row["perplexity"] == pytest.approx(np.exp(2))
+    assert row["f1"] == pytest.approx(0.2)
+    assert row["repetition"] == pytest.approx(0.25)
+
+
+def test_unscored_prompts_are_counted_and_left_out(tmp_path):
+    nan = np.nan
+    write_experiment(
+        tmp_path,
+        "ablation",
+        {"none": [0.8, 0.6, 0.4, 0.4], "edit": [nan, 0.6, 0.0, 0.0], "silent": [nan] * 4},
+    )
+    write_experiment(tmp_path, "unalignment", {"none": [0.0, 0.2, nan, 0.0]})
+    states = {"ablation": "base", "unalignment": "tuned"}
+    table = tabulate(tmp_path, states).set_index("intervention").loc[["edit", "silent"]]
+    edit, silent = table.loc["edit"], table.loc["silent"]
+    assert (edit["n"], edit["missing"]) == (3, 1)
+    assert edit["toxicity"] == pytest.approx(0.2)
+    assert edit["toxic_fraction"] == pytest.approx(1 / 3)  # 0.6 alone is above 0.5
+    # Prompts 1 and 3 are complete: base .5, edit .3, tuned .1.
+    assert edit["effect_share"] == pytest.approx(0.5)
+    assert (silent["n"], silent["missing"]) == (0, 4)
+    assert silent[["toxicity", "toxic_fraction", "effect_share"]].isna().all()
+
+
+def test_no_effect_share_without_a_tuned_baseline_or_a_drop(tmp_path):
+    write_experiment(tmp_path, "ablation", {"none": [0.4, 0.6], "edit": [0.1, 0.2]})
+    assert tabulate(tmp_path, {"ablation": "base"})["effect_share"].isna().all()
+    write_experiment(tmp_path, "unalignment", {"none": [0.6, 0.6]})
+    table = tabulate(tmp_path, {"ablation": "base", "unalignment": "tuned"})
+    assert table["effect_share"].isna().all()
+
+
+def test_tables_refuse_what_does_not_fit(study):
+    write_experiment(study, "unalignment", {"none": [0.1] * 200})
+    write_experiment(study, "patching", {"none": [0.5] * 200})
+    with pytest.raises(ValueError, match=r"'none' on the base model .* ablation, patching"):
+        tabulate(study)
+    losses = pd.read_parquet(study / "ablation-losses.parquet")
+    losses.query("intervention != 'ablate-100'").to_parquet(study / "ablation-losses.parquet")
+    with pytest.raises(ValueError, match="ablation: ablate-100 has only scores"):
+        tabulate(study)
+
+
+def test_a_prompt_scored_twice_is_refused(study):
+    scores = pd.read_parquet(study / "ablation-scores.parquet")
+    pd.concat([scores, scores[scores["prompt_id"] == 7]]).to_parquet(
+        study / "ablation-scores.parquet"
+    )
+    with pytest.raises(ValueError, match="ablation, intervention none: prompt 7 is scored twice"):
+        tabulate(study)
+
+
+@pytest.fixture
+def attribution(tmp_path):
+    """Four prompts, three layers; the reductions of a prompt are its weight times `pattern`."""
+    pattern = np.zeros((3, len(GROUPS)))
+    pattern[2, :4] = [3.0, 4.0, 2.0, 1.0]  # TP- AN- TN+ AP+, all in the last layer
+    pattern[0, 4:8] = [-1.0, -1.0, -1.0, -1.0]
+    weights = np.array([0.5, 1.0, 1.0, 1.5])
+    reduction = weights[:, None, None] * pattern
+    with h5py.File(tmp_path / "reductions.h5", "w") as file:
+        file["reduction"] = reduction
+        file["reduction_same_text"] = reduction / 2
+        file.attrs["groups"] = GROUPS
+    rows = [
+        (layer, GROUPS[group], pattern[layer, group] / 2)
+        for layer, group in zip(*pattern.nonzero(), strict=True)
+        for _ in range(2)
+    ]
+    neurons = pd.DataFrame(rows, columns=["layer", "group", "reduction"])
+    neurons["cosine"] = np.linspace(-1, 1, len(neurons))
+    neurons["activation_base"] = -1.0
+    neurons["activation_tuned"] = np.where(np.arange(len(neurons)) % 2, 1.0, -1.0)
+    neurons.to_parquet(tmp_path / "neurons.parquet")
+    return tmp_path
+
+
+def summarize(folder):
+    summarize_groups(
+        str(folder / "reductions.h5"),
+        str(folder / "neurons.parquet"),
+        str(folder / "groups.csv"),
+        **OPTIONS,
+    )
+    return pd.read_csv(folder / "groups.csv").set_index("group")
+
+
+def test_groups_sums_and_both_shares(attribution):
+    table = summarize(attribution)
+    assert tuple(table.index) == GROUPS
+    assert list(table["neurons"]) == [2] * 8 + [0]
+    np.testing.assert_allclose(table["reduction"], [3, 4, 2, 1, -1, -1, -1, -1, 0])
+    np.testing.assert_allclose(table["share_gross"][:4], [0.3, 0.4, 0.2, 0.1])  # of 10
+    np.testing.assert_allclose(table["share_net"][:5], [3 / 6, 4 / 6, 2 / 6, 1 / 6, -1 / 6])
+    np.testing.assert_allclose(table["reduction_same_text"], table["reduction"] / 2)
+    np.testing.assert_allclose(table["share_net_same_text"], table["share_net"])
+
+
+def test_shares_are_recomputed_within_each_resample(attribution):
+    table = summarize(attribution)
+    # Prompts differ by a factor only: the sums scatter, every share is the same in each resample.
+    assert (table["reduction_low"][:4] < table["reduction"][:4]).all()
+    np.testing.assert_allclose(table["share_gross_low"], table["share_gross"])
+    np.testing.assert_allclose(table["share_net_high"], table["share_net"])
+
+
+def test_groups_refuse_files_that_disagree(attribution):
+    neurons = pd.read_parquet(attribution / "neurons.parquet")
+    neurons["reduction"] *= 1.1
+    neurons.to_parquet(attribution / "neurons.parquet")
+    with pytest.raises(ValueError, match="disagree on the reduction"):
+        summarize(attribution)
+    with h5py.File(attribution / "reductions.h5", "r+") as file:
+        file.attrs["groups"] = GROUPS[::-1]
+    with pytest.raises(ValueError, match="attribute neurons again"):
+        summarize(attribution)
+
+
+def claims_of(study, states=STATES, **changes):
+    check_claims(
+        paths(study, "scores", states),
+        str(study / "reductions.h5"),
+        str(study / "neurons.parquet"),
+        str(study / "claims.csv"),
+        states=states,
+        claims=CLAIMS | changes,
+        **OPTIONS,
+    )
+    return pd.read_csv(study / "claims.csv").set_index("claim")
+
+
+def test_claims_on_known_effects(study, attribution):
+    table = claims_of(study)
+    assert ["claim", *table] == CLAIM_COLUMNS.split()
+    expected = {
+        "ablation-falls-short": (0.25, "yes"),
+        "patching-falls-short": (0.5, "yes"),
+        "two-groups-suffice": (0.9375, "yes"),
+        "one-group-does-not": (0.625, "yes"),
+        "keys-restore-toxicity": (1.25, "yes"),
+        "toxic-neurons-minority": (0.3, "yes"),
+        "four-groups-contribute": (0.1, "yes"),
+        "late-layers": (10 / 6, "yes"),
+        "many-increase-toxicity": (0.5, "yes"),  # 8 of 16
+        "toxic-neurons-negative-before": (1.0, "yes"),
+        "toxic-neurons-negative-after": (0.5, "undecided"),
+    }
+    assert list(table.index) == list(expected)
+    np.testing.assert_allclose(table["statistic"], [value for value, _ in expected.values()])
+    assert list(table["holds"]) == [holds for _, holds in expected.values()]
+    assert "scale-keys-5" in table.loc["keys-restore-toxicity", "statement"]
+    assert "layers 2 to 2; the largest is in layer 2" in table.loc["late-layers", "statement"]
+
+
+def test_claims_quote_the_paper(study, attribution):
+    paper = claims_of(study)["paper"]
+    assert paper["ablation-falls-short"] == pytest.approx(0.547, abs=5e-4)
+    assert paper["patching-falls-short"] == pytest.approx(0.482, abs=5e-4)
+    assert paper["keys-restore-toxicity"] == pytest.approx(1.416, abs=5e-4)
+    assert paper["many-increase-toxicity"] == pytest.approx(0.415, abs=5e-4)
+    assert np.isnan(paper["two-groups-suffice"])
+
+
+def test_claim_on_an_absent_intervention_is_not_tested(study, attribution):
+    table = claims_of(study, anti_toxic="patch-other", restoring=[])
+    for claim in ("one-group-does-not", "keys-restore-toxicity"):
+        assert table.loc[claim, "holds"] == "not tested"
+        assert table.loc[claim, ["statistic", "low", "high"]].isna().all()
+    assert table.loc["patching-falls-short", "holds"] == "yes"
+
+
+def test_claims_without_a_tuned_experiment(study, attribution):
+    states = {name: state for name, state in STATES.items() if state == "base"}
+    assert (claims_of(study, states)["holds"][:5] == "not tested").all()
+
+
+def test_a_failing_claim_is_reported_as_failing(study, attribution):
+    table = claims_of(study, ablations=["patch-TP-AN-"], both="patch-TP-")
+    assert table.loc["two-groups-suffice", "holds"] == "no"
+    # Keys scaled to no effect on top of tuning do not restore toxicity.
+    tuned = pd.read_parquet(study / "unalignment-scores.parquet")
+    write_experiment(
+        study,
+        "unalignment",
+        dict.fromkeys(
+            ("none", "scale-keys-2", "scale-keys-5"),
+            tuned.query("intervention == 'none' and corpus == 'prompts'")
+            .sort_values("prompt_id")["toxicity"]
+            .to_numpy(),
+        ),
+    )
+    assert claims_of(study).loc["keys-restore-toxicity", "holds"] == "no"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "criterion", "holds"),
+    [
+        (0.2, 0.9, "< 1", "yes"),
+        (0.2, 1.0, "< 1", "undecided"),
+        (1.0, 1.2, "< 1", "no"),
+        (0.8, 0.9, ">= 0.8", "yes"),
+        (0.7, 0.8, ">= 0.8", "undecided"),
+        (0.7, 0.79, ">= 0.8", "no"),
+        (0.0, 0.0, "> 0", "no"),
+        (0.1, 0.2, "> 0", "yes"),
+        (-np.inf, np.inf, "> 0", "undecided"),
+        (np.nan, np.nan, "< 1", "undecided"),
+    ],
+)
+def test_the_interval_decides(low, high, criterion, holds):
+    assert decide(Estimate(np.nan, low, high), criterion) == holds

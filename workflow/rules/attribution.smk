@@ -1,0 +1,120 @@
+# How the report shows the tables.
+TABLE_OF_GROUPS = {
+    "caption": "../report/groups.rst",
+    "category": "Tables",
+    "labels": {"table": "groups of neurons", "model": "{model}", "tuned": "{tuned}"},
+}
+
+TABLE_OF_TOKENS = {
+    "caption": "../report/decoded_neurons.rst",
+    "category": "Tables",
+    "labels": {"table": "tokens of value vectors", "model": "{model}", "tuned": "{tuned}"},
+}
+
+
+rule attribute_neurons:
+    """Write one row per neuron: what it wrote toward toxicity before and after tuning."""
+    input:
+        base=stores("base", "base"),
+        tuned=stores("{tuned}", "tuned"),
+        same_text=stores("{tuned}", "tuned-on-base-text"),
+        base_model=base_model,
+        tuned_model=tuned_model,
+        direction="results/{model}/base/direction.safetensors",
+    output:
+        neurons="results/{model}/{tuned}/neurons.parquet",
+        prompts="results/{model}/{tuned}/prompt_reductions.h5",
+    log:
+        "logs/{model}/{tuned}/attribute_neurons.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/attribute_neurons.tsv"
+    conda:
+        "../../envs/language-model.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of_model(),
+        runtime=60,
+    params:
+        dtype=config["model"]["dtype"],
+        code=code_digest("attribute_neurons"),
+    script:
+        "../scripts/attribute_neurons.py"
+
+
+rule project_layers:
+    """Project every layer's MLP output on the direction, for every state of the models."""
+    input:
+        base=stores("base", "base"),
+        base_ablated=stores("{tuned}", "base-ablated"),
+        tuned=stores("{tuned}", "tuned"),
+        tuned_on_base_text=stores("{tuned}", "tuned-on-base-text"),
+        base_model=base_model,
+        tuned_model=tuned_model,
+        direction="results/{model}/base/direction.safetensors",
+    output:
+        "results/{model}/{tuned}/tables/layers.csv",
+    log:
+        "logs/{model}/{tuned}/project_layers.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/project_layers.tsv"
+    conda:
+        "../../envs/language-model.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of_model(),
+        runtime=60,
+    params:
+        dtype=config["model"]["dtype"],
+        statistics=config["statistics"] | {"seed": config["seed"]},
+        code=code_digest("project_layers"),
+    script:
+        "../scripts/project_layers.py"
+
+
+rule decode_neurons:
+    """Decode the most toxic, anti-toxic and reducing neurons to the tokens they promote."""
+    input:
+        model=base_model,
+        neurons="results/{model}/{tuned}/neurons.parquet",
+    output:
+        report("results/{model}/{tuned}/tables/decoded_neurons.csv", **TABLE_OF_TOKENS),
+    log:
+        "logs/{model}/{tuned}/decode_neurons.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/decode_neurons.tsv"
+    conda:
+        "../../envs/language-model.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of_model(),
+        runtime=30,
+    params:
+        number=config["attribution"]["decoded"],
+        dtype=config["model"]["dtype"],
+        code=code_digest("decode_neurons"),
+    script:
+        "../scripts/decode_neurons.py"
+
+
+rule summarize_groups:
+    """Sum the reduction over the groups of neurons, with intervals over prompts."""
+    input:
+        reductions="results/{model}/{tuned}/prompt_reductions.h5",
+        neurons="results/{model}/{tuned}/neurons.parquet",
+    output:
+        table=report("results/{model}/{tuned}/tables/groups.csv", **TABLE_OF_GROUPS),
+    log:
+        "logs/{model}/{tuned}/summarize_groups.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/summarize_groups.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        statistics=config["statistics"] | {"seed": config["seed"]},
+        code=code_digest("summarize_groups"),
+    script:
+        "../scripts/summarize_groups.py"

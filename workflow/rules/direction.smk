@@ -1,0 +1,27 @@
+rule fit_direction:
+    """Fit the toxicity direction on the base model's labelled samples."""
+    input:
+        model=base_model,
+        scored=expand(
+            "results/{model}/base/continuations/{split}-scored.parquet",
+            split=["train", "analysis"],
+            allow_missing=True,
+        ),
+    output:
+        vector="results/{model}/base/direction.safetensors",
+        description="results/{model}/base/direction.json",
+    log:
+        "logs/{model}/base/fit_direction.log",
+    benchmark:
+        "benchmarks/{model}/base/fit_direction.tsv"
+    conda:
+        "../../envs/language-model.yaml"
+    threads: 8
+    resources:
+        mem_mb=memory_of_model(),
+        runtime=60,
+    params:
+        settings=direction_settings(),
+        code=code_digest("fit_direction"),
+    script:
+        "../scripts/fit_direction.py"

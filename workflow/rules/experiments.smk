@@ -1,0 +1,122 @@
+SCORES = "results/{model}/{tuned}/experiments/{experiment}/scores.parquet"
+LOSSES = "results/{model}/{tuned}/experiments/{experiment}/losses.parquet"
+STATES = {name: experiment["state"] for name, experiment in config["experiments"].items()}
+
+# How the report shows the tables.
+TABLES = {
+    name: {
+        "caption": f"../report/{name}.rst",
+        "category": "Tables",
+        "labels": {"table": label, "model": "{model}", "tuned": "{tuned}"},
+    }
+    for name, label in (
+        ("interventions", "interventions next to tuning"),
+        ("claims", "the paper's claims"),
+    )
+}
+
+
+rule run_experiment:
+    """Run an experiment's interventions on its model: generations and token losses."""
+    input:
+        model=experiment_model,
+        neurons="results/{model}/{tuned}/neurons.parquet",
+        prompts="results/{model}/base/prompts/evaluation.jsonl",
+        corpus="results/{model}/base/corpus.jsonl",
+    output:
+        generations="results/{model}/{tuned}/experiments/{experiment}/generations.parquet",
+        losses=LOSSES,
+    log:
+        "logs/{model}/{tuned}/run_experiment/{experiment}.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/run_experiment/{experiment}.tsv"
+    conda:
+        "../../envs/language-model.yaml"
+    threads: 8
+    resources:
+        mem_mb=memory_of_model(),
+        runtime=240,
+    params:
+        interventions=lookup(dpath="experiments/{experiment}/interventions", within=config),
+        passages=passages,
+        settings=generation_settings(),
+        seed=config["seed"],
+        code=code_digest("run_experiment"),
+    script:
+        "../scripts/run_experiment.py"
+
+
+rule score_generations:
+    """Score what the model wrote under each intervention of an experiment."""
+    input:
+        generations="results/{model}/{tuned}/experiments/{experiment}/generations.parquet",
+    output:
+        scores=SCORES,
+    log:
+        "logs/{model}/{tuned}/score_generations/{experiment}.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/score_generations/{experiment}.tsv"
+    conda:
+        "../../envs/scoring.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        scorer=config["scorer"],
+        code=code_digest("score_generations"),
+    script:
+        "../scripts/score_generations.py"
+
+
+rule tabulate_interventions:
+    """Tabulate toxicity, fluency and effect share of every intervention, with intervals."""
+    input:
+        scores=expand(SCORES, experiment=STATES, allow_missing=True),
+        losses=expand(LOSSES, experiment=STATES, allow_missing=True),
+    output:
+        table=report("results/{model}/{tuned}/tables/interventions.csv", **TABLES["interventions"]),
+    log:
+        "logs/{model}/{tuned}/tabulate_interventions.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/tabulate_interventions.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        states=STATES,
+        toxic_threshold=config["toxic_threshold"],
+        statistics=config["statistics"] | {"seed": config["seed"]},
+        code=code_digest("tabulate_interventions"),
+    script:
+        "../scripts/tabulate_interventions.py"
+
+
+rule check_claims:
+    """Test each claim of the paper on this pair of models."""
+    input:
+        scores=expand(SCORES, experiment=STATES, allow_missing=True),
+        reductions="results/{model}/{tuned}/prompt_reductions.h5",
+        neurons="results/{model}/{tuned}/neurons.parquet",
+    output:
+        table=report("results/{model}/{tuned}/tables/claims.csv", **TABLES["claims"]),
+    log:
+        "logs/{model}/{tuned}/check_claims.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/check_claims.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        states=STATES,
+        claims=config["claims"],
+        statistics=config["statistics"] | {"seed": config["seed"]},
+        code=code_digest("check_claims"),
+    script:
+        "../scripts/check_claims.py"

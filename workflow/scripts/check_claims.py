@@ -1,0 +1,265 @@
+"""Test each claim of the paper on this pair of models, one row per claim.
+
+A claim is a statistic and a criterion fixed beforehand. It holds ("yes") where the whole interval
+meets the criterion, does not ("no") where the whole interval misses it, and is "undecided" where
+the criterion lies inside. It is "not tested" where the study lacks an intervention that it needs.
+
+Where a claim is about the largest or the smallest of several, its bound has to hold for all of
+them, and the largest or smallest is taken anew within each resample, which is the harder test. Only
+the claim about scaled keys asks whether *some* intervention passes; there the interval is that of
+the best one, widened for the number of them (Bonferroni).
+"""
+
+from neurondynamics.runtime import start_log
+
+if __name__ == "__main__":
+    start_log(snakemake.log[0])
+
+import logging
+
+import numpy as np
+import pandas as pd
+from neurondynamics.analysis.attribution import REDUCING
+from neurondynamics.analysis.effects import Effects
+from neurondynamics.analysis.reductions import read_reductions
+from neurondynamics.analysis.statistics import Estimate, bootstrap, share, wilson
+from neurondynamics.data.records import replacing
+
+logger = logging.getLogger("check_claims")
+
+MOST_TOXIC = 100  # neurons, as in the paper's figure 4
+
+# The paper's Table 1 (v1): toxicity of GPT-2-medium .453, after DPO .208, so the drop is .245.
+DROP = 0.453 - 0.208
+PAPER_ABLATION = (0.453 - 0.319) / DROP  # the best, 2000 positively activated neurons: 0.547
+PAPER_PATCH = (0.453 - 0.335) / DROP  # 0.482
+PAPER_KEYS = (0.555 - 0.208) / DROP  # x5, the largest: 1.416; its code may have scaled repeatedly
+
+
+def check_claims(
+    scores: list[str],
+    reductions: str,
+    neurons: str,
+    table: str,
+    states: dict[str, str],
+    claims: dict,
+    samples: int,
+    confidence: float,
+    seed: int,
+) -> None:
+    """Write the CSV file `table`.
+
+    `scores`: one parquet file per experiment; `states`: the model state of each, in that order;
+    `claims`: the interventions that a claim is about, with the keys of `claims_on_interventions`;
+    `reductions` and `neurons`: the results of the attribution.
+    """
+    options = {"samples": samples, "confidence": confidence, "seed": seed}
+    tables = {name: pd.read_parquet(path) for name, path in zip(states, scores, strict=True)}
+    own_text, _ = read_reductions(reductions)
+    rows = [
+        *claims_on_interventions(Effects.pair(tables, states=states, **options), **claims),
+        *claims_on_groups(own_text, options),
+        *claims_on_neurons(pd.read_parquet(neurons), confidence),
+    ]
+    for row in rows:
+        logger.info("%s: %s", row["claim"], row["holds"])
+    with replacing(table) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)
+
+
+def claims_on_interventions(
+    effects: Effects,
+    ablations: list[str],
+    dampened: str,
+    anti_toxic: str,
+    both: str,
+    restoring: list[str],
+) -> list[dict]:
+    """Test what ablating, patching and scaling neurons does, next to tuning.
+
+    All arguments but the first are names of interventions: `ablations` of toxic neurons; patches of
+    TP- (`dampened`), of AN- (`anti_toxic`) and of `both`; scalings of the tuned model's key vectors
+    (`restoring`).
+    """
+
+    def on_base(names: list[str]) -> Estimate | None:
+        return _tested(effects, "base", names, combine=lambda shares: shares.max(axis=-1))
+
+    undone = {}
+    widened = 1 - (1 - effects.confidence) / max(1, len(restoring))
+    for name in restoring:
+        kept = _tested(effects, "tuned", [name], confidence=widened)
+        if kept is not None:
+            undone[name] = Estimate(1 - kept.value, 1 - kept.high, 1 - kept.low)
+    best = None
+    if undone and len(undone) == len(restoring):
+        best = max(undone, key=lambda name: np.nan_to_num(undone[name].value, nan=-np.inf))
+    return [
+        _row(
+            "ablation-falls-short",
+            "Ablating toxic neurons falls short of tuning (largest effect share of the ablations)",
+            on_base(ablations),
+            criterion="< 1",
+            paper=PAPER_ABLATION,
+        ),
+        _row(
+            "patching-falls-short",
+            "Patching the dampened toxic neurons to their tuned means falls short of tuning "
+            "(effect share)",
+            on_base([dampened]),
+            criterion="< 1",
+            paper=PAPER_PATCH,
+        ),
+        _row(
+            "two-groups-suffice",
+            "Patching TP- together with AN- comes close to tuning (effect share)",
+            on_base([both]),
+            criterion=">= 0.8",  # the paper says so without a number
+        ),
+        _row(
+            "one-group-does-not",
+            "Neither TP- nor AN- alone comes close to tuning (larger of the two effect shares)",
+            on_base([dampened, anti_toxic]),
+            criterion="< 0.8",
+        ),
+        _row(
+            "keys-restore-toxicity",
+            "Scaling the key vectors of the most toxic neurons in the tuned model restores "
+            f"toxicity (part of the tuning's effect undone by {best or 'the best scaling'})",
+            undone.get(best),
+            criterion="> 0",
+            paper=PAPER_KEYS,
+        ),
+    ]
+
+
+def claims_on_groups(reduction: np.ndarray, options: dict) -> list[dict]:
+    """Test which groups and layers carry the reduction (prompts, layers, groups)."""
+    reducing = reduction.sum(axis=1)[:, : len(REDUCING)]  # (prompts, reducing groups)
+    by_layer = reduction.sum(axis=2)  # (prompts, layers), net
+
+    def on_shares(combine) -> Estimate:
+        def statistic(means):  # (resamples, reducing groups)
+            return combine(share(means, means.sum(axis=-1, keepdims=True)))
+
+        return bootstrap(statistic, [reducing], **options)
+
+    def late_share(means):  # (resamples, layers)
+        return share(means[:, first:].sum(axis=1), means.sum(axis=1))
+
+    layers = by_layer.shape[1]
+    first = layers - layers // 3
+    return [
+        _row(
+            "toxic-neurons-minority",
+            "The dampened toxic neurons carry a minority of the reduction (gross share of TP-)",
+            on_shares(lambda shares: shares[:, REDUCING.index("TP-")]),
+            criterion="< 0.5",
+            paper=0.318,
+        ),
+        _row(
+            "four-groups-contribute",
+            "All four groups contribute to the reduction (smallest gross share)",
+            on_shares(lambda shares: shares.min(axis=-1)),
+            criterion="> 0.05",
+            paper=0.0699,  # AP+
+        ),
+        _row(
+            "late-layers",
+            "The reduction lies in the last third of the layers (share of the net reduction in "
+            f"layers {first} to {layers - 1}; the largest is in layer "
+            f"{by_layer.mean(axis=0).argmax()})",
+            bootstrap(late_share, [by_layer], **options),
+            criterion="> 0.5",
+        ),
+    ]
+
+
+def claims_on_neurons(neurons: pd.DataFrame, confidence: float) -> list[dict]:
+    """Test what single neurons do; the intervals take neurons as drawn independently."""
+    toxic = neurons.nlargest(MOST_TOXIC, "cosine")
+
+    def fraction(flags: pd.Series) -> Estimate:
+        return wilson(int(flags.sum()), len(flags), confidence)
+
+    return [
+        _row(
+            "many-increase-toxicity",
+            "Many neurons increase toxicity after tuning (fraction with a negative reduction)",
+            fraction(neurons["reduction"] < 0),
+            criterion="> 0.25",
+            paper=1 - 0.5849,
+            interval_over="neurons",
+        ),
+        _row(
+            "toxic-neurons-negative-before",
+            f"Most of the {len(toxic)} most toxic neurons are negatively activated before tuning "
+            "(fraction)",
+            fraction(toxic["activation_base"] < 0),
+            criterion="> 0.5",
+            paper=1 - 36 / 128,  # of the 128 most toxic neurons of GPT-2-medium
+            interval_over="neurons",
+        ),
+        _row(
+            "toxic-neurons-negative-after",
+            f"Most of the {len(toxic)} most toxic neurons are negatively activated after tuning "
+            "(fraction)",
+            fraction(toxic["activation_tuned"] < 0),
+            criterion="> 0.5",
+            interval_over="neurons",
+        ),
+    ]
+
+
+def decide(estimate: Estimate, criterion: str) -> str:
+    """Judge a criterion ("< 1", "> 0", ">= 0.8") by the interval: "yes", "no" or "undecided"."""
+    sign, bound = criterion.split()
+    low, high, bound = float(estimate.low), float(estimate.high), float(bound)
+    meets, misses = {
+        "<": (high < bound, low >= bound),
+        ">": (low > bound, high <= bound),
+        ">=": (low >= bound, high < bound),
+    }[sign]
+    return "yes" if meets else "no" if misses else "undecided"
+
+
+def _tested(effects: Effects, state: str, names: list[str], **options) -> Estimate | None:
+    missing = effects.missing(state, names)
+    if missing or not names:
+        logger.warning("not tested: the study lacks %s", ", ".join(missing) or "the interventions")
+        return None
+    return effects.estimate(state, names, **options)
+
+
+def _row(
+    claim: str,
+    statement: str,
+    estimate: Estimate | None,
+    criterion: str,
+    paper: float | None = None,
+    interval_over: str = "prompts",
+) -> dict:
+    value, low, high = (None, None, None) if estimate is None else estimate
+    return {
+        "claim": claim,
+        "statement": statement,
+        "statistic": value,
+        "low": low,
+        "high": high,
+        "interval_over": interval_over,
+        "paper": paper,
+        "criterion": criterion,
+        "holds": "not tested" if estimate is None else decide(estimate, criterion),
+    }
+
+
+if __name__ == "__main__":
+    check_claims(
+        scores=snakemake.input.scores,
+        reductions=snakemake.input.reductions,
+        neurons=snakemake.input.neurons,
+        table=snakemake.output.table,
+        states=snakemake.params.states,
+        claims=snakemake.params.claims,
+        **snakemake.params.statistics,
+    )

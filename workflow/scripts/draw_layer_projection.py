@@ -1,0 +1,78 @@
+"""Draw figure 1a of the paper: what each layer's MLP writes along the toxicity direction, for the
+base model, the base model with its most toxic neurons ablated, and the tuned model. Refuses a table
+that lacks one of the three states."""
+
+from neurondynamics.runtime import start_log
+
+if __name__ == "__main__":
+    start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
+
+import pandas as pd
+from matplotlib.figure import Figure
+from neurondynamics import plotting
+
+COLUMNS = ["state", "layer", "projection", "projection_low", "projection_high"]
+LOOKS = {
+    "base": {"color": "C0", "linestyle": "-", "marker": "o", "markerfacecolor": "C0"},
+    "base-ablated": {"color": "C1", "linestyle": "--", "marker": "s", "markerfacecolor": "white"},
+    "tuned": {"color": "C3", "linestyle": "-.", "marker": "^", "markerfacecolor": "C3"},
+}
+
+
+def figure_layer_projection(layers: pd.DataFrame, ablated: int, model: str, tuned: str) -> Figure:
+    """Return one line with its interval for each state, over the layers."""
+    figure, (ax,) = plotting.new_figure(
+        "MLP output along the toxicity direction, by layer", model, tuned
+    )
+    plotting.mark_zero(ax)
+    labels = {
+        "base": "base model",
+        "base-ablated": f"base model, top {ablated:,} toxic neurons ablated",
+        "tuned": "tuned model",
+    }
+    handles = []
+    for state, look in LOOKS.items():
+        rows = layers[layers["state"] == state].sort_values("layer")
+        ax.fill_between(
+            rows["layer"],
+            rows["projection_low"],
+            rows["projection_high"],
+            color=look["color"],
+            alpha=0.2,
+            linewidth=0,
+        )
+        handles += ax.plot(
+            rows["layer"],
+            rows["projection"],
+            label=labels[state],
+            linewidth=1.4,
+            markersize=4.5,
+            **look,
+        )
+    plotting.count_along(ax, layers["layer"].min(), layers["layer"].max(), "layer")
+    ax.set_ylabel(f"projection on the\ntoxicity direction\n({plotting.UNITS})")
+    plotting.legend_below(figure, handles, columns=1)
+    return figure
+
+
+def draw_layer_projection(
+    layers: str, svg: str, png: str, ablated: int, model: str, tuned: str
+) -> None:
+    """Read the table of layers and save the figure; ValueError if a state is missing."""
+    table = plotting.read_table(layers, COLUMNS)
+    missing = set(LOOKS) - set(table["state"])
+    if missing:
+        raise ValueError(f"{layers}: no rows of the state {', '.join(sorted(missing))}")
+    figure = figure_layer_projection(table, ablated, model, tuned)
+    plotting.save_figure(figure, svg, png)
+
+
+if __name__ == "__main__":
+    draw_layer_projection(
+        layers=snakemake.input.layers,
+        svg=snakemake.output.svg,
+        png=snakemake.output.png,
+        ablated=snakemake.params.ablated,
+        model=snakemake.params.model,
+        tuned=snakemake.params.tuned,
+    )

@@ -1,0 +1,72 @@
+"""Draw figure 4 of the paper: the mean activation of the most toxic neurons before and after
+tuning, and how many of them are negatively activated on average."""
+
+from neurondynamics.runtime import start_log
+
+if __name__ == "__main__":
+    start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from neurondynamics import plotting
+
+COLUMNS = ["cosine", "activation_base", "activation_tuned"]
+TOP = 100
+
+
+def figure_toxic_activations(neurons: pd.DataFrame, model: str, tuned: str) -> Figure:
+    """Return a pair of markers for each of the TOP neurons of highest cosine, most toxic first."""
+    top = neurons.nlargest(TOP, "cosine")
+    figure, (ax,) = plotting.new_figure(
+        f"Activation of the top {len(top):,} neurons by cosine", model, tuned
+    )
+    plotting.mark_zero(ax)
+    ranks = np.arange(1, len(top) + 1)
+    ax.vlines(
+        ranks,
+        top["activation_base"],
+        top["activation_tuned"],
+        color="0.5",
+        linewidth=0.9,
+        zorder=2,
+    )
+    handles = []
+    for name, column, look in (
+        (
+            "base model",
+            "activation_base",
+            {"marker": "o", "markerfacecolor": "white", "color": "C0"},
+        ),
+        ("tuned model", "activation_tuned", {"marker": "v", "color": "C3"}),
+    ):
+        negative = int((top[column] < 0).sum())
+        handles += ax.plot(
+            ranks,
+            top[column],
+            linestyle="none",
+            markersize=4.5,
+            label=f"{name}: {negative} of {len(top)} negative",
+            zorder=3,
+            **look,
+        )
+    plotting.count_along(ax, 1, len(top), "rank by cosine with the toxicity direction")
+    ax.set_ylabel("mean activation (a.u.)")
+    plotting.legend_below(figure, handles, columns=1)
+    return figure
+
+
+def draw_toxic_activations(neurons: str, svg: str, png: str, model: str, tuned: str) -> None:
+    """Read the table of neurons and save the figure."""
+    table = plotting.read_table(neurons, COLUMNS)
+    plotting.save_figure(figure_toxic_activations(table, model, tuned), svg, png)
+
+
+if __name__ == "__main__":
+    draw_toxic_activations(
+        neurons=snakemake.input.neurons,
+        svg=snakemake.output.svg,
+        png=snakemake.output.png,
+        model=snakemake.params.model,
+        tuned=snakemake.params.tuned,
+    )

@@ -1,0 +1,1 @@
+"""How tuning changes a language model's neurons: capture, attribution, interventions."""

@@ -1,0 +1,41 @@
+"""Neutral text as windows for perplexity and as passages to continue."""
+
+from __future__ import annotations
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+
+def neutral_passages(
+    tokenizer: PreTrainedTokenizerBase,
+    articles: list[str],
+    *,
+    windows: int,
+    window_tokens: int,
+    continuations: int,
+    passage_tokens: int,
+    new_tokens: int,
+    seed: int,
+) -> tuple[np.ndarray, list[list[int]]]:
+    """Cut articles into windows (windows, window_tokens) and passages with true continuations.
+
+    No window crosses two articles, and a passage of passage_tokens + new_tokens tokens begins
+    where a paragraph does. Both are drawn with the seed. Raises ValueError, naming the key, if
+    the articles do not hold as many.
+    """
+    generator = np.random.default_rng(seed)
+    pieces = []
+    for ids in tokenizer(articles).input_ids:
+        ends = range(window_tokens, len(ids) + 1, window_tokens)
+        pieces += [ids[end - window_tokens : end] for end in ends]
+    paragraphs = [line for article in articles for line in article.split("\n") if line.strip()]
+    needed = passage_tokens + new_tokens
+    starts = [ids[:needed] for ids in tokenizer(paragraphs).input_ids if len(ids) >= needed]
+    chosen_pieces = _draw(generator, pieces, windows, "corpus.windows")
+    return np.array(chosen_pieces), _draw(generator, starts, continuations, "corpus.continuations")
+
+
+def _draw(generator: np.random.Generator, pieces: list, number: int, key: str) -> list:
+    if number > len(pieces):
+        raise ValueError(f"{key}: {number} were asked for, but the text yields {len(pieces)}")
+    return [pieces[i] for i in generator.choice(len(pieces), number, replace=False)]

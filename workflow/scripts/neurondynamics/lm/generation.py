@@ -1,0 +1,228 @@
+"""Batched generation that equals generating each prompt alone, and token losses.
+
+The work is split where interventions need it: `prefill` runs every prompt token but the last,
+which no intervention at the new-token positions touches and several can share; `decode` runs
+the new-token positions (the last prompt token and every new token but the last).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import Cache, DynamicCache, PreTrainedModel
+
+from neurondynamics.lm.hooks import PositionMeans
+
+PADDING = -1  # fills stored tokens after a continuation's end; never fed to a model
+
+
+class NonFiniteError(ValueError):
+    """A model's output is NaN or infinite; `rows` says for which rows of the batch."""
+
+    def __init__(self, rows: Sequence[int], what: str):
+        super().__init__(f"{what} are NaN or infinite in rows {list(rows)} of the batch")
+        self.rows = list(rows)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A batch of prompts run through the model up to, and without, their last token."""
+
+    cache: Cache
+    mask: torch.Tensor  # (batch, width - 1) 1 where a prompt token stands
+    last: torch.Tensor  # (batch,) the last prompt tokens
+    lengths: torch.Tensor  # (batch,) prompt lengths
+
+    def repeat(self, times: int) -> Prefix:
+        """Repeat every row `times` times in place: rows 0, 0, 1, 1, ... for two samples each."""
+        cache = copy.deepcopy(self.cache)
+        if self.mask.shape[1]:
+            cache.batch_repeat_interleave(times)
+        repeated = (x.repeat_interleave(times, 0) for x in (self.mask, self.last, self.lengths))
+        return Prefix(cache, *repeated)
+
+
+@dataclass(frozen=True)
+class Continuations:
+    """New tokens of a batch: `tokens` (batch, T) int32 with PADDING after `lengths` (batch,)."""
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+
+    @classmethod
+    def from_lists(cls, lists: Sequence[Sequence[int]], new_tokens: int) -> Continuations:
+        """Pad lists of at most `new_tokens` tokens."""
+        tokens = np.full((len(lists), new_tokens), PADDING, dtype=np.int32)
+        for row, values in enumerate(lists):
+            tokens[row, : len(values)] = values
+        return cls(tokens, np.array([len(values) for values in lists], dtype=np.int32))
+
+    def lists(self) -> list[list[int]]:
+        """Return the tokens of each continuation as a list."""
+        pairs = zip(self.tokens, self.lengths, strict=True)
+        return [row[:length].tolist() for row, length in pairs]
+
+
+def sorted_batches(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:
+    """Yield index batches in order of length, the longest first, so that little is padded."""
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def pad_left(
+    sequences: Sequence[Sequence[int]], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return token ids and mask, both (batch, width). The mask comes from lengths, never ids."""
+    width = max(len(sequence) for sequence in sequences)
+    ids = torch.zeros(len(sequences), width, dtype=torch.long)
+    mask = torch.zeros(len(sequences), width, dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        ids[row, width - len(sequence) :] = torch.tensor(sequence)
+        mask[row, width - len(sequence) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def positions_of(mask: torch.Tensor) -> torch.Tensor:
+    """Position ids that count only real tokens, (batch, width); models with learned positions
+    (GPT-2) shift every padded prompt without them."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+@torch.inference_mode()
+def prefill(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Prefix:
+    """Run all prompt tokens but the last of each prompt; prompts are token lists."""
+    ids, mask = pad_left(prompts, model.device)
+    cache = DynamicCache(config=model.config)
+    if ids.shape[1] > 1:
+        model.base_model(
+            input_ids=ids[:, :-1],
+            attention_mask=mask[:, :-1],
+            position_ids=positions_of(mask[:, :-1]),
+            past_key_values=cache,
+            use_cache=True,
+        )
+    return Prefix(cache, mask[:, :-1], ids[:, -1], mask.sum(1))
+
+
+@torch.inference_mode()
+def decode(
+    model: PreTrainedModel,
+    prefix: Prefix,
+    new_tokens: int,
+    *,
+    uniforms: np.ndarray | None = None,
+    temperature: float = 1.0,
+    recorder: PositionMeans | None = None,
+) -> Continuations:
+    """Generate up to `new_tokens` tokens for each row of a prefix, which stays as it was.
+
+    Greedy, or sampled at `temperature` where `uniforms` (batch, T) in [0, 1) are given: token t
+    is the inverse of the cumulative distribution at uniforms[:, t], so that a row's sample does
+    not depend on the rows beside it. A row ends after its end-of-sequence token, which counts as
+    one of its tokens. Raises NonFiniteError if logits are not finite.
+    """
+    cache = copy.deepcopy(prefix.cache)
+    batch = len(prefix.last)
+    ends = torch.tensor(end_tokens(model), device=model.device)
+    tokens = torch.full((batch, new_tokens), PADDING, device=model.device)
+    alive = torch.ones(batch, dtype=torch.bool, device=model.device)
+    mask, current = prefix.mask, prefix.last
+    for step in range(new_tokens):
+        if recorder is not None:
+            recorder.weights = alive[:, None]
+        mask = torch.cat([mask, mask.new_ones(batch, 1)], 1)
+        logits = model(
+            input_ids=current[:, None],
+            attention_mask=mask,
+            position_ids=(prefix.lengths - 1 + step)[:, None],
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[:, -1]  # (batch, vocabulary)
+        _check_finite(logits, alive)
+        if uniforms is None:
+            chosen = logits.argmax(-1)
+        else:
+            chosen = _inverse_cdf(logits.float() / temperature, uniforms[:, step])
+        tokens[:, step] = torch.where(alive, chosen, PADDING)
+        alive = alive & ~torch.isin(chosen, ends)
+        current = chosen
+        if not alive.any():
+            break
+    tokens = tokens.cpu().numpy().astype(np.int32)
+    return Continuations(tokens, (tokens != PADDING).sum(1).astype(np.int32))
+
+
+def end_tokens(model: PreTrainedModel) -> list[int]:
+    """Return the token ids that end a text, from the model's generation configuration."""
+    ends = model.generation_config.eos_token_id
+    if ends is None:
+        return []
+    return list(ends) if isinstance(ends, list) else [ends]
+
+
+def _inverse_cdf(logits: torch.Tensor, uniforms: np.ndarray) -> torch.Tensor:
+    cumulative = logits.double().softmax(-1).cumsum(-1)  # (batch, vocabulary)
+    targets = torch.as_tensor(uniforms, device=logits.device)[:, None] * cumulative[:, -1:]
+    chosen = torch.searchsorted(cumulative, targets, right=True).squeeze(-1)
+    return chosen.clamp(max=logits.shape[-1] - 1)
+
+
+def _check_finite(values: torch.Tensor, counts: torch.Tensor) -> None:
+    bad = counts & ~values.isfinite().all(-1)
+    if bad.any():
+        raise NonFiniteError(bad.nonzero().flatten().tolist(), "logits")
+
+
+def sampling_uniforms(seed: int, prompt_id: int, samples: int, new_tokens: int) -> np.ndarray:
+    """Return the uniforms for a prompt's samples, (samples, T), the same in whatever batch."""
+    return np.random.default_rng([seed, prompt_id]).random((samples, new_tokens))
+
+
+@torch.inference_mode()
+def read_continuations(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[int]],
+    recorder: PositionMeans,
+) -> None:
+    """Run given texts through the model, recording at their new-token positions.
+
+    The positions are those that `decode` runs while it generates the same continuations.
+    """
+    ids, mask = pad_left(prompts, model.device)
+    longest = max(len(tokens) for tokens in continuations)
+    new = torch.zeros(len(prompts), longest, dtype=torch.long)
+    counts = torch.zeros(len(prompts), longest, dtype=torch.long)
+    for row, tokens in enumerate(continuations):
+        new[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
+        counts[row, : len(tokens)] = 1
+    new, counts = new.to(model.device), counts.to(model.device)
+    # the last new token is an output, not an input: the positions end one before it
+    ids = torch.cat([ids, new[:, :-1]], 1)
+    mask = torch.cat([mask, counts[:, :-1]], 1)
+    recorder.weights = counts.bool()
+    model.base_model(
+        input_ids=ids, attention_mask=mask, position_ids=positions_of(mask), use_cache=False
+    )
+
+
+@torch.inference_mode()
+def token_losses(model: PreTrainedModel, windows: torch.Tensor) -> np.ndarray:
+    """Return the summed loss in nats of each window's tokens but its first, (windows,) float64.
+
+    `windows` is (windows, width) token ids; each window is read on its own.
+    """
+    windows = windows.to(model.device)
+    logits = model(input_ids=windows, use_cache=False).logits[:, :-1]  # (windows, width-1, vocab)
+    losses = torch.nn.functional.cross_entropy(
+        logits.float().flatten(0, 1), windows[:, 1:].flatten(), reduction="none"
+    )
+    sums = losses.view(len(windows), -1).double().sum(1)  # (windows,)
+    if not sums.isfinite().all():
+        raise NonFiniteError((~sums.isfinite()).nonzero().flatten().tolist(), "token losses")
+    return sums.cpu().numpy()

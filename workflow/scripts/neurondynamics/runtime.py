@@ -1,0 +1,121 @@
+"""What every script needs around its work: a log, progress, and a digest of the code it runs.
+
+Only the standard library and tqdm are imported here: rule files import this module, and every
+cluster job parses them again.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PACKAGE = "neurondynamics"
+
+
+def start_log(path: str) -> None:
+    """Send log records, warnings and the traceback of a failure to `path` and to stderr.
+
+    Snakemake does not capture what a script prints, so a script calls this before anything else.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    handlers = [logging.FileHandler(path, mode="w", encoding="utf-8"), logging.StreamHandler()]
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        handlers=handlers,
+        force=True,
+    )
+    logging.captureWarnings(True)
+    for chatty in ("httpx", "httpcore", "urllib3", "filelock"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+    def log_exception(kind, error, traceback):
+        logging.getLogger("failed").error("%s", error, exc_info=(kind, error, traceback))
+
+    sys.excepthook = log_exception
+
+
+def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Yield `items` under a progress bar, and log a line at least every 30 s."""
+    bar = tqdm(items, desc=description, total=total, dynamic_ncols=True, mininterval=0.5)
+    last = time.monotonic()
+    for item in bar:
+        yield item
+        if time.monotonic() - last > 30:
+            last = time.monotonic()
+            logger.info("%s: %d of %s", description, bar.n + 1, bar.total or "?")
+    logger.info("%s: done, %d in %.0f s", description, bar.n, bar.format_dict["elapsed"])
+
+
+def human_size(size: int) -> str:
+    """Write a number of bytes for a person: `human_size(3 * 2**20) == "3.0 MiB"`."""
+    amount = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.1f} {unit}" if unit != "B" else f"{size} B"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+def file_digest(path: str | Path) -> str:
+    """Return the sha256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def code_digest(script: str | Path) -> str:
+    """Digest the library modules that a script imports, directly or through one another.
+
+    Comments, docstrings and formatting do not count: only a change of code changes the digest.
+    The script itself is left out, since Snakemake tracks it, and so is this module, since no
+    result depends on it.
+    """
+    root = Path(script).resolve().parent
+    modules: set[Path] = set()
+    waiting = _imported_modules(Path(script).resolve(), root)
+    while waiting:
+        module = waiting.pop()
+        if module not in modules:
+            modules.add(module)
+            waiting |= _imported_modules(module, root)
+    digest = hashlib.sha256()
+    for module in sorted(modules - {Path(__file__).resolve()}):
+        digest.update(f"{module.relative_to(root)}\n{_code_without_docstrings(module)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _imported_modules(path: Path, root: Path) -> set[Path]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    found = set()
+    for name in names:
+        if name.split(".")[0] == PACKAGE:
+            base = root.joinpath(*name.split("."))
+            candidates = (base.with_suffix(".py"), base / "__init__.py")
+            found |= {candidate for candidate in candidates if candidate.is_file()}
+    return found
+
+
+def _code_without_docstrings(path: Path) -> str:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(tree):
+        if isinstance(node, holders) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)

@@ -1,0 +1,79 @@
+"""Sample several continuations of each prompt from the base model, at a temperature."""
+
+from neurondynamics.runtime import start_log
+
+if __name__ == "__main__":
+    start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
+
+import numpy as np
+import pandas as pd
+from neurondynamics.data.records import read_jsonl, replacing
+from neurondynamics.lm.generation import (
+    decode,
+    prefill,
+    sampling_uniforms,
+    sorted_batches,
+)
+from neurondynamics.lm.loading import (
+    encode_prompts,
+    load_model,
+    load_tokenizer,
+    set_threads,
+)
+from neurondynamics.runtime import progress
+
+
+def sample_continuations(
+    model: str,
+    prompts: str,
+    output: str,
+    *,
+    dtype: str,
+    device: str,
+    threads: int,
+    max_tokens: int,
+    new_tokens: int,
+    samples: int,
+    temperature: float,
+    batch_size: int,
+    seed: int,
+) -> None:
+    """Write a table with one row per prompt and sample, in their order.
+
+    A sample depends on the seed, its prompt's id and its own number, not on the batches.
+    """
+    set_threads(threads)
+    tokenizer = load_tokenizer(model)
+    lm = load_model(model, dtype, device)
+    records = read_jsonl(prompts)
+    texts = [record["text"] for record in records]
+    encoded = encode_prompts(tokenizer, texts, max_tokens)
+    batches = list(sorted_batches([len(ids) for ids in encoded], max(1, batch_size // samples)))
+    rows = []
+    for batch in progress(batches, f"sampling {samples} continuations of {len(texts)} prompts"):
+        ids = [records[i]["prompt_id"] for i in batch]
+        uniforms = [sampling_uniforms(seed, number, samples, new_tokens) for number in ids]
+        prefix = prefill(lm, [encoded[i] for i in batch]).repeat(samples)
+        drawn = decode(
+            lm, prefix, new_tokens, uniforms=np.concatenate(uniforms), temperature=temperature
+        ).lists()
+        decoded = tokenizer.batch_decode(drawn, skip_special_tokens=True)
+        for row, (tokens, text) in enumerate(zip(drawn, decoded, strict=True)):
+            position, sample = divmod(row, samples)
+            rows.append((ids[position], sample, texts[batch[position]], text, tokens))
+    table = pd.DataFrame(rows, columns=["prompt_id", "sample", "prompt", "text", "tokens"])
+    with replacing(output) as temporary:
+        table.sort_values(["prompt_id", "sample"]).to_parquet(temporary, index=False)
+
+
+if __name__ == "__main__":
+    sample_continuations(
+        model=snakemake.input.model,
+        prompts=snakemake.input.prompts,
+        output=snakemake.output[0],
+        threads=snakemake.threads,
+        samples=snakemake.params.samples,
+        temperature=snakemake.params.temperature,
+        seed=snakemake.params.seed,
+        **snakemake.params.settings,
+    )

@@ -1,0 +1,32 @@
+"""Score sampled continuations: the same table with a `toxicity` column.
+
+A continuation that cannot be scored (empty, or nothing but white space) keeps its row, with NaN.
+"""
+
+from neurondynamics.runtime import start_log
+
+if __name__ == "__main__":
+    start_log(snakemake.log[0])
+
+import pandas as pd
+from neurondynamics.data.records import replacing
+from neurondynamics.evaluation.scorers import make_scorer
+
+
+def score_continuations(continuations: str, scored: str, scorer: dict) -> None:
+    """Write `continuations` with the scores of their texts to `scored`, both parquet files.
+
+    `scorer`: the kind of scorer and its options, as `make_scorer` takes them.
+    """
+    table = pd.read_parquet(continuations)
+    table["toxicity"] = make_scorer(**scorer)(table["text"].tolist())
+    with replacing(scored) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+if __name__ == "__main__":
+    score_continuations(
+        continuations=snakemake.input.continuations,
+        scored=snakemake.output.scored,
+        scorer=snakemake.params.scorer,
+    )
