@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 from neurondynamics.analysis.selection import select
 from neurondynamics.data.records import read_jsonl
-from neurondynamics.data.store import ActivationStore, create_store
-from neurondynamics.data.texts import shard_of
+from neurondynamics.data.store import ActivationStore, create_store, rows_of_shard
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.generation import (
     Continuations,
@@ -66,7 +65,8 @@ def capture_activations(
     tokenizer = load_tokenizer(model)
     lm = load_model(model, dtype, device)
     anatomy = dissect(lm)
-    records = shard_of(read_jsonl(prompts), shard)
+    records = read_jsonl(prompts)
+    records = records[rows_of_shard(len(records), shard)]
     given = stored_continuations(texts, [record["prompt_id"] for record in records])
     edits = [] if neurons is None else [ablation(neurons, ablated)]
     encoded = encode_prompts(tokenizer, [record["text"] for record in records], max_tokens)

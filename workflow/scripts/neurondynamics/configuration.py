@@ -37,7 +37,8 @@ def without_nulls(value: Any) -> Any:
 
 def check_configuration(config: dict, schema: dict) -> None:
     """Raise ValueError listing everything that is wrong with a configuration, a line each."""
-    problems = list(_structure(config, schema)) or list(_meaning(config))
+    # the validator reports an object with two missing keys twice, hence the dictionary
+    problems = dict.fromkeys(_structure(config, schema)) or list(_meaning(config))
     if problems:
         raise ValueError("the configuration is wrong:\n" + "\n".join(f"- {p}" for p in problems))
 

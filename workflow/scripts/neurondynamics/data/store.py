@@ -26,6 +26,14 @@ SCHEMA_VERSION = 1
 ROWS_PER_CHUNK = 64
 
 
+def rows_of_shard(rows: int, shard: str) -> slice:
+    """Return which of `rows` rows the shard "2-of-4" holds; sizes differ by one at most."""
+    number, total = (int(part) for part in shard.split("-of-"))
+    if total > rows:
+        raise ValueError(f"{rows} prompts cannot be split into {total} shards; lower shards")
+    return slice(rows * (number - 1) // total, rows * number // total)
+
+
 class StoreWriter:
     """Writes the rows of one store, block by block and each row once."""
 

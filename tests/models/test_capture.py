@@ -1,0 +1,249 @@
+"""Stored activations, and what is projected from them, against plain passes in float64."""
+
+import json
+
+import h5py
+import numpy as np
+import pandas as pd
+import plain
+import pytest
+import tiny
+import torch
+from capture_activations import capture_activations
+from neurondynamics.analysis.directions import Direction, write_direction
+from neurondynamics.data.store import ActivationStore
+from neurondynamics.lm.weights import value_projections
+from project_layers import project_layers
+
+PLAIN_TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+@pytest.fixture
+def capture(tmp_path, prompts_file, settings):
+    """A function that runs the script on a model's folder and returns the store's path."""
+
+    def run(folder, name, **changes):
+        output = tmp_path / f"{name}.h5"
+        given = {"texts": [], "neurons": None, "state": name, "shard": "1-of-1", "ablated": 0}
+        options = given | settings | changes
+        capture_activations(str(folder), str(prompts_file), str(output), **options)
+        return output
+
+    return run
+
+
+def read_means(path):
+    """Read a store's means without the project's reader: (layers, n, d_mlp)."""
+    with h5py.File(path) as file:
+        return np.stack([file[f"mean/{layer:02d}"][:] for layer in range(len(file["mean"]))])
+
+
+def plain_means(model, prompts, continuations, changes=()):
+    """Average what the down projections read over the new-token positions, text by text."""
+    modules = [plain.down(block) for block in plain.blocks(model)]
+    rows = [
+        plain.read(model, prompt, new, modules, changes=changes).mean(1)
+        for prompt, new in zip(prompts, continuations, strict=True)
+    ]
+    return torch.stack(rows, 1).numpy()  # (layers, n, d_mlp)
+
+
+def test_means_while_generating(case, capture):
+    store = capture(case.folder, "base")
+    np.testing.assert_allclose(
+        read_means(store), plain_means(case.plain, case.prompts, case.greedy), **PLAIN_TOLERANCE
+    )
+    with h5py.File(store) as file:
+        assert [text.decode() for text in file["prompts"]] == list(tiny.PROMPTS)
+        assert file["prompt_ids"][:].tolist() == list(range(len(tiny.PROMPTS)))
+        assert file["lengths"][:].tolist() == [len(new) for new in case.greedy]
+        for row, new in zip(file["tokens"][:], case.greedy, strict=True):
+            assert row.tolist() == new + [-1] * (len(row) - len(new))
+        assert file["mean/00"].shape == (len(tiny.PROMPTS), tiny.NEURONS)
+        assert file["mean/00"].dtype == np.float32
+        assert file.attrs["complete"]
+        assert file.attrs["state"] == "base"
+        assert json.loads(file.attrs["decoding"])["method"] == "greedy"
+        assert {"torch", "transformers"} <= set(json.loads(file.attrs["packages"]))
+
+
+def test_a_store_says_which_weights_tokenizer_and_prompts_made_it(case_of, capture, tmp_path):
+    first = capture(case_of("llama").folder, "base")
+    again = capture(case_of("llama").folder, "again")
+    other = capture(case_of("mistral").folder, "other")
+    with h5py.File(first) as a, h5py.File(again) as b, h5py.File(other) as c:
+        assert a.attrs["weight_digest"] == b.attrs["weight_digest"] != c.attrs["weight_digest"]
+        assert a.attrs["tokenizer_digest"] == c.attrs["tokenizer_digest"]
+        assert a.attrs["prompt_set_digest"] == c.attrs["prompt_set_digest"]
+
+
+def test_means_while_reading_given_text(case, capture, tmp_path):
+    base = capture(case.folder, "base")
+    tuned = tiny.nudge(tiny.build_model(case.family), 0.1)
+    folder = tiny.save(tuned, tmp_path / "tuned")
+    store = capture(folder, "tuned-on-base-text", texts=[str(base)])
+    expected = plain_means(plain.load(folder), case.prompts, case.greedy)
+    np.testing.assert_allclose(read_means(store), expected, **PLAIN_TOLERANCE)
+    with h5py.File(base) as one, h5py.File(store) as other:
+        np.testing.assert_array_equal(one["tokens"][:], other["tokens"][:])
+        assert json.loads(other.attrs["decoding"])["method"] == "given"
+
+
+def test_a_model_reads_its_own_text_as_it_wrote_it(case, capture):
+    base = capture(case.folder, "base")
+    read = capture(case.folder, "read", texts=[str(base)])
+    np.testing.assert_allclose(read_means(base), read_means(read), rtol=1e-5, atol=1e-5)
+
+
+def test_one_new_token(case_of, capture):
+    case = case_of("gpt2")
+    base = capture(case.folder, "base", new_tokens=1)
+    read = capture(case.folder, "read", new_tokens=1, texts=[str(base)])
+    expected = plain_means(case.plain, case.prompts, [new[:1] for new in case.greedy])
+    for store in (base, read):
+        np.testing.assert_allclose(read_means(store), expected, **PLAIN_TOLERANCE)
+
+
+def test_ablated_neurons_are_stored_as_zero_and_change_the_rest(case, capture, tmp_path):
+    table = pd.DataFrame(
+        {
+            "layer": np.repeat(np.arange(tiny.LAYERS), tiny.NEURONS),
+            "neuron": np.tile(np.arange(tiny.NEURONS), tiny.LAYERS),
+            "cosine": np.random.default_rng(0).normal(size=tiny.LAYERS * tiny.NEURONS),
+        }
+    )
+    table.to_parquet(tmp_path / "neurons.parquet")
+    store = capture(
+        case.folder, "base-ablated", neurons=str(tmp_path / "neurons.parquet"), ablated=20
+    )
+    kept = np.ones(len(table))
+    kept[np.argsort(-table.cosine.to_numpy())[:20]] = 0
+    masks = torch.tensor(kept.reshape(tiny.LAYERS, tiny.NEURONS))
+    changes = [
+        (plain.down(block), "input", lambda m, mask=mask: m * mask)
+        for block, mask in zip(plain.blocks(case.plain), masks, strict=True)
+    ]
+    new = [plain.generate(case.plain, p, 8, case.ends, changes) for p in case.prompts]
+    # what is read is the edited activation: the changes are hooked before the listeners
+    expected = plain_means(case.plain, case.prompts, new, changes)
+    means = read_means(store)
+    np.testing.assert_allclose(means, expected, **PLAIN_TOLERANCE)
+    assert (means[masks.numpy()[:, None].repeat(len(new), 1) == 0] == 0).all()
+    assert new != case.greedy
+
+
+def test_shards_hold_the_rows_of_one_store(case, capture):
+    whole = capture(case.folder, "whole")
+    shards = [capture(case.folder, f"shard{k}", shard=f"{k}-of-3") for k in (1, 2, 3)]
+    with ActivationStore([whole]) as one, ActivationStore(shards) as several:
+        assert several.prompts == one.prompts
+        np.testing.assert_array_equal(several.prompt_ids, one.prompt_ids)
+        np.testing.assert_array_equal(several.tokens, one.tokens)
+        for layer in range(one.layers):
+            np.testing.assert_array_equal(
+                np.concatenate(list(several.blocks(layer))), np.concatenate(list(one.blocks(layer)))
+            )
+
+
+def test_shards_read_the_text_of_their_own_shard(case_of, capture):
+    case = case_of("llama")
+    base = [capture(case.folder, f"base{k}", shard=f"{k}-of-2") for k in (1, 2)]
+    read = [
+        capture(case.folder, f"read{k}", shard=f"{k}-of-2", texts=[str(base[k - 1])])
+        for k in (1, 2)
+    ]
+    expected = plain_means(case.plain, case.prompts, case.greedy)
+    means = np.concatenate([read_means(path) for path in read], 1)
+    np.testing.assert_allclose(means, expected, **PLAIN_TOLERANCE)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_the_batch_size_does_not_matter(case, capture, batch_size):
+    means = read_means(capture(case.folder, "base", batch_size=batch_size))
+    expected = plain_means(case.plain, case.prompts, case.greedy)
+    np.testing.assert_allclose(means, expected, **PLAIN_TOLERANCE)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_nan_names_the_prompt_and_leaves_nothing(case_of, capture, tmp_path, given):
+    case = case_of("llama")
+    texts = [str(capture(case.folder, "base"))] if given else []
+    model = tiny.build_model("llama")
+    only_here = next(t for t in case.prompts[1] if sum(t in p for p in case.prompts) == 1)
+    assert not any(only_here in new for new in case.greedy)
+    model.model.embed_tokens.weight[only_here] = torch.nan
+    folder = tiny.save(model, tmp_path / "broken")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(ValueError, match="The weather in the north"):
+        capture(folder, "nan", texts=texts)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_projections_of_layers_equal_those_of_the_mlp_outputs(case, capture, tmp_path):
+    """The identity: neurons' projections and the bias's sum to the MLP output's projection."""
+    folder = tiny.save(tiny.nudge(tiny.build_model(case.family), 0.1), tmp_path / "tuned")
+    w = np.random.default_rng(1).normal(size=tiny.HIDDEN)
+    write_direction(tmp_path / "direction.safetensors", Direction(w, 0.5))
+    base = capture(case.folder, "base")
+    same = capture(folder, "tuned-on-base-text", texts=[str(base)])
+    project_layers(
+        {"base": [str(base)], "tuned-on-base-text": [str(same)]},
+        str(case.folder),
+        str(folder),
+        str(tmp_path / "direction.safetensors"),
+        str(tmp_path / "layers.csv"),
+        dtype="float32",
+        samples=50,
+        confidence=0.95,
+        seed=0,
+    )
+    table = pd.read_csv(tmp_path / "layers.csv").set_index(["state", "layer"])
+    biased = 0
+    for state, model in {"base": case.plain, "tuned-on-base-text": plain.load(folder)}.items():
+        mlps = [block.mlp for block in plain.blocks(model)]
+        outputs = [
+            plain.read(model, prompt, new, mlps, "output").mean(1)
+            for prompt, new in zip(case.prompts, case.greedy, strict=True)
+        ]
+        along = torch.stack(outputs, 1).numpy() @ (w / np.linalg.norm(w))  # (layers, n)
+        np.testing.assert_allclose(table.loc[state].projection, along.mean(1), rtol=1e-5, atol=1e-6)
+        assert (table.loc[state].projection_low <= along.mean(1)).all()
+        assert (table.loc[state].projection_high >= along.mean(1)).all()
+        for block in plain.blocks(model):
+            biased += plain.down(block).bias is not None
+    assert biased == {"gpt2": 6, "llama": 6}.get(case.family, 0)
+
+
+def test_the_identity_holds_for_every_prompt_and_layer(case, capture):
+    store = capture(case.folder, "base")
+    w = np.random.default_rng(1).normal(size=tiny.HIDDEN)
+    weights = value_projections(case.folder, w, "float32")
+    summed = np.einsum("lni,li->ln", read_means(store), weights.projections)
+    summed += weights.biases[:, None]
+    mlps = [block.mlp for block in plain.blocks(case.plain)]
+    for row, (prompt, new) in enumerate(zip(case.prompts, case.greedy, strict=True)):
+        output = plain.read(case.plain, prompt, new, mlps, "output").mean(1).numpy()
+        np.testing.assert_allclose(
+            summed[:, row], output @ (w / np.linalg.norm(w)), rtol=1e-5, atol=1e-5
+        )
+
+
+def test_value_projections_are_those_of_what_each_neuron_writes(case):
+    w = np.random.default_rng(2).normal(size=tiny.HIDDEN)
+    weights = value_projections(case.folder, 3 * w, "float32")  # the length of w does not matter
+    for layer, block in enumerate(plain.blocks(case.plain)):
+        vectors = plain.values(block).numpy()
+        norms = np.linalg.norm(vectors, axis=1)
+        along = vectors @ w / np.linalg.norm(w)
+        np.testing.assert_allclose(weights.projections[layer], along, atol=1e-12)
+        np.testing.assert_allclose(weights.norms[layer], norms, atol=1e-12)
+        np.testing.assert_allclose(weights.cosines[layer], along / norms, atol=1e-12)
+
+
+def test_a_direction_that_does_not_fit_is_refused(case_of):
+    folder = case_of("llama").folder
+    with pytest.raises(ValueError, match=r"31 components.*32"):
+        value_projections(folder, np.ones(31), "float32")
+    for bad in (np.zeros(32), np.full(32, np.nan)):
+        with pytest.raises(ValueError, match="direction"):
+            value_projections(folder, bad, "float32")
