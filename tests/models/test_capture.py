@@ -132,17 +132,28 @@ def test_ablated_neurons_are_stored_as_zero_and_change_the_rest(case, capture, t
     assert new != case.greedy
 
 
-def test_shards_hold_the_rows_of_one_store(case, capture):
-    whole = capture(case.folder, "whole")
-    shards = [capture(case.folder, f"shard{k}", shard=f"{k}-of-3") for k in (1, 2, 3)]
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_shards_hold_the_rows_of_one_store(case, capture, batch_size):
+    """To the bit where a prompt meets the same others in its batch, else to float32 rounding."""
+    whole = capture(case.folder, "whole", batch_size=batch_size)
+    shards = [
+        capture(case.folder, f"shard{k}", shard=f"{k}-of-3", batch_size=batch_size)
+        for k in (1, 2, 3)
+    ]
     with ActivationStore([whole]) as one, ActivationStore(shards) as several:
         assert several.prompts == one.prompts
         np.testing.assert_array_equal(several.prompt_ids, one.prompt_ids)
         np.testing.assert_array_equal(several.tokens, one.tokens)
         for layer in range(one.layers):
-            np.testing.assert_array_equal(
-                np.concatenate(list(several.blocks(layer))), np.concatenate(list(one.blocks(layer)))
-            )
+            rows, expected = (np.concatenate(list(s.blocks(layer))) for s in (several, one))
+            if batch_size == 1:
+                np.testing.assert_array_equal(rows, expected)
+            np.testing.assert_allclose(rows, expected, **PLAIN_TOLERANCE)
+
+
+def test_more_shards_than_prompts_are_refused(case_of, capture):
+    with pytest.raises(ValueError, match="shards"):
+        capture(case_of("llama").folder, "shard", shard="1-of-11")
 
 
 def test_shards_read_the_text_of_their_own_shard(case_of, capture):

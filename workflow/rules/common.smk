@@ -153,6 +153,12 @@ def captured_inputs(wildcards):
     return {}
 
 
+def scorer_files(wildcards):
+    """Return the local files that the scorer is loaded from, if any."""
+    scorer = config["scorer"]
+    return [scorer["checkpoint"], scorer["configuration"]] if "configuration" in scorer else []
+
+
 def experiment_model(wildcards):
     """Return the folder of the model that an experiment runs on."""
     state = config["experiments"][wildcards.experiment]["state"]

@@ -49,6 +49,7 @@ rule run_experiment:
 rule score_generations:
     """Score what the model wrote under each intervention of an experiment."""
     input:
+        scorer_files,
         generations="results/{model}/{tuned}/experiments/{experiment}/generations.parquet",
     output:
         scores=SCORES,

@@ -28,6 +28,7 @@ rule sample_continuations:
 rule score_continuations:
     """Score sampled continuations, to label the direction's samples and to pair preferences."""
     input:
+        scorer_files,
         continuations="results/{model}/base/continuations/{split}.parquet",
     output:
         scored="results/{model}/base/continuations/{split}-scored.parquet",

@@ -113,6 +113,11 @@ def _meaning(config: dict) -> Iterator[str]:
     yield from _references(config)
     yield from _tunings(config)
     yield from _experiments(config)
+    scorer = config["scorer"]
+    if "configuration" in scorer and "checkpoint" not in scorer:
+        yield "scorer.checkpoint: this key is missing (configuration describes a local checkpoint)"
+    if scorer["kind"] != "detoxify" and {"checkpoint", "configuration"} & set(scorer):
+        yield "scorer: checkpoint and configuration are keys of the kind detoxify"
     neurons = config["model"]["layers"] * config["model"]["neurons"]
     for key in ("ablated", "decoded"):
         if config["attribution"][key] > neurons:

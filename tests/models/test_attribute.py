@@ -1,0 +1,237 @@
+"""The neuron table and the sums per prompt, end to end, against sums over single positions."""
+
+import h5py
+import numpy as np
+import pandas as pd
+import plain
+import pytest
+import tiny
+import torch
+from attribute_neurons import attribute_neurons
+from capture_activations import capture_activations
+from decode_neurons import decode_neurons
+from neurondynamics.analysis.attribution import GROUPS, REDUCING
+from neurondynamics.analysis.directions import Direction, write_direction
+
+W = np.random.default_rng(4).normal(size=tiny.HIDDEN)
+
+
+@pytest.fixture
+def attributed(case, tmp_path, prompts_file, settings):
+    """Runs capture in two shards and attribution; returns the paths and the tuned model."""
+    tuned = tiny.save(tiny.nudge(tiny.build_model(case.family), 0.1), tmp_path / "tuned")
+    write_direction(tmp_path / "direction.safetensors", Direction(W, 0.0))
+
+    def capture(folder, state, texts=()):
+        paths = []
+        for shard in ("1-of-2", "2-of-2"):
+            paths.append(str(tmp_path / f"{state}-{shard}.h5"))
+            own = [path for path in texts if shard in path]
+            capture_activations(
+                str(folder), str(prompts_file), paths[-1],
+                texts=own, neurons=None, state=state, shard=shard, ablated=0, **settings,
+            )  # fmt: skip
+        return paths
+
+    base = capture(case.folder, "base")
+    paths = {"neurons": tmp_path / "neurons.parquet", "prompts": tmp_path / "reductions.h5"}
+    attribute_neurons(
+        base,
+        capture(tuned, "tuned"),
+        capture(tuned, "tuned-on-base-text", base),
+        str(case.folder),
+        str(tuned),
+        str(tmp_path / "direction.safetensors"),
+        **{name: str(path) for name, path in paths.items()},
+        dtype="float32",
+    )
+    return paths | {"tuned": plain.load(tuned)}
+
+
+def brute_force(model, prompts, continuations):
+    """Return activations (layers, n, d_mlp) and what each neuron writes along W, likewise."""
+    blocks = plain.blocks(model)
+    unit = torch.tensor(W / np.linalg.norm(W))
+    along = torch.stack([plain.values(block) @ unit for block in blocks])  # (layers, d_mlp)
+    downs = [plain.down(block) for block in blocks]
+    means = torch.stack(
+        [
+            plain.read(model, prompt, new, downs).mean(1)
+            for prompt, new in zip(prompts, continuations, strict=True)
+        ],
+        1,
+    )
+    return means.numpy(), (means * along[:, None]).numpy()
+
+
+def group_by_hand(cosine, base, tuned):
+    """The eight groups, as the glossary words them."""
+    if base == tuned or cosine == 0:
+        return "unchanged"
+    toxic = "T" if cosine > 0 else "A"
+    sign = "P" if base >= 0 else "N"
+    more = tuned > base if sign == "P" else tuned < base  # more of its sign
+    return toxic + sign + ("+" if more else "-")
+
+
+def test_everything_equals_brute_force(case, attributed):
+    table = pd.read_parquet(attributed["neurons"])
+    tuned = attributed["tuned"]
+    own = [plain.generate(tuned, prompt, 8, [0]) for prompt in case.prompts]
+    m_base, p_base = brute_force(case.plain, case.prompts, case.greedy)
+    m_tuned, p_tuned = brute_force(tuned, case.prompts, own)
+    m_same, p_same = brute_force(tuned, case.prompts, case.greedy)
+    shape = (tiny.LAYERS, tiny.NEURONS)
+    expected = {
+        "activation_base": m_base,
+        "activation_tuned": m_tuned,
+        "activation_same_text": m_same,
+        "projection_base": p_base,
+        "projection_tuned": p_tuned,
+        "projection_same_text": p_same,
+        "reduction": p_base - p_tuned,
+    }
+    for column, per_prompt in expected.items():
+        found = table[column].to_numpy().reshape(shape)
+        np.testing.assert_allclose(found, per_prompt.mean(1), rtol=1e-4, atol=1e-5, err_msg=column)
+    vectors = np.stack([plain.values(block).numpy() for block in plain.blocks(case.plain)])
+    norms = np.linalg.norm(vectors, axis=-1)
+    cosines = vectors @ W / norms / np.linalg.norm(W)
+    np.testing.assert_allclose(table.cosine.to_numpy().reshape(shape), cosines, atol=1e-6)
+    np.testing.assert_allclose(table.value_norm.to_numpy().reshape(shape), norms, atol=1e-6)
+    assert table.layer.tolist() == list(np.repeat(range(tiny.LAYERS), tiny.NEURONS))
+    assert table.neuron.tolist() == list(range(tiny.NEURONS)) * tiny.LAYERS
+    assert table.layer.dtype == table.neuron.dtype == np.int32
+
+    groups = [
+        group_by_hand(*row)
+        for row in zip(
+            cosines.ravel(), m_base.mean(1).ravel(), m_tuned.mean(1).ravel(), strict=True
+        )
+    ]
+    assert table.group.tolist() == groups
+    assert set(groups) >= set(REDUCING)
+
+    where = np.array(groups).reshape(shape)
+    with h5py.File(attributed["prompts"]) as file:
+        assert list(file.attrs["groups"]) == list(GROUPS)
+        for name, after in {"reduction": p_tuned, "reduction_same_text": p_same}.items():
+            sums = file[name][:]
+            assert sums.shape == (len(tiny.PROMPTS), tiny.LAYERS, 9)
+            assert sums.dtype == np.float64
+            for index, group in enumerate(GROUPS):
+                per_prompt = np.where(where[:, None] == group, p_base - after, 0).sum(2)
+                np.testing.assert_allclose(
+                    sums[..., index], per_prompt.T, rtol=1e-4, atol=1e-4, err_msg=group
+                )
+            total = sums.sum(axis=(1, 2)).mean()
+            np.testing.assert_allclose(total, (p_base - after).sum(axis=(0, 2)).mean(), rtol=1e-4)
+
+
+def test_the_groups_partition_the_neurons(attributed):
+    table = pd.read_parquet(attributed["neurons"])
+    assert not table.duplicated(["layer", "neuron"]).any()
+    assert len(table) == tiny.LAYERS * tiny.NEURONS
+    assert set(table.group) <= set(GROUPS)
+    with h5py.File(attributed["prompts"]) as file:
+        sums = file["reduction"][:].mean(0)  # (layers, groups)
+    by_group = table.groupby(["layer", "group"]).reduction.sum()
+    for (layer, group), reduction in by_group.items():
+        np.testing.assert_allclose(sums[layer, GROUPS.index(group)], reduction, atol=1e-9)
+    np.testing.assert_allclose(sums.sum(), table.reduction.sum(), atol=1e-9)
+
+
+@pytest.fixture
+def llama(case_of, tmp_path, prompts_file, settings):
+    """A function that captures a state of the llama model and returns its store."""
+
+    def capture(state, **changes):
+        path = str(tmp_path / f"{state}.h5")
+        given = {"texts": [], "neurons": None, "state": state, "shard": "1-of-1", "ablated": 0}
+        prompts = changes.pop("prompts", str(prompts_file))
+        capture_activations(
+            str(case_of("llama").folder), prompts, path, **given | settings | changes
+        )
+        return path
+
+    return capture
+
+
+def attribute(case, tmp_path, base, tuned, same):
+    write_direction(tmp_path / "direction.safetensors", Direction(W, 0.0))
+    attribute_neurons(
+        [base], [tuned], [same], str(case.folder), str(case.folder),
+        str(tmp_path / "direction.safetensors"), str(tmp_path / "neurons.parquet"),
+        str(tmp_path / "reductions.h5"), dtype="float32",
+    )  # fmt: skip
+    return pd.read_parquet(tmp_path / "neurons.parquet")
+
+
+def test_a_model_against_itself_changes_nothing(case_of, llama, tmp_path):
+    base = llama("base")
+    table = attribute(case_of("llama"), tmp_path, base, llama("tuned"), base)
+    assert set(table.group) == {"unchanged"}
+    assert (table.reduction == 0).all()
+
+
+def test_stores_of_other_prompts_are_refused(case_of, llama, tmp_path, prompts_file):
+    base = llama("base")
+    lines = prompts_file.read_text().splitlines(keepends=True)
+    (tmp_path / "others.jsonl").write_text("".join(reversed(lines)))
+    other = llama("tuned", prompts=str(tmp_path / "others.jsonl"))
+    with pytest.raises(ValueError, match=r"base and tuned hold different prompts"):
+        attribute(case_of("llama"), tmp_path, base, other, base)
+    assert not (tmp_path / "neurons.parquet").exists()
+    assert not (tmp_path / "reductions.h5").exists()
+
+
+def test_text_of_another_run_does_not_pass_for_the_same_text(case_of, llama, tmp_path):
+    """The comparison on the same text must notice that the text is not the same."""
+    base = llama("base")
+    other = llama("tuned-on-base-text", new_tokens=5)
+    with pytest.raises(ValueError, match="text"):
+        attribute(case_of("llama"), tmp_path, base, llama("tuned"), other)
+
+
+def test_decoded_neurons_are_those_asked_for(case, tmp_path):
+    generator = np.random.default_rng(0)
+    rows = tiny.LAYERS * tiny.NEURONS
+    table = pd.DataFrame(
+        {
+            "layer": np.repeat(np.arange(tiny.LAYERS), tiny.NEURONS),
+            "neuron": np.tile(np.arange(tiny.NEURONS), tiny.LAYERS),
+            "cosine": generator.normal(size=rows),
+            "activation_base": 0.0,
+            "activation_tuned": 0.0,
+            "reduction": generator.normal(size=rows),
+            "group": "TP-",
+        }
+    )
+    table.to_parquet(tmp_path / "neurons.parquet")
+    decode_neurons(
+        str(case.folder),
+        str(tmp_path / "neurons.parquet"),
+        str(tmp_path / "decoded.csv"),
+        number=4,
+        dtype="float32",
+    )
+    decoded = pd.read_csv(tmp_path / "decoded.csv")
+    by_cosine, by_reduction = table.sort_values("cosine"), table.sort_values("reduction")
+    expected = {
+        "most toxic": by_cosine.iloc[::-1][:4],
+        "most anti-toxic": by_cosine[:4],
+        "largest reduction": by_reduction.iloc[::-1][:4],
+    }
+    gpt2 = case.family == "gpt2"
+    norm = case.plain.transformer.ln_f if gpt2 else case.plain.model.norm
+    for kind, neurons in expected.items():
+        found = decoded[decoded.kind == kind]
+        assert found.neuron.tolist() == neurons.neuron.tolist()
+        assert found.layer.tolist() == neurons.layer.tolist()
+        for row, neuron in zip(found.itertuples(), neurons.itertuples(), strict=True):
+            sign = 1 if neuron.cosine > 0 else -1
+            assert row.vector == ("v" if sign > 0 else "-v")
+            vector = sign * plain.values(plain.blocks(case.plain)[neuron.layer])[neuron.neuron]
+            best = case.plain.lm_head(norm(vector[None]))[0].topk(10).indices.tolist()
+            tokens = [repr(case.tokenizer.decode([token])) for token in best]
+            assert row.tokens == " ".join(tokens)

@@ -1,0 +1,231 @@
+"""The script that runs interventions, end to end, against plain generation and plain losses."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import plain
+import pytest
+import tiny
+import torch
+from neurondynamics.analysis.attribution import GROUPS
+from run_experiment import run_experiment
+
+NEW_TOKENS = 8
+PASSAGES = {"windows": 3, "window_tokens": 24, "continuations": 4, "passage_tokens": 6}
+INTERVENTIONS = {
+    "zero-top": [{"select": {"top": 12}, "operation": "zero"}],
+    "none": [],
+    "patch": [{"select": {"groups": ["TP-", "AN-"]}, "operation": "patch"}],
+    "both": [
+        {"select": {"random": {"groups": ["TP-"]}, "seed": 3}, "operation": "scale", "factor": 2},
+        {"select": {"top": 5, "activated": "negative"}, "operation": "scale_keys", "factor": 3},
+    ],
+}
+
+
+@pytest.fixture
+def neurons():
+    """A table of neurons made by hand: every group occurs in every layer."""
+    generator = np.random.default_rng(0)
+    rows = tiny.LAYERS * tiny.NEURONS
+    return pd.DataFrame(
+        {
+            "layer": np.repeat(np.arange(tiny.LAYERS, dtype=np.int32), tiny.NEURONS),
+            "neuron": np.tile(np.arange(tiny.NEURONS, dtype=np.int32), tiny.LAYERS),
+            "cosine": generator.permutation(rows) / rows - 0.5,
+            "activation_base": generator.normal(size=rows),
+            "activation_tuned": 2 * generator.normal(size=rows),
+            "group": np.tile(GROUPS, rows)[:rows],
+        }
+    )
+
+
+@pytest.fixture
+def run(tmp_path, prompts_file, settings, neurons):
+    """A function that runs the script and returns generations and losses."""
+    articles = [" ".join(tiny.SENTENCES), "\n\n".join(tiny.SENTENCES[::-1])]
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"title": "", "text": a}) + "\n" for a in articles))
+    neurons.to_parquet(tmp_path / "neurons.parquet", index=False)
+
+    def run(folder, interventions=INTERVENTIONS, **changes):
+        paths = [tmp_path / "generations.parquet", tmp_path / "losses.parquet"]
+        run_experiment(
+            str(folder),
+            str(tmp_path / "neurons.parquet"),
+            str(prompts_file),
+            str(corpus),
+            *map(str, paths),
+            experiment="test",
+            interventions=interventions,
+            passages=PASSAGES,
+            seed=5,
+            **settings | changes,
+        )
+        return [pd.read_parquet(path) for path in paths]
+
+    return run
+
+
+def plain_changes(model, neurons):
+    """What each intervention does, by the definitions."""
+    blocks = plain.blocks(model)
+    by_cosine = neurons.sort_values("cosine", ascending=False)
+
+    def mask(rows, factor):
+        masks = torch.ones(tiny.LAYERS, tiny.NEURONS, dtype=torch.float64)
+        masks[rows.layer.to_numpy(), rows.neuron.to_numpy()] = factor
+        return masks
+
+    zero = mask(by_cosine.head(12), 0)
+    patched = neurons.group.isin(["TP-", "AN-"]).to_numpy().reshape(tiny.LAYERS, -1)
+    tuned = torch.tensor(neurons.activation_tuned.to_numpy().reshape(tiny.LAYERS, -1))
+    return {
+        "none": [],
+        "zero-top": [
+            (plain.down(block), "input", lambda m, row=zero[layer]: m * row)
+            for layer, block in enumerate(blocks)
+        ],
+        "patch": [
+            (
+                plain.down(block),
+                "input",
+                lambda m, where=torch.tensor(patched[layer]), to=tuned[layer]: torch.where(
+                    where, to, m
+                ),
+            )
+            for layer, block in enumerate(blocks)
+        ],
+    }
+
+
+def lists(column):
+    return [list(row) for row in column]
+
+
+def test_rows_are_complete_and_in_order(case_of, run):
+    generations, losses = run(case_of("llama").folder)
+    assert list(generations.columns) == [
+        "intervention", "corpus", "prompt_id", "prompt", "text", "tokens", "reference_tokens",
+    ]  # fmt: skip
+    assert not generations.duplicated(["intervention", "corpus", "prompt_id"]).any()
+    assert generations.intervention.unique().tolist() == list(INTERVENTIONS)
+    for _, rows in generations.groupby("intervention"):
+        prompts = rows[rows.corpus == "prompts"]
+        articles = rows[rows.corpus == "articles"]
+        assert len(prompts) + len(articles) == len(rows)
+        assert prompts.prompt_id.tolist() == list(range(len(tiny.PROMPTS)))
+        assert prompts.prompt.tolist() == list(tiny.PROMPTS)
+        assert articles.prompt_id.tolist() == [0, 1, 2, 3]
+        assert set(map(len, prompts.reference_tokens)) == {0}
+        assert set(map(len, articles.reference_tokens)) == {NEW_TOKENS}
+    assert losses.intervention.tolist() == list(np.repeat(list(INTERVENTIONS), 3))
+    assert losses.window.tolist() == [0, 1, 2] * len(INTERVENTIONS)
+    assert set(losses.tokens) == {PASSAGES["window_tokens"] - 1}
+
+
+def test_passages_and_their_continuations_are_true_text(case_of, run):
+    case = case_of("llama")
+    generations, _ = run(case.folder)
+    articles = generations[generations.corpus == "articles"].drop_duplicates("prompt_id")
+    for row in articles.itertuples():
+        text = row.prompt + case.tokenizer.decode(row.reference_tokens)
+        assert any(text in sentence for sentence in (*tiny.SENTENCES, " ".join(tiny.SENTENCES)))
+
+
+def test_generations_equal_plain_ones_under_every_edit(case, run, neurons):
+    generations, _ = run(case.folder)
+    for name, changes in plain_changes(case.plain, neurons).items():
+        rows = generations[generations.intervention == name]
+        prompts = rows[rows.corpus == "prompts"]
+        expected = [
+            plain.generate(case.plain, prompt, NEW_TOKENS, case.ends, changes)
+            for prompt in case.prompts
+        ]
+        assert lists(prompts.tokens) == expected, name
+        assert (expected == case.greedy) == (name == "none")
+        texts = [case.tokenizer.decode(new, skip_special_tokens=True) for new in expected]
+        assert prompts.text.tolist() == texts
+        articles = rows[rows.corpus == "articles"]
+        for row in articles.itertuples():
+            ids = case.tokenizer(row.prompt).input_ids
+            assert len(ids) == PASSAGES["passage_tokens"]
+            expected = plain.generate(case.plain, ids, NEW_TOKENS, case.ends, changes)
+            assert list(row.tokens) == expected
+
+
+def test_losses_are_those_of_a_text_edited_everywhere(case, run, neurons, monkeypatch):
+    seen = []
+    measure = run_experiment.__globals__["measure_losses"]
+
+    def spy(lm, anatomy, edits, windows):
+        seen.append(windows)
+        return measure(lm, anatomy, edits, windows)
+
+    monkeypatch.setitem(run_experiment.__globals__, "measure_losses", spy)
+    _, losses = run(case.folder)
+    for name, changes in plain_changes(case.plain, neurons).items():
+        for number, window in enumerate(seen[0].tolist()):
+            with plain.changed(changes):
+                known = plain.logits(case.plain, window[:-1]).log_softmax(-1)
+            expected = -sum(float(known[i, token]) for i, token in enumerate(window[1:]))
+            row = losses[(losses.intervention == name) & (losses.window == number)]
+            np.testing.assert_allclose(row.nll.item(), expected, rtol=1e-5)
+
+
+def test_the_batch_size_does_not_matter(case, run):
+    first, losses = run(case.folder, batch_size=1)
+    for batch_size in (3, 50):
+        again, same_losses = run(case.folder, batch_size=batch_size)
+        pd.testing.assert_frame_equal(first, again)
+        pd.testing.assert_frame_equal(losses, same_losses)
+
+
+def test_how_many_neurons_were_edited_is_recorded(case_of, run, neurons):
+    _, losses = run(case_of("llama").folder)
+    edited = losses.drop_duplicates("intervention").set_index("intervention").neurons
+    assert edited["none"] == 0
+    assert edited["zero-top"] == 12
+    assert edited["patch"] == neurons.group.isin(["TP-", "AN-"]).sum()
+
+
+def test_an_intervention_does_not_leak_into_the_next(case_of, run):
+    """Whatever stands before it, `none` is plain generation."""
+    case = case_of("gpt2")
+    alone, losses = run(case.folder, {"none": []})
+    after, all_losses = run(case.folder)
+    pd.testing.assert_frame_equal(alone, after[after.intervention == "none"].reset_index(drop=True))
+    pd.testing.assert_frame_equal(
+        losses, all_losses[all_losses.intervention == "none"].reset_index(drop=True)
+    )
+
+
+def test_nan_weights_stop_with_the_prompt_named(case_of, run, tmp_path):
+    case = case_of("llama")
+    model = tiny.build_model("llama")
+    only_here = next(t for t in case.prompts[1] if sum(t in p for p in case.prompts) == 1)
+    model.model.embed_tokens.weight[only_here] = torch.nan
+    folder = tiny.save(model, tmp_path / "broken")
+    with pytest.raises(ValueError, match=r"none: .*prompts 1: 'The weather in the north"):
+        run(folder, {"none": []})
+    assert not (tmp_path / "generations.parquet").exists()
+
+
+def test_a_patch_to_nan_names_the_intervention(case_of, run, neurons, tmp_path):
+    neurons.loc[neurons.group == "TP-", "activation_tuned"] = np.nan
+    neurons.to_parquet(tmp_path / "neurons.parquet", index=False)
+    with pytest.raises(ValueError, match=r"^patch: "):
+        run(case_of("llama").folder)
+
+
+def test_a_selection_of_more_than_there_are_names_the_key(case_of, run):
+    wrong = {"too-many": [{"select": {"top": 133}, "operation": "zero"}]}
+    with pytest.raises(ValueError, match=r"experiments\.test\.interventions\.too-many: top: 133"):
+        run(case_of("llama").folder, wrong)
+
+
+def test_a_table_of_another_model_is_refused(case_of, run, neurons, tmp_path):
+    neurons.assign(neuron=neurons.neuron + 100).to_parquet(tmp_path / "neurons.parquet")
+    with pytest.raises(ValueError, match=r"outside 0\.\.43"):
+        run(case_of("llama").folder)

@@ -1,0 +1,197 @@
+"""Edits against the change of the MLP's output worked out by hand, and what they leave behind."""
+
+import copy
+
+import numpy as np
+import plain
+import pytest
+import tiny
+import torch
+from neurondynamics.lm.anatomy import dissect
+from neurondynamics.lm.generation import decode, prefill
+from neurondynamics.lm.interventions import Edit, applied, count_neurons
+
+LAYER = 1
+NEURONS = np.array([0, 7, tiny.NEURONS - 1])
+VALUES = np.array([1.5, -2.0, 0.25])
+IDS = torch.tensor([[17, 40, 303, 8, 99]])
+
+
+def edit(operation, layers=LAYER, neurons=NEURONS, **options):
+    neurons = np.asarray(neurons)
+    return Edit(operation, np.broadcast_to(layers, neurons.shape), neurons, **options)
+
+
+def mlp_output(model, layer=LAYER):
+    """Return what the MLP of a layer writes, (tokens, d_model), and its activations."""
+    block = plain.blocks(model)[layer]
+    with (
+        plain.listening([block.mlp], "output") as output,
+        plain.listening([plain.down(block)], "input") as activation,
+        torch.inference_mode(),
+    ):
+        model(input_ids=IDS, use_cache=False)
+    return output[0][0].double().numpy(), activation[0][0].double().numpy()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "after"),
+    [
+        (edit("zero"), lambda m: np.zeros_like(m)),
+        (edit("patch", values=VALUES), lambda m: np.broadcast_to(VALUES, m.shape)),
+        (edit("scale", factor=-3.0), lambda m: -3 * m),
+    ],
+    ids=["zero", "patch", "scale"],
+)
+def test_an_edit_changes_the_mlp_by_what_its_neurons_write(case, chosen, after):
+    before, m = mlp_output(case.plain)
+    vectors = plain.values(plain.blocks(case.plain)[LAYER]).numpy()
+    expected = before + (after(m[:, NEURONS]) - m[:, NEURONS]) @ vectors[NEURONS]
+    with applied(dissect(case.model), [chosen]):
+        found, _ = mlp_output(case.model)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert np.abs(found - before).max() > 0.1
+
+
+def scaled_keys(model, layer, neurons, factor):
+    """Return a copy of a model whose key vectors, without biases, are multiplied in the weights."""
+    model = copy.deepcopy(model)
+    for key in plain.keys(plain.blocks(model)[layer]):
+        rows = key.weight.T if hasattr(key, "nf") else key.weight
+        rows[torch.as_tensor(neurons)] *= factor
+    return model
+
+
+@pytest.mark.parametrize("factor", [5.0, 1.0, 0.0, -2.0])
+def test_scaling_keys_is_scaling_the_weights(case, factor):
+    reference = scaled_keys(case.plain, LAYER, NEURONS, factor)
+    with applied(dissect(case.model), [edit("scale_keys", factor=factor)]):
+        found = case.model(input_ids=IDS).logits[0].double()
+    np.testing.assert_allclose(
+        found.numpy(), plain.logits(reference, IDS[0].tolist()).numpy(), rtol=1e-4, atol=2e-4
+    )
+
+
+def test_a_factor_of_one_leaves_every_bit(case):
+    before = case.model(input_ids=IDS).logits
+    for operation in ("scale", "scale_keys"):
+        with applied(dissect(case.model), [edit(operation, factor=1.0)]):
+            assert torch.equal(case.model(input_ids=IDS).logits, before)
+
+
+def test_edits_act_one_after_the_other(case):
+    """Scaling a patched neuron is not patching a scaled one."""
+    patch, scale = edit("patch", values=VALUES), edit("scale", factor=2.0)
+    before, m = mlp_output(case.plain)
+    vectors = plain.values(plain.blocks(case.plain)[LAYER]).numpy()
+    for edits, constants in (([patch, scale], 2 * VALUES), ([scale, patch], VALUES)):
+        expected = before + (constants - m[:, NEURONS]) @ vectors[NEURONS]
+        with applied(dissect(case.model), edits):
+            found, _ = mlp_output(case.model)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_edits_in_several_layers_and_of_the_same_neuron(case):
+    chosen = edit("zero", layers=[0, 2, 2, 2], neurons=[3, 5, 5, 9])
+    assert count_neurons([chosen, edit("scale", layers=2, neurons=[5], factor=1.0)]) == 3
+    with applied(dissect(case.model), [chosen]):
+        found = case.model(input_ids=IDS).logits[0].double()
+    changes = []
+    for layer, zeros in {0: [3], 2: [5, 9]}.items():
+        mask = torch.ones(tiny.NEURONS, dtype=torch.float64)
+        mask[zeros] = 0
+        down = plain.down(plain.blocks(case.plain)[layer])
+        changes.append((down, "input", lambda m, mask=mask: m * mask))
+    with plain.changed(changes):
+        expected = plain.logits(case.plain, IDS[0].tolist())
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (edit("zero", layers=tiny.LAYERS), r"layer 3 was selected; the model has 3"),
+        (edit("zero", layers=-1), r"layer -1 was selected"),
+        (edit("zero", neurons=[2, tiny.NEURONS]), r"outside 0\.\.43.*layer 1"),
+        (edit("zero", neurons=[-1, 2]), r"outside 0\.\.43"),
+        (edit("erase"), r"unknown operation 'erase'; known are zero"),
+    ],
+)
+def test_what_the_model_has_not_is_refused_before_anything_runs(case, wrong, message):
+    hooks = count_hooks(case.model)
+    with (
+        pytest.raises(ValueError, match=message),
+        applied(dissect(case.model), [edit("zero"), wrong]),
+    ):
+        raise AssertionError("the block must not run")
+    assert count_hooks(case.model) == hooks == 0
+
+
+def count_hooks(model):
+    return sum(
+        len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()
+    )
+
+
+EVERYTHING = [
+    edit("scale_keys", factor=3.0),
+    edit("patch", values=VALUES),
+    edit("scale", layers=0, factor=0.5),
+    edit("zero", layers=2),
+]
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_afterwards_the_model_is_as_it_was(case, fail):
+    weights = {name: tensor.clone() for name, tensor in case.model.state_dict().items()}
+    before = case.model(input_ids=IDS).logits
+    try:
+        with applied(dissect(case.model), EVERYTHING):
+            assert count_hooks(case.model) > 0
+            assert not torch.equal(case.model(input_ids=IDS).logits, before)
+            if fail:
+                raise RuntimeError("in the middle")
+    except RuntimeError:
+        assert fail
+    assert count_hooks(case.model) == 0
+    assert torch.equal(case.model(input_ids=IDS).logits, before)
+    for name, tensor in case.model.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+
+
+def test_an_error_inside_a_hook_is_raised(case_of):
+    model = case_of("llama").model
+    wrong = edit("patch", values=np.array([1.0, 2.0]))  # two values for three neurons
+    with pytest.raises((RuntimeError, IndexError, ValueError)), applied(dissect(model), [wrong]):
+        model(input_ids=IDS)
+    assert count_hooks(model) == 0
+
+
+def test_a_shared_prefix_is_edited_at_the_new_positions_only(case):
+    """As a loop that reads the whole text for every token, with the edit from the last prompt
+    token on."""
+    prefix = prefill(case.model, case.prompts)
+    chosen = edit("patch", neurons=np.arange(20), values=np.linspace(-3, 3, 20))
+    keys = edit("scale_keys", layers=0, neurons=np.arange(10), factor=4.0)
+    with applied(dissect(case.model), [keys, chosen]):
+        found = decode(case.model, prefix, 8).lists()
+    blocks = plain.blocks(case.plain)
+    constants = torch.linspace(-3, 3, 20, dtype=torch.float64)
+
+    def patch(m):
+        return torch.cat([constants.expand(*m.shape[:-1], 20), m[..., 20:]], -1)
+
+    def scale(key):
+        bias = 0 if key.bias is None else key.bias
+        factors = torch.ones(tiny.NEURONS, dtype=torch.float64)
+        factors[:10] = 4
+        return lambda pre: (pre - bias) * factors + bias
+
+    changes = [(plain.down(blocks[LAYER]), "input", patch)]
+    changes += [(key, "output", scale(key)) for key in plain.keys(blocks[0])]
+    expected = [
+        plain.generate(case.plain, prompt, 8, case.ends, changes) for prompt in case.prompts
+    ]
+    assert found == expected
+    assert found != case.greedy
+    assert decode(case.model, prefix, 8).lists() == case.greedy  # the prefix was not touched
