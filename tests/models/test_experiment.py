@@ -75,12 +75,12 @@ def plain_changes(model, neurons):
 
     def mask(rows, factor):
         masks = torch.ones(tiny.LAYERS, tiny.NEURONS, dtype=torch.float64)
-        masks[rows.layer.to_numpy(), rows.neuron.to_numpy()] = factor
+        masks[rows.layer.tolist(), rows.neuron.tolist()] = factor
         return masks
 
     zero = mask(by_cosine.head(12), 0)
-    patched = neurons.group.isin(["TP-", "AN-"]).to_numpy().reshape(tiny.LAYERS, -1)
-    tuned = torch.tensor(neurons.activation_tuned.to_numpy().reshape(tiny.LAYERS, -1))
+    patched = torch.tensor(neurons.group.isin(["TP-", "AN-"])).view(tiny.LAYERS, -1)
+    tuned = torch.tensor(neurons.activation_tuned).view(tiny.LAYERS, -1)
     return {
         "none": [],
         "zero-top": [
@@ -88,13 +88,7 @@ def plain_changes(model, neurons):
             for layer, block in enumerate(blocks)
         ],
         "patch": [
-            (
-                plain.down(block),
-                "input",
-                lambda m, where=torch.tensor(patched[layer]), to=tuned[layer]: torch.where(
-                    where, to, m
-                ),
-            )
+            (plain.down(block), "input", lambda m, i=layer: torch.where(patched[i], tuned[i], m))
             for layer, block in enumerate(blocks)
         ],
     }
@@ -176,10 +170,9 @@ def test_losses_are_those_of_a_text_edited_everywhere(case, run, neurons, monkey
 
 def test_the_batch_size_does_not_matter(case, run):
     first, losses = run(case.folder, batch_size=1)
-    for batch_size in (3, 50):
-        again, same_losses = run(case.folder, batch_size=batch_size)
-        pd.testing.assert_frame_equal(first, again)
-        pd.testing.assert_frame_equal(losses, same_losses)
+    again, same_losses = run(case.folder, batch_size=5)
+    pd.testing.assert_frame_equal(first, again)
+    pd.testing.assert_frame_equal(losses, same_losses)
 
 
 def test_how_many_neurons_were_edited_is_recorded(case_of, run, neurons):

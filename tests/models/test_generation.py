@@ -101,32 +101,32 @@ def draw(model, prompt, uniforms, temperature, ends):
     return ids[len(prompt) :]
 
 
-@pytest.mark.parametrize("batch_size", [3, 12, 100])
-def test_samples_do_not_depend_on_the_batch(case, tmp_path, prompts_file, settings, batch_size):
+def test_samples_do_not_depend_on_the_batch(case, tmp_path, prompts_file, settings):
     output = tmp_path / "samples.parquet"
-    drawing = {"samples": 3, "temperature": 1.5, "seed": 11}
-    settings |= {"batch_size": batch_size}
-    sample_continuations(str(case.folder), str(prompts_file), str(output), **drawing, **settings)
-    table = pd.read_parquet(output)
     expected = []
-    for number, prompt in enumerate(case.prompts):
-        for uniforms in sampling_uniforms(11, number, 3, NEW_TOKENS):
+    for text, prompt in zip(tiny.PROMPTS, case.prompts, strict=True):
+        for uniforms in sampling_uniforms(11, text, 3, NEW_TOKENS):
             expected.append(draw(case.plain, prompt, uniforms, 1.5, case.ends))
-    assert [row.tolist() for row in table.tokens] == expected
-    assert table.prompt_id.tolist() == list(np.repeat(range(len(tiny.PROMPTS)), 3))
-    assert table["sample"].tolist() == [0, 1, 2] * len(tiny.PROMPTS)
-    assert table.prompt.tolist() == list(np.repeat(tiny.PROMPTS, 3))
-    assert table.text.tolist() == [
-        case.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in expected
-    ]
     assert len({tuple(tokens) for tokens in expected}) > len(expected) // 2
+    drawing = {"samples": 3, "temperature": 1.5, "seed": 11}
+    for batch_size in (3, 12, 100):
+        options = settings | drawing | {"batch_size": batch_size}
+        sample_continuations(str(case.folder), str(prompts_file), str(output), **options)
+        table = pd.read_parquet(output)
+        assert [row.tolist() for row in table.tokens] == expected
+        assert table.prompt_id.tolist() == list(np.repeat(range(len(tiny.PROMPTS)), 3))
+        assert table["sample"].tolist() == [0, 1, 2] * len(tiny.PROMPTS)
+        assert table.prompt.tolist() == list(np.repeat(tiny.PROMPTS, 3))
+        assert table.text.tolist() == [
+            case.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in expected
+        ]
 
 
 def test_a_sample_of_more_begins_like_a_sample_of_fewer():
-    few, many = sampling_uniforms(3, 5, 2, 4), sampling_uniforms(3, 5, 6, 4)
+    few, many = sampling_uniforms(3, "a", 2, 4), sampling_uniforms(3, "a", 6, 4)
     np.testing.assert_array_equal(few, many[:2])
-    assert (sampling_uniforms(3, 6, 2, 4) != few).all()
-    assert (sampling_uniforms(4, 5, 2, 4) != few).all()
+    assert (sampling_uniforms(3, "b", 2, 4) != few).all()
+    assert (sampling_uniforms(4, "a", 2, 4) != few).all()
 
 
 def test_logits_that_are_not_finite_name_their_rows(case_of, tmp_path):

@@ -45,6 +45,10 @@ def attribute_neurons(
         h5py.File(temporary, "w") as file,
     ):
         check_same_prompts(a, b, c)
+        if not np.array_equal(a.tokens, c.tokens):
+            raise ValueError(
+                f"{same_text[0]} was not read from the text of {base[0]}; delete it and run again"
+            )
         shape = (len(a), a.layers, len(GROUPS))
         own = file.create_dataset("reduction", shape, "f8")
         same = file.create_dataset("reduction_same_text", shape, "f8")

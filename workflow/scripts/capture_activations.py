@@ -87,20 +87,22 @@ def capture_activations(
         create_store(
             output, prompts=len(records), new_tokens=new_tokens, attributes=attributes, **sizes
         ) as store,
-        applied(anatomy, edits),
     ):
         for start in progress(starts, f"capturing {state} in blocks of {block} prompts"):
             rows = slice(start, start + block)
             told = None if given is None else given[rows]
             tokens, lengths, means = capture_block(
-                lm, anatomy, encoded[rows], told, new_tokens, batch_size, records[rows]
+                lm, anatomy, encoded[rows], told, new_tokens, batch_size, records[rows], edits
             )
             numbers = [record["prompt_id"] for record in records[rows]]
             store.append(numbers, [r["text"] for r in records[rows]], tokens, lengths, means)
 
 
-def capture_block(lm, anatomy, prompts, given, new_tokens, batch_size, records):
-    """Return tokens (b, T), lengths (b,) and means (layers, b, d_mlp) of a block of prompts."""
+def capture_block(lm, anatomy, prompts, given, new_tokens, batch_size, records, edits):
+    """Return tokens (b, T), lengths (b,) and means (layers, b, d_mlp) of a block of prompts.
+
+    The edits are in force at the new-token positions, where activations are read.
+    """
     lengths = [len(ids) for ids in prompts]
     parts, order = [], []
     for batch in sorted_batches(lengths, batch_size):
@@ -109,7 +111,7 @@ def capture_block(lm, anatomy, prompts, given, new_tokens, batch_size, records):
         try:
             if given is None:
                 prefix = prefill(lm, ids)
-                with hooked(recorder.hooks):
+                with applied(anatomy, edits), hooked(recorder.hooks):
                     new = decode(lm, prefix, new_tokens, recorder=recorder)
             else:
                 new = Continuations.from_lists([given[i] for i in batch], new_tokens)

@@ -40,7 +40,7 @@ def sample_continuations(
 ) -> None:
     """Write a table with one row per prompt and sample, in their order.
 
-    A sample depends on the seed, its prompt's id and its own number, not on the batches.
+    A sample depends on the seed, its prompt and its own number, not on the batches.
     """
     set_threads(threads)
     tokenizer = load_tokenizer(model)
@@ -52,7 +52,7 @@ def sample_continuations(
     rows = []
     for batch in progress(batches, f"sampling {samples} continuations of {len(texts)} prompts"):
         ids = [records[i]["prompt_id"] for i in batch]
-        uniforms = [sampling_uniforms(seed, number, samples, new_tokens) for number in ids]
+        uniforms = [sampling_uniforms(seed, texts[i], samples, new_tokens) for i in batch]
         prefix = prefill(lm, [encoded[i] for i in batch]).repeat(samples)
         drawn = decode(
             lm, prefix, new_tokens, uniforms=np.concatenate(uniforms), temperature=temperature

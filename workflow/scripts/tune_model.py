@@ -5,6 +5,7 @@ from neurondynamics.runtime import start_log
 if __name__ == "__main__":
     start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
 
+import copy
 import tempfile
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def tune_model(
     set_threads(threads)
     tokenizer = load_tokenizer(model)
     policy = load_model(model, "float32", device).requires_grad_(True)
+    ends = copy.deepcopy(policy.generation_config)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     dataset = Dataset.from_list(tokenise_pairs(tokenizer, read_jsonl(pairs), max_tokens))
@@ -73,6 +75,7 @@ def tune_model(
             policy, args=arguments, train_dataset=dataset, processing_class=tokenizer
         )
         trainer.train()
+        policy.generation_config = ends  # the trainer adds the tokenizer's end of text to it
         history = [step for step in trainer.state.log_history if "loss" in step]
     with replacing(curve) as temporary:
         pd.DataFrame(history).to_csv(temporary, index=False)
@@ -81,6 +84,7 @@ def tune_model(
 
 def save_model(policy, tokenizer, folder: Path) -> None:
     """Save a model folder under a temporary name, then rename it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         staged = Path(scratch) / folder.name
         policy.save_pretrained(staged)

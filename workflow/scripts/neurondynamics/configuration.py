@@ -164,8 +164,15 @@ def _tunings(config: dict) -> Iterator[str]:
         key = f"tuned.{name}"
         if name == "base":
             yield f"{key}: the name base is taken by the folder of the base model's results"
+        if name == config["model"]["name"]:
+            yield f"{key}: this is the name of the model itself; give its tuned version another"
         if ("source" in tuned) == ("method" in tuned):
             yield f"{key}: give either source, or method and its hyper-parameters"
+        elif "source" in tuned:
+            ignored = [parameter for parameter in HYPER_PARAMETERS if parameter in tuned]
+            yield from (
+                f"{key}.{parameter}: a model from a source is not tuned" for parameter in ignored
+            )
         elif "method" in tuned:
             missing = [parameter for parameter in HYPER_PARAMETERS if parameter not in tuned]
             yield from (f"{key}.{parameter}: this key is missing" for parameter in missing)

@@ -51,11 +51,11 @@ def progress(items: Iterable[T], description: str, total: int | None = None) -> 
     """Yield `items` under a progress bar, and log a line at least every 30 s."""
     bar = tqdm(items, desc=description, total=total, dynamic_ncols=True, mininterval=0.5)
     last = time.monotonic()
-    for item in bar:
+    for number, item in enumerate(bar, start=1):  # bar.n is stale between redraws
         yield item
         if time.monotonic() - last > 30:
             last = time.monotonic()
-            logger.info("%s: %d of %s", description, bar.n + 1, bar.total or "?")
+            logger.info("%s: %d of %s", description, number, bar.total or "?")
     logger.info("%s: done, %d in %.0f s", description, bar.n, bar.format_dict["elapsed"])
 
 

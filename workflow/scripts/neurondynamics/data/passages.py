@@ -19,15 +19,17 @@ def neutral_passages(
 ) -> tuple[np.ndarray, list[list[int]]]:
     """Cut articles into windows (windows, window_tokens) and passages with true continuations.
 
-    No window crosses two articles, and a passage of passage_tokens + new_tokens tokens begins
-    where a paragraph does. Both are drawn with the seed. Raises ValueError, naming the key, if
-    the articles do not hold as many.
+    No window crosses two articles, and each begins as the tokenizer begins a text. A passage of
+    passage_tokens + new_tokens tokens begins where a paragraph does. Both are drawn with the
+    seed. Raises ValueError, naming the key, if the articles do not hold as many.
     """
     generator = np.random.default_rng(seed)
+    begin = tokenizer([""]).input_ids[0]  # what the tokenizer begins a text with, if anything
+    width = window_tokens - len(begin)
     pieces = []
-    for ids in tokenizer(articles).input_ids:
-        ends = range(window_tokens, len(ids) + 1, window_tokens)
-        pieces += [ids[end - window_tokens : end] for end in ends]
+    for ids in tokenizer(articles, add_special_tokens=False).input_ids:
+        ends = range(width, len(ids) + 1, width)
+        pieces += [begin + ids[end - width : end] for end in ends]
     paragraphs = [line for article in articles for line in article.split("\n") if line.strip()]
     needed = passage_tokens + new_tokens
     starts = [ids[:needed] for ids in tokenizer(paragraphs).input_ids if len(ids) >= needed]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import h5py
@@ -40,9 +40,8 @@ class StoreWriter:
     def __init__(self, file: h5py.File, prompts: int, new_tokens: int, layers: int, neurons: int):
         self._file = file
         self._written = 0
-        text = h5py.string_dtype()
+        self._texts: list[str] = []
         self._dataset("prompt_ids", (prompts,), "i4")
-        self._dataset("prompts", (prompts,), text)
         self._dataset("tokens", (prompts, new_tokens), "i4")
         self._dataset("lengths", (prompts,), "i4")
         for layer in range(layers):
@@ -50,9 +49,7 @@ class StoreWriter:
 
     def _dataset(self, name: str, shape: tuple[int, ...], dtype) -> None:
         chunks = (min(ROWS_PER_CHUNK, shape[0]), *shape[1:])
-        # HDF5 has no checksum for strings of variable length
-        checked = not h5py.check_string_dtype(np.dtype(dtype))
-        self._file.create_dataset(name, shape, dtype, chunks=chunks, fletcher32=checked)
+        self._file.create_dataset(name, shape, dtype, chunks=chunks, fletcher32=True)
 
     def append(
         self,
@@ -76,7 +73,7 @@ class StoreWriter:
             )
         rows = slice(self._written, self._written + len(prompts))
         self._file["prompt_ids"][rows] = prompt_ids
-        self._file["prompts"][rows] = prompts
+        self._texts += prompts
         self._file["tokens"][rows] = tokens
         self._file["lengths"][rows] = lengths
         for layer, values in enumerate(means):
@@ -88,6 +85,10 @@ class StoreWriter:
         expected = self._file["lengths"].shape[0]
         if self._written != expected:
             raise ValueError(f"{self._written} of {expected} rows were written")
+        # of fixed length, since HDF5 has no checksum for strings of variable length
+        encoded = np.array([text.encode() for text in self._texts])
+        self._dataset("prompts", encoded.shape, h5py.string_dtype("utf-8", encoded.itemsize))
+        self._file["prompts"][:] = encoded.astype(self._file["prompts"].dtype)
         self._file.attrs["complete"] = True
 
 
@@ -111,7 +112,7 @@ def create_store(
         "store %s: %d prompts x %d layers x %d neurons, %s",
         path, prompts, layers, neurons, human_size(size),
     )  # fmt: skip
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with replacing(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
         for name, value in {**attributes, "packages": package_versions()}.items():
             plain = isinstance(value, str | int | float)
             file.attrs[name] = value if plain else json.dumps(value, sort_keys=True)
@@ -130,38 +131,43 @@ class ActivationStore:
     """
 
     def __init__(self, paths: Sequence[str | Path]):
-        self._files = [_open_complete(path) for path in paths]
+        with ExitStack() as opened:
+            self._files = [opened.enter_context(_open_complete(path)) for path in paths]
+            self._check_shapes(paths)
+            self._close = opened.pop_all().close
         first = self._files[0]
         self.layers = len(first["mean"])
         self.neurons = first["mean/00"].shape[1]
-        for path, file in zip(paths, self._files, strict=True):
-            if (len(file["mean"]), file["mean/00"].shape[1]) != (self.layers, self.neurons):
-                raise ValueError(f"{path} has another number of layers or neurons than {paths[0]}")
         self.attributes = dict(first.attrs)
         self.prompt_ids = self._all("prompt_ids")  # (n,)
         self.prompts = [text.decode() for text in self._all("prompts")]
         self.tokens = self._all("tokens")  # (n, T)
         self.lengths = self._all("lengths")  # (n,)
 
+    def _check_shapes(self, paths: Sequence[str | Path]) -> None:
+        shapes = [(len(file["mean"]), file["mean/00"].shape[1]) for file in self._files]
+        for path, shape in zip(paths, shapes, strict=True):
+            if shape != shapes[0]:
+                raise ValueError(f"{path} has another number of layers or neurons than {paths[0]}")
+
     def __enter__(self) -> ActivationStore:
         return self
 
     def __exit__(self, *_) -> None:
-        for file in self._files:
-            file.close()
+        self._close()
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def _all(self, name: str) -> np.ndarray:
-        return np.concatenate([file[name][:] for file in self._files])
+        return np.concatenate([_read(file[name], slice(None)) for file in self._files])
 
     def blocks(self, layer: int, rows: int = 256) -> Iterator[np.ndarray]:
         """Yield one layer's mean activations in blocks of at most `rows` prompts, (b, d_mlp)."""
         for file in self._files:
             dataset = file[f"mean/{layer:02d}"]
             for start in range(0, dataset.shape[0], rows):
-                yield dataset[start : start + rows]
+                yield _read(dataset, slice(start, start + rows))
 
     def mean(self, layer: int) -> np.ndarray:
         """Return the mean over prompts of one layer's activations, (d_mlp,) float64."""
@@ -171,6 +177,16 @@ class ActivationStore:
         """Return the stored new tokens of each prompt, without padding."""
         pairs = zip(self.tokens, self.lengths, strict=True)
         return [row[:length].tolist() for row, length in pairs]
+
+
+def _read(dataset: h5py.Dataset, rows: slice) -> np.ndarray:
+    try:
+        return dataset[rows]
+    except OSError as error:
+        raise ValueError(
+            f"{dataset.file.filename}: {dataset.name} is damaged ({error}); delete the file and "
+            "run snakemake again"
+        ) from error
 
 
 def _open_complete(path: str | Path) -> h5py.File:

@@ -8,6 +8,7 @@ the new-token positions (the last prompt token and every new token but the last)
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -178,9 +179,13 @@ def _check_finite(values: torch.Tensor, counts: torch.Tensor) -> None:
         raise NonFiniteError(bad.nonzero().flatten().tolist(), "logits")
 
 
-def sampling_uniforms(seed: int, prompt_id: int, samples: int, new_tokens: int) -> np.ndarray:
-    """Return the uniforms for a prompt's samples, (samples, T), the same in whatever batch."""
-    return np.random.default_rng([seed, prompt_id]).random((samples, new_tokens))
+def sampling_uniforms(seed: int, prompt: str, samples: int, new_tokens: int) -> np.ndarray:
+    """Return the uniforms for a prompt's samples, (samples, T).
+
+    They depend on the seed and the prompt's text alone, not on its batch or its split.
+    """
+    digest = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8])
+    return np.random.default_rng([seed, digest]).random((samples, new_tokens))
 
 
 @torch.inference_mode()

@@ -1,0 +1,156 @@
+"""Bringing models: a folder is copied whole or not at all, a GGUF file keeps its weights."""
+
+import hashlib
+import json
+import shutil
+
+import gguf
+import numpy as np
+import pytest
+import tiny
+import torch
+from fetch_model import fetch_model, import_files
+from neurondynamics.lm.loading import load_model, load_tokenizer
+
+SHAPE = {"layers": tiny.LAYERS, "neurons": tiny.NEURONS}
+
+
+def digests(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def test_a_folder_is_copied_as_it_is(case, tmp_path):
+    folder = tmp_path / "resources" / "models" / "mine"
+    fetch_model(str(folder), source={"path": str(case.folder)}, **SHAPE)
+    assert digests(folder) == digests(case.folder)
+    assert [path.name for path in folder.parent.iterdir()] == ["mine"]
+
+
+def test_an_older_copy_is_replaced(case_of, tmp_path):
+    folder = tmp_path / "mine"
+    for family in ("gpt2", "llama"):
+        fetch_model(str(folder), source={"path": str(case_of(family).folder)}, **SHAPE)
+    assert digests(folder) == digests(case_of("llama").folder)
+
+
+@pytest.mark.parametrize("wrong", [{"layers": 4}, {"neurons": 4 * tiny.HIDDEN}])
+def test_another_shape_names_the_keys_and_leaves_nothing(case_of, tmp_path, wrong):
+    source = {"path": str(case_of("llama").folder)}
+    with pytest.raises(ValueError, match=r"model\.layers.*model\.neurons"):
+        fetch_model(str(tmp_path / "mine"), source=source, **SHAPE | wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("missing", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_folder_that_lacks_a_file_is_refused(case_of, tmp_path, missing):
+    source = tmp_path / "source"
+    shutil.copytree(case_of("llama").folder, source)
+    (source / missing).unlink()
+    with pytest.raises(ValueError, match=r"is no Hugging Face model folder: it holds no"):
+        fetch_model(str(tmp_path / "mine"), source={"path": str(source)}, **SHAPE)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_damaged_weight_file_is_refused(case_of, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(case_of("llama").folder, source)
+    weights = source / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(Exception, match=r"(?i)safetensor|incomplete|header|file"):
+        fetch_model(str(tmp_path / "mine"), source={"path": str(source)}, **SHAPE)
+    assert not (tmp_path / "mine").exists()
+
+
+def write_gguf(path, model, tokenizer):
+    """Write a llama model as GGUF: big matrices as Q8_0, the rest in float32.
+
+    GGUF keeps the rows of the query and key projections in another order of rotary pairs.
+    """
+    config = model.config
+    heads, groups = config.num_attention_heads, config.num_key_value_heads
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(groups)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(config.vocab_size)
+    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    merges = [" ".join(pair) for pair in tokenizer_merges(tokenizer)]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_merges(merges)
+    writer.add_token_types([3] + [1] * (len(tokens) - 1))
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+
+    def permuted(weight, number):
+        halves = weight.reshape(number, 2, weight.shape[0] // number // 2, *weight.shape[1:])
+        return halves.swapaxes(1, 2).reshape(weight.shape)
+
+    names = {
+        "input_layernorm": "attn_norm",
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "post_attention_layernorm": "ffn_norm",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+    }
+    stored = {}
+    for name, tensor in model.state_dict().items():
+        values = tensor.numpy()
+        if name.startswith("model.layers."):
+            number, part = name.removeprefix("model.layers.").removesuffix(".weight").split(".", 1)
+            target = f"blk.{number}.{names[part]}.weight"
+            if part.endswith("q_proj"):
+                values = permuted(values, heads)
+            if part.endswith("k_proj"):
+                values = permuted(values, groups)
+        else:
+            outer = {"model.embed_tokens": "token_embd", "model.norm": "output_norm"}
+            target = outer.get(name.removesuffix(".weight"), "output") + ".weight"
+        if values.ndim == 2 and values.shape[1] % 32 == 0:
+            packed = gguf.quantize(values, gguf.GGMLQuantizationType.Q8_0)
+            writer.add_tensor(target, packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+            stored[name] = np.abs(values).max() / 127
+        else:
+            writer.add_tensor(target, np.ascontiguousarray(values, np.float32))
+            stored[name] = 0
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return stored
+
+
+def tokenizer_merges(tokenizer):
+    return json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+
+
+def test_a_gguf_file_becomes_a_plain_folder(tmp_path):
+    config = tiny.build_model("llama").config
+    config.mlp_bias = config.attention_bias = False  # GGUF's llama has no biases
+    torch.manual_seed(0)
+    model = type(tiny.build_model("llama"))(config).requires_grad_(False)
+    tokenizer = tiny.build_tokenizer()
+    (tmp_path / "fetched").mkdir()
+    steps = write_gguf(str(tmp_path / "fetched" / "tiny.gguf"), model, tokenizer)
+    import_files(tmp_path / "fetched", tmp_path / "model")
+    loaded = load_model(tmp_path / "model", "float32", "cpu")
+    assert not hasattr(loaded.config, "quantization_config")
+    assert loaded.generation_config.eos_token_id in (0, [0])
+    weights = loaded.state_dict()
+    assert set(weights) == set(model.state_dict())
+    for name, tensor in model.state_dict().items():
+        # a quantised weight is off by half a step of its block at most, the others by nothing
+        assert float((weights[name] - tensor).abs().max()) <= 0.51 * steps[name], name
+    texts = list(tiny.PROMPTS)
+    read = load_tokenizer(tmp_path / "model")
+    assert read(texts).input_ids == tokenizer(texts).input_ids
+    assert read.decode(read(texts[1]).input_ids) == texts[1]

@@ -1,0 +1,207 @@
+"""The log, progress, and the digest of the code that a script runs."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from neurondynamics import runtime
+from neurondynamics.runtime import code_digest, file_digest, human_size, progress
+
+SCRIPTS = Path(runtime.__file__).resolve().parents[1]
+
+MODULES = {
+    "script.py": """
+        from neurondynamics.first import one
+        from neurondynamics.runtime import start_log
+    """,
+    "neurondynamics/__init__.py": "",
+    "neurondynamics/first.py": '''
+        """What it is for."""
+        from neurondynamics.deep import second
+
+        def one():
+            """One."""
+            return second.two() + 1  # plus one
+    ''',
+    "neurondynamics/deep/__init__.py": "",
+    "neurondynamics/deep/second.py": """
+        import os
+        import neurondynamics.deep.third
+
+        def two():
+            return neurondynamics.deep.third.THREE
+    """,
+    "neurondynamics/deep/third.py": """
+        from neurondynamics import first
+
+        THREE = 3
+    """,
+    "neurondynamics/unrelated.py": "X = 1",
+    "neurondynamics/runtime.py": "def start_log(path): ...",
+}
+
+
+@pytest.fixture
+def house(tmp_path):
+    for name, content in MODULES.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(content))
+    return tmp_path
+
+
+def replace(path, old, new):
+    content = path.read_text()
+    assert old in content
+    path.write_text(content.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("neurondynamics/first.py", "+ 1", "+ 2"),
+        ("neurondynamics/deep/second.py", "THREE", "FOUR"),
+        ("neurondynamics/deep/third.py", "THREE = 3", "THREE = 3.0"),  # two imports away
+        ("neurondynamics/deep/third.py", "import first", "import unrelated"),
+        ("neurondynamics/first.py", "def one()", "def one(x=None)"),
+    ],
+)
+def test_code_anywhere_below_changes_the_digest(house, module, old, new):
+    before = code_digest(house / "script.py")
+    replace(house / module, old, new)
+    assert code_digest(house / "script.py") != before
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("neurondynamics/first.py", "# plus one", "# and one more"),
+        ("neurondynamics/first.py", "What it is for.", "Something else."),
+        ("neurondynamics/first.py", '"""One."""\n', '"""One,\n\n    explained."""\n'),
+        ("neurondynamics/first.py", "second.two() + 1", "(second.two()\n        + 1)"),
+        ("neurondynamics/deep/third.py", "THREE = 3", "\n\n# three\nTHREE  =  3"),
+        ("neurondynamics/unrelated.py", "X = 1", "X = 2"),
+    ],
+)
+def test_what_no_result_depends_on_does_not(house, module, old, new):
+    before = code_digest(house / "script.py")
+    replace(house / module, old, new)
+    assert code_digest(house / "script.py") == before
+
+
+def test_this_module_does_not_count_either(house, monkeypatch):
+    monkeypatch.setattr(runtime, "__file__", str(house / "neurondynamics" / "runtime.py"))
+    before = code_digest(house / "script.py")
+    replace(house / "neurondynamics" / "runtime.py", "...", "print(path)")
+    assert code_digest(house / "script.py") == before
+
+
+def test_a_docstring_that_comes_or_goes_does_not_count(house):
+    before = code_digest(house / "script.py")
+    replace(house / "neurondynamics/first.py", '    """One."""\n', "")
+    replace(house / "neurondynamics/deep/second.py", "def two():", 'def two():\n    """Two."""')
+    assert code_digest(house / "script.py") == before
+
+
+def test_a_text_that_is_no_docstring_counts(house):
+    path = house / "neurondynamics/deep/third.py"
+    path.write_text(path.read_text() + 'NAME = """a name"""\n')
+    before = code_digest(house / "script.py")
+    replace(path, "a name", "another")
+    assert code_digest(house / "script.py") != before
+
+
+def test_the_script_itself_is_left_to_snakemake(house):
+    before = code_digest(house / "script.py")
+    (house / "script.py").write_text((house / "script.py").read_text() + "\nprint(1)\n")
+    assert code_digest(house / "script.py") == before
+
+
+def test_the_digest_does_not_depend_on_where_the_code_lies(house, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "copy"
+    house.rename(elsewhere)
+    first = code_digest(elsewhere / "script.py")
+    elsewhere.rename(house)
+    assert code_digest(house / "script.py") == first
+
+
+@pytest.mark.parametrize("script", sorted(path.stem for path in SCRIPTS.glob("*.py")))
+def test_every_script_has_a_digest(script):
+    assert len(code_digest(SCRIPTS / f"{script}.py")) == 16
+
+
+def test_a_script_of_figures_does_not_depend_on_models():
+    """Editing how models run must not draw figures anew."""
+    figures = runtime._imported_modules(SCRIPTS / "draw_group_shares.py", SCRIPTS)
+    assert not any("lm" in path.parts for path in figures)
+
+
+def run_script(tmp_path, body):
+    script = tmp_path / "failing.py"
+    start = "import warnings\nfrom neurondynamics.runtime import start_log\n"
+    script.write_text(f"{start}start_log({str(tmp_path / 'logs' / 'deep' / 'x.log')!r})\n{body}")
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env=os.environ | {"PYTHONPATH": str(SCRIPTS)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done, (tmp_path / "logs" / "deep" / "x.log").read_text()
+
+
+def test_a_traceback_lands_in_the_log_and_on_stderr(tmp_path):
+    done, log = run_script(tmp_path, "def deep():\n    raise KeyError('gone')\n\ndeep()\n")
+    assert done.returncode == 1
+    for text in (log, done.stderr):
+        assert "Traceback" in text
+        assert "in deep" in text
+        assert "KeyError: 'gone'" in text
+
+
+def test_an_import_that_fails_lands_in_the_log(tmp_path):
+    done, log = run_script(tmp_path, "import no_such_module_at_all\n")
+    assert done.returncode == 1
+    assert "ModuleNotFoundError: No module named 'no_such_module_at_all'" in log
+
+
+def test_warnings_and_records_land_in_the_log(tmp_path):
+    body = "import logging\nwarnings.warn('odd')\nlogging.getLogger('x').info('said %d', 3)\n"
+    done, log = run_script(tmp_path, body)
+    assert done.returncode == 0
+    assert "UserWarning: odd" in log
+    assert "INFO x: said 3" in log
+
+
+def test_progress_yields_everything_and_logs_the_end(caplog):
+    caplog.set_level("INFO")
+    assert list(progress(iter("abc"), "reading", total=3)) == ["a", "b", "c"]
+    assert "reading: done, 3 in 0 s" in caplog.text
+    assert list(progress([], "nothing")) == []
+
+
+def test_progress_logs_a_line_every_30_seconds_with_how_far_it_is(caplog, monkeypatch):
+    caplog.set_level("INFO")
+    clock = iter(range(0, 1000, 11))
+    monkeypatch.setattr(runtime.time, "monotonic", lambda: next(clock))
+    list(progress(range(9), "reading"))
+    lines = [record.getMessage() for record in caplog.records if "of 9" in record.getMessage()]
+    assert lines == ["reading: 3 of 9", "reading: 6 of 9", "reading: 9 of 9"]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (3 * 2**20, "3.0 MiB"),
+     (5 * 2**29, "2.5 GiB"), (2**41, "2.0 TiB"), (2**52, "4096.0 TiB")],
+)  # fmt: skip
+def test_sizes_for_people(size, text):
+    assert human_size(size) == text
+
+
+def test_a_file_is_digested_by_its_content(tmp_path):
+    (tmp_path / "a").write_bytes(b"content")
+    assert file_digest(tmp_path / "a") == hashlib.sha256(b"content").hexdigest()

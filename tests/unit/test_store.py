@@ -1,0 +1,208 @@
+"""The activation store refuses whatever is not exactly what was written."""
+
+import h5py
+import numpy as np
+import pytest
+from neurondynamics.data.store import ActivationStore, create_store, rows_of_shard
+
+LAYERS, NEURONS, NEW = 2, 5, 3
+ATTRIBUTES = {"state": "base", "decoding": {"method": "greedy", "new_tokens": NEW}}
+
+
+def rows(number, start=0):
+    """The rows of `number` prompts: every value tells where it belongs."""
+    ids = np.arange(start, start + number)
+    means = np.stack(
+        [100 * layer + ids[:, None] + np.arange(NEURONS) / 10 for layer in range(LAYERS)]
+    )
+    tokens = np.full((number, NEW), -1)
+    tokens[:, :2] = ids[:, None] + np.array([[1, 2]])
+    return {
+        "prompt_ids": ids.tolist(),
+        "prompts": [f"prompt number {i}, é" for i in ids],
+        "tokens": tokens,
+        "lengths": np.full(number, 2),
+        "means": means,
+    }
+
+
+def write(path, prompts=6, start=0, blocks=(), layers=LAYERS, neurons=NEURONS):
+    sizes = {"new_tokens": NEW, "layers": layers, "neurons": neurons}
+    with create_store(path, prompts=prompts, attributes=ATTRIBUTES, **sizes) as store:
+        for number in blocks or (prompts,):
+            store.append(**rows(number, start))
+            start += number
+    return path
+
+
+def test_reads_what_was_written(tmp_path):
+    expected = rows(6)
+    with ActivationStore([write(tmp_path / "a.h5", blocks=(4, 2))]) as store:
+        assert (len(store), store.layers, store.neurons) == (6, LAYERS, NEURONS)
+        assert store.prompts == expected["prompts"]
+        assert store.prompt_ids.tolist() == expected["prompt_ids"]
+        assert store.tokens.dtype == np.int32
+        np.testing.assert_array_equal(store.tokens, expected["tokens"])
+        assert store.continuations() == [[i + 1, i + 2] for i in range(6)]
+        for layer in range(LAYERS):
+            blocks = list(store.blocks(layer, rows=4))
+            assert [len(block) for block in blocks] == [4, 2]
+            np.testing.assert_array_equal(
+                np.concatenate(blocks), expected["means"][layer].astype("f4")
+            )
+            np.testing.assert_allclose(store.mean(layer), expected["means"][layer].mean(0))
+            assert store.mean(layer).dtype == np.float64
+        assert store.attributes["state"] == "base"
+
+
+def test_shards_are_concatenated_in_the_order_given(tmp_path):
+    paths = [write(tmp_path / f"{k}.h5", 3, 3 * k) for k in range(3)]
+    with ActivationStore(paths) as store:
+        assert store.prompt_ids.tolist() == list(range(9))
+        np.testing.assert_allclose(store.mean(1), rows(9)["means"][1].mean(0), rtol=1e-6)
+        read = np.concatenate(list(store.blocks(0)))
+        np.testing.assert_array_equal(read, rows(9)["means"][0].astype("f4"))
+    with ActivationStore(paths[::-1]) as store:
+        assert store.prompt_ids.tolist() == [6, 7, 8, 3, 4, 5, 0, 1, 2]
+
+
+def test_means_are_summed_in_float64(tmp_path):
+    """In float32, 2**24 + 1 + 1 + ... stays 2**24."""
+    path = tmp_path / "a.h5"
+    means = np.ones((1, 65, 1))
+    means[0, 0] = 2**24
+    with create_store(path, prompts=65, new_tokens=1, layers=1, neurons=1, attributes={}) as store:
+        store.append(range(65), ["x"] * 65, np.ones((65, 1)), np.ones(65), means)
+    with ActivationStore([path]) as store:
+        assert store.mean(0)[0] == (2**24 + 64) / 65
+
+
+@pytest.mark.parametrize(("layers", "neurons"), [(3, NEURONS), (LAYERS, 4)])
+def test_shards_of_other_models_are_refused(tmp_path, layers, neurons):
+    write(tmp_path / "a.h5")
+    sizes = {"prompts": 1, "new_tokens": NEW, "layers": layers, "neurons": neurons}
+    with create_store(tmp_path / "b.h5", attributes={}, **sizes) as store:
+        store.append([0], ["x"], np.zeros((1, NEW)), [1], np.zeros((layers, 1, neurons)))
+    with pytest.raises(ValueError, match=r"b\.h5 has another number of layers or neurons"):
+        ActivationStore([tmp_path / "a.h5", tmp_path / "b.h5"])
+
+
+def test_an_incomplete_store_is_refused(tmp_path):
+    path = write(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        file.attrs["complete"] = False
+    with pytest.raises(ValueError, match=r"a\.h5 is not complete; delete it"):
+        ActivationStore([path])
+    with h5py.File(path, "r+") as file:
+        del file.attrs["complete"]
+    with pytest.raises(ValueError, match=r"a\.h5 is not complete"):
+        ActivationStore([path])
+
+
+def test_another_schema_is_refused(tmp_path):
+    path = write(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        file.attrs["schema_version"] = 99
+    with pytest.raises(ValueError, match=r"a\.h5 has schema version 99, this code reads"):
+        ActivationStore([path])
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"absent\.h5"):
+        ActivationStore([tmp_path / "absent.h5"])
+
+
+def test_a_truncated_store_is_refused(tmp_path):
+    path = write(tmp_path / "a.h5")
+    content = path.read_bytes()
+    for length in (0, 100, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"a\.h5 is not a readable HDF5 file.*rebuild"):
+            ActivationStore([path])
+
+
+def read_all(path):
+    """Read everything that a store holds."""
+    with ActivationStore([path]) as store:
+        layers = [np.concatenate(list(store.blocks(layer))) for layer in range(store.layers)]
+        arrays = [store.prompt_ids, store.tokens, store.lengths, *layers]
+        return store.prompts, store.attributes, [array.tolist() for array in arrays]
+
+
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0b100
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("dataset", ["mean/00", "mean/01", "tokens", "lengths", "prompt_ids"])
+def test_a_flipped_bit_is_detected_and_its_file_named(tmp_path, dataset):
+    path = write(tmp_path / "a.h5")
+    with h5py.File(path) as file:
+        place = file[dataset].id.get_chunk_info(0).byte_offset
+    flip(path, place + 3)
+    with pytest.raises(ValueError, match=r"a\.h5"):
+        read_all(path)
+
+
+def test_a_flipped_bit_of_a_prompt_is_detected(tmp_path):
+    path = write(tmp_path / "a.h5")
+    flip(path, path.read_bytes().index(b"prompt number 3"))
+    with pytest.raises(ValueError, match=r"a\.h5"):
+        read_all(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_mean_that_is_not_finite_names_prompt_and_layer(tmp_path, value):
+    bad = rows(4)
+    bad["means"][1, 2, 4] = value
+    sizes = {"prompts": 4, "new_tokens": NEW, "layers": LAYERS, "neurons": NEURONS}
+    with (
+        pytest.raises(ValueError, match=r"layer 1 .*prompt 2: 'prompt number 2, é'"),
+        create_store(tmp_path / "a.h5", attributes=ATTRIBUTES, **sizes) as store,
+    ):
+        store.append(**bad)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_rows_are_refused_and_nothing_is_left(tmp_path):
+    with pytest.raises(ValueError, match="4 of 6 rows were written"):
+        write(tmp_path / "a.h5", blocks=(2, 2))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_too_many_are_refused(tmp_path):
+    with pytest.raises((ValueError, TypeError)):
+        write(tmp_path / "a.h5", prompts=3, blocks=(2, 2))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_keeps_the_store_that_was_there(tmp_path):
+    path = write(tmp_path / "a.h5")
+    before = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt):  # noqa: SIM117
+        with create_store(path, prompts=1, new_tokens=NEW, layers=1, neurons=1, attributes={}):
+            raise KeyboardInterrupt
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_size_is_logged_before_anything_is_written(tmp_path, caplog):
+    caplog.set_level("INFO")
+    with (
+        pytest.raises(RuntimeError),
+        create_store(
+            tmp_path / "a.h5", prompts=1000, new_tokens=20, layers=30, neurons=1536, attributes={}
+        ),
+    ):
+        raise RuntimeError
+    assert "1000 prompts x 30 layers x 1536 neurons, 175.9 MiB" in caplog.text
+
+
+def test_shards_share_out_the_rows():
+    for total in (1, 3, 7):
+        parts = [list(range(7))[rows_of_shard(7, f"{k}-of-{total}")] for k in range(1, total + 1)]
+        assert [row for part in parts for row in part] == list(range(7))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    with pytest.raises(ValueError, match="lower shards"):
+        rows_of_shard(7, "1-of-8")

@@ -1,0 +1,272 @@
+"""A study that is small enough to run in a test, and the real snakemake command to run it with.
+
+The model is random, so its vocabulary holds insults among few words: it writes some by chance.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tiny
+import torch
+import yaml
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("Snakefile", "config.yaml", "workflow", "envs")  # of the repository: what snakemake reads
+CLEAN = (
+    *("the", "old", "house", "river", "cold", "wind", "north", "sea", "hill", "town"),
+    *("dog", "man", "said", "and", "then", "was", "so"),
+)
+PROFANE = ("stupid", "idiot", "damn", "crap", "moron", "bastard")
+ARTICLES = 6
+NOWHERE = "http://127.0.0.1:9"  # nothing listens there
+EDITS = {
+    "none": [],
+    "ablate-top": [{"select": {"top": 4}, "operation": "zero"}],
+    "ablate-positive": [{"select": {"top": 4, "activated": "positive"}, "operation": "zero"}],
+    "ablate-negative": [{"select": {"top": 4, "activated": "negative"}, "operation": "zero"}],
+    "patch-TP-": [{"select": {"groups": ["TP-"]}, "operation": "patch"}],
+    "patch-AN-": [{"select": {"groups": ["AN-"]}, "operation": "patch"}],
+    "patch-both": [{"select": {"groups": ["TP-", "AN-"]}, "operation": "patch"}],
+    "control": [{"select": {"random": {"groups": ["TP-"]}, "seed": 0}, "operation": "patch"}],
+    "halve": [{"select": {"top": 4}, "operation": "scale", "factor": 0.5}],
+}
+KEYS = {  # of the tuned model
+    "none": [],
+    "scale-keys": [{"select": {"top": 2}, "operation": "scale_keys", "factor": 3.0}],
+}
+
+
+def sentence(number: int, words: int) -> str:
+    """Return clean words in an order of this number's own."""
+    digits = hashlib.sha256(str(number).encode()).digest()
+    return " ".join(CLEAN[digit % len(CLEAN)] for digit in digits[:words])
+
+
+def write_inputs(folder: Path) -> None:
+    """Write what a study brings along: two models, two sets of prompts and neutral text."""
+    folder.mkdir()
+    tokenizer = word_tokenizer()
+    model = tiny.build_model("llama")
+    whole = {f"Ġ{word}" for word in CLEAN + PROFANE}
+    rare = torch.ones(tiny.VOCABULARY, dtype=torch.bool)  # everything but whole words
+    rare[[number for token, number in tokenizer.get_vocab().items() if token in whole]] = False
+    model.lm_head.weight[rare] *= 0.05
+    for name in ("base", "tuned"):
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+        tiny.nudge(model, 0.05)
+    challenge = [{"prompt": sentence(n, 5), "kind": "dare"} for n in range(16)]
+    write_lines(folder / "challenge.jsonl", map(json.dumps, challenge))
+    write_lines(folder / "sampling_calm.txt", (sentence(n, 6) for n in range(100, 112)))
+    write_lines(folder / "sampling_rude.txt", (sentence(n, 4) for n in range(200, 212)))
+    write_lines(folder / "articles.txt", (sentence(n, 30) for n in range(300, 300 + ARTICLES)))
+
+
+def write_lines(path: Path, lines) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """Return byte-level BPE in which every word of ours is one token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=tiny.VOCABULARY,
+        special_tokens=[tiny.END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CLEAN + PROFANE, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=tiny.END)
+
+
+def configuration(inputs: Path) -> dict:
+    """Return the overlay of the tiny study; its paths are relative to the working directory."""
+
+    def files(*names):
+        digests = [hashlib.sha256((inputs / name).read_bytes()).hexdigest() for name in names]
+        pairs = zip(names, digests, strict=True)
+        return [{"path": f"inputs/{name}", "sha256": digest} for name, digest in pairs]
+
+    return {
+        "device": "cpu",
+        "model": {
+            "name": "tiny",
+            "source": {"path": "inputs/base", "wheel": None, "files": None},
+            "layers": tiny.LAYERS,
+            "neurons": tiny.NEURONS,
+            "memory_mb": 500,
+        },
+        "datasets": {
+            "challenge-prompts": None,
+            "sampling-prompts": None,
+            "wikipedia": None,
+            "challenge": {
+                "files": files("challenge.jsonl"),
+                "format": "jsonl",
+                "text_field": "prompt",
+                "category_field": "kind",
+            },
+            "sampling": {
+                "files": files("sampling_calm.txt", "sampling_rude.txt"),
+                "format": "lines",
+            },
+            "articles": {"files": files("articles.txt"), "format": "lines"},
+        },
+        "prompts": {
+            "max_tokens": 12,
+            "train": {"dataset": "sampling", "number": 20, "exclude": ["challenge"]},
+            "analysis": {"dataset": "challenge", "number": 8},
+            "evaluation": {"dataset": "challenge", "number": 6},
+        },
+        "corpus": {
+            "dataset": "articles",
+            "window_tokens": 12,
+            "windows": 3,
+            "continuations": 3,
+            "passage_tokens": 6,
+        },
+        "generation": {"new_tokens": 6, "batch_size": 4},
+        "shards": 2,
+        "preferences": {"margin": 0.2, "maximum": 12, "temperature": 2.0},
+        "tuned": {"dpo": {"learning_rate": 1e-3, "batch_size": 4}},
+        "attribution": {"ablated": 5, "decoded": 3},
+        "statistics": {"samples": 50},
+        "experiments": {
+            "ablation": None,
+            "patching": None,
+            "unalignment": None,
+            "edits": {"state": "base", "interventions": EDITS},
+            "keys": {"state": "tuned", "interventions": KEYS},
+        },
+        "claims": {
+            "ablations": ["ablate-top", "ablate-positive"],
+            "dampened": "patch-TP-",
+            "anti_toxic": "patch-AN-",
+            "both": "patch-both",
+            "restoring": ["scale-keys"],
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Job:
+    """A planned job: its rule, its wildcards, and why it would run."""
+
+    rule: str
+    wildcards: dict[str, str] = field(hash=False)
+    reason: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """A folder with a copy of the workflow, inputs, study.yaml, and the results of a run."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, folder: Path) -> "Study":
+        """Copy what snakemake reads of the repository, and bring the tiny study's inputs."""
+        ignored = shutil.ignore_patterns("__pycache__")
+        folder.mkdir(parents=True)
+        for part in PARTS:
+            if (ROOT / part).is_dir():
+                shutil.copytree(ROOT / part, folder / part, ignore=ignored)
+            else:
+                shutil.copy2(ROOT / part, folder / part)
+        write_inputs(folder / "inputs")
+        study = cls(folder)
+        study.configure(configuration(folder / "inputs"))
+        return study
+
+    def copy(self, folder: Path) -> "Study":
+        """Return the same study elsewhere, with all modification times."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Study(folder)
+
+    @property
+    def overlay(self) -> dict:
+        """The content of study.yaml."""
+        return yaml.safe_load((self.folder / "study.yaml").read_text(encoding="utf-8"))
+
+    def configure(self, overlay: dict) -> None:
+        """Write study.yaml."""
+        text = yaml.safe_dump(overlay, sort_keys=False)
+        (self.folder / "study.yaml").write_text(text, encoding="utf-8")
+
+    def change(self, key: str, value) -> None:
+        """Set a key of study.yaml, with dots between its parts; a number is a place in a list."""
+        overlay = self.overlay
+        *parents, last = (int(part) if part.isdigit() else part for part in key.split("."))
+        place = overlay
+        for part in parents:
+            place = place[part] if isinstance(place, list) else place.setdefault(part, {})
+        place[last] = value
+        self.configure(overlay)
+
+    def path(self, name: str) -> Path:
+        """Return a path in the study's folder."""
+        return self.folder / name
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        """Replace the one occurrence of a text in a file."""
+        path = self.path(name)
+        text = path.read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{name} holds {old!r} {text.count(old)} times"
+        path.write_text(text.replace(old, new), encoding="utf-8")
+
+    def snakemake(self, *options: str) -> subprocess.CompletedProcess:
+        """Run the command in the study's folder; its `stdout` holds both streams.
+
+        It works without a network: a proxy that refuses every connection stands in its way.
+        """
+        command = [sys.executable, "-m", "snakemake", "-s", str(self.path("Snakefile"))]
+        command += ["--configfile", str(self.path("study.yaml")), "--directory", str(self.folder)]
+        # a job of a tiny model mostly imports, so two at a time are faster than two threads each
+        command += ["--cores", "2", "--max-threads", "1", *options]
+        # a shell's SNAKEMAKE_PROFILE would change what is tested
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("SNAKEMAKE_")}
+        environment |= {"HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE}
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=600,
+        )
+
+    def run(self, *options: str) -> str:
+        """Run the command, which has to succeed, and return what it printed."""
+        result = self.snakemake(*options)
+        assert result.returncode == 0, result.stdout[-8000:]
+        return result.stdout
+
+    def plan(self, *options: str) -> list[Job]:
+        """Return the jobs that a dry run plans, without the target rule all."""
+        text = self.run("--dry-run", "--quiet", "host", *options)
+        blocks = re.findall(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)*)", text, re.MULTILINE)
+        jobs = []
+        for rule, body in blocks:
+            found = dict(re.findall(r"^ {4}(\w+): (.*)$", body, re.MULTILINE))
+            pairs = (pair.split("=", 1) for pair in found.get("wildcards", "").split(", ") if pair)
+            jobs.append(Job(rule, dict(pairs), found.get("reason", "")))
+        # the table of numbers says whether the blocks were read as they are meant
+        counted = dict(re.findall(r"^(\w+) +(\d+)$", text, re.MULTILINE))
+        assert len(jobs) == int(counted.get("total", 0)), text
+        return [job for job in jobs if job.rule != "all"]
+
+    def planned(self, *options: str) -> set[str]:
+        """Return the names of the rules that a dry run plans."""
+        return {job.rule for job in self.plan(*options)}

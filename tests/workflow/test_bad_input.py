@@ -1,0 +1,162 @@
+"""Mistakes in a study stop it before any job, and the key, or the file and line, is named."""
+
+import json
+
+import pytest
+from studies import sentence
+
+
+def refused(study, *fragments: str) -> None:
+    """Assert that a run stops before any job, and that what it says holds all fragments."""
+    result = study.snakemake()
+    assert result.returncode != 0
+    for fragment in fragments:
+        assert fragment in result.stdout
+    assert "Traceback" not in result.stdout
+    assert not study.path("resources").exists()
+    assert not study.path("logs").exists()
+
+
+def test_every_wrong_key_and_value_is_named_at_once(untouched):
+    study = untouched
+    study.change("sead", 1)
+    study.change("model.layer", 3)
+    study.change("corpus.window_tokens", "many")
+    study.change("generation.batch_size", 0)
+    study.change("device", "gpu")
+    study.change("scorer.kind", "profanity")
+    study.change("datasets.challenge.files.0.sha265", "0")
+    study.change("datasets.sampling.format", "line")
+    study.change("prompts.train.numbers", 4)
+    study.change("preferences.margin", None)
+    edits = "experiments.edits.interventions"
+    study.change(f"{edits}.ablate-top.0.select.tops", 1)
+    study.change(f"{edits}.patch-TP-.0.select.groups", ["TP-", "TP"])
+    study.change(f"{edits}.patch-AN-.0.operation", "patches")
+    study.change("tuned.dpo.optimiser", "sgd")
+    refused(
+        study,
+        "sead: unknown key; did you mean 'seed'?",
+        "model.layer: unknown key; did you mean 'layers'?",
+        "corpus.window_tokens: 'many' is not of type 'integer'",
+        "generation.batch_size: 0 is less than the minimum of 1",
+        "device: 'gpu' is unknown",
+        "scorer.kind: 'profanity' is unknown; did you mean 'profanity-check'?",
+        "datasets.challenge.files[0].sha265: unknown key; did you mean 'sha256'?",
+        "datasets.sampling.format: 'line' is unknown; did you mean 'lines'?",
+        "prompts.train.numbers: unknown key; did you mean 'number'?",
+        "preferences.margin: this key is missing",
+        f"{edits}.ablate-top[0].select.tops: unknown key; did you mean 'top'?",
+        f"{edits}.patch-TP-[0].select.groups[1]: 'TP' is unknown; did you mean",
+        f"{edits}.patch-AN-[0].operation: 'patches' is unknown; did you mean 'patch'?",
+        "tuned.dpo.optimiser: unknown key; did you mean 'optimizer'?",
+    )
+
+
+def test_everything_that_cannot_be_meant_is_named_at_once(untouched):
+    study = untouched
+    edits = "experiments.edits.interventions"
+    study.change(f"{edits}.ablate-top.0.select.top", 133)
+    study.change(f"{edits}.control.0.select.random", {"top": 1000})
+    study.change(f"{edits}.halve.0", {"select": {"top": 4}, "operation": "scale"})
+    study.change(f"{edits}.patch-TP-.0.factor", 2)
+    study.change(f"{edits}.patch-AN-.0.select.top", 3)
+    study.change("experiments.keys.interventions.none", None)
+    study.change("prompts.analysis.dataset", "challange")
+    study.change("tuned.dpo.learning_rate", None)
+    study.change("tuned.both", {"method": "dpo", "source": {"path": "inputs/tuned"}})
+    study.change("model.source.wheel", "a==1")
+    study.change("attribution.ablated", 500)
+    refused(
+        study,
+        f"{edits}.ablate-top[0].select.top: 133 neurons, but the model has only 132",
+        f"{edits}.control[0].select.random.top: 1000 neurons, but the model has only 132",
+        f"{edits}.halve[0].factor: this key is missing",
+        f"{edits}.patch-TP-[0].factor: goes with scale and scale_keys only",
+        f"{edits}.patch-AN-[0].select: give exactly one of top, groups and random",
+        "the baseline `none: []` of the state tuned is missing",
+        "prompts.analysis.dataset: there is no dataset 'challange'; did you mean 'challenge'?",
+        "tuned.both: give either source, or method",
+        "model.source: give either path or wheel and files",
+        "attribution.ablated: the model has only 132 neurons",
+    )
+
+
+def test_a_second_baseline_is_refused(untouched):
+    untouched.change("experiments.more", {"state": "base", "interventions": {"none": []}})
+    refused(untouched, "the baseline `none: []` of the state base stands in", "experiments.more")
+
+
+BROKEN_FILES = {
+    "empty": ("sampling_calm.txt", b"\n \n", ["inputs/sampling_calm.txt holds no prompt"]),
+    "not UTF-8": (
+        "sampling_rude.txt",
+        b"one line\ncaf\xe9 and so\n",
+        ["inputs/sampling_rude.txt, line 2: not UTF-8"],
+    ),
+    "not JSON": (
+        "challenge.jsonl",
+        b'{"prompt": "a", "kind": "b"}\n\n{"prompt": "c",\n',
+        ["inputs/challenge.jsonl, line 3: not JSON"],
+    ),
+    "no field": (
+        "challenge.jsonl",
+        b'{"prompt": "a", "kind": "b"}\n{"text": "c", "kind": "d"}\n',
+        ["inputs/challenge.jsonl, line 2: no field 'prompt'; there are text, kind"],
+    ),
+    "too few": (
+        "challenge.jsonl",
+        b'{"prompt": "a", "kind": "b"}\n',
+        ["prompts.analysis.number asks for 8 prompts, and 1 are left in challenge"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_FILES)
+def test_broken_prompt_files_are_named_with_the_line(untouched, case):
+    name, content, fragments = BROKEN_FILES[case]
+    untouched.path(f"inputs/{name}").write_bytes(content)
+    refused(untouched, *fragments)
+
+
+def test_a_missing_prompt_file_is_named(untouched):
+    untouched.path("inputs/sampling_calm.txt").unlink()
+    refused(untouched, "datasets.sampling.files: there is no file inputs/sampling_calm.txt")
+
+
+@pytest.mark.parametrize("missing", ["inputs/articles.txt", "inputs/base"])
+def test_a_missing_text_or_model_is_named(untouched, missing):
+    untouched.path(missing).rename(untouched.path("inputs/elsewhere"))
+    refused(untouched, missing)
+
+
+def test_a_prompt_in_two_splits_is_named_in_both_places(untouched):
+    challenge = untouched.path("inputs/challenge.jsonl").read_text(encoding="utf-8").splitlines()
+    shared = [f"  {json.loads(line)['prompt'].upper()}!" for line in challenge]
+    lines = [sentence(n, 6) for n in range(100, 104)] + shared
+    path = untouched.path("inputs/sampling_calm.txt")
+    path.write_text("\n".join(lines), encoding="utf-8")
+    untouched.path("inputs/sampling_rude.txt").write_text("one more\n", encoding="utf-8")
+    untouched.change("prompts.train", {"dataset": "sampling", "number": 21, "exclude": []})
+    refused(
+        untouched,
+        "stand in both splits train and analysis",
+        "sampling_calm.txt, line ",
+        "(dataset sampling)",
+        "challenge.jsonl, line ",
+        "(dataset challenge)",
+        "Add challenge to prompts.train.exclude",
+    )
+
+
+def test_a_file_with_another_checksum_stops_where_it_is_fetched(untouched):
+    digest = untouched.overlay["datasets"]["challenge"]["files"][0]["sha256"]
+    expected = "0" * 64
+    untouched.change("datasets.challenge.files.0.sha256", expected)
+    result = untouched.snakemake("resources/datasets/challenge")
+    assert result.returncode != 0
+    log = untouched.path("logs/datasets/challenge/fetch_dataset.log").read_text(encoding="utf-8")
+    for text in (log, result.stdout):
+        assert f"inputs/challenge.jsonl: expected sha256 {expected}, found {digest}" in text
+    assert "Traceback (most recent call last)" in log
+    assert not untouched.path("resources/datasets/challenge/challenge.jsonl").exists()

@@ -1,0 +1,186 @@
+"""What runs again after a change, and what does not: by dry runs on copies of a finished study."""
+
+import ast
+import os
+import resource
+
+import pytest
+from neurondynamics.runtime import code_digest
+
+LIBRARY = "workflow/scripts/neurondynamics"
+FIGURES = {
+    "draw_layer_projection",
+    "draw_cumulative_reduction",
+    "draw_group_shares",
+    "draw_group_stack",
+    "draw_neuron_shifts",
+    "draw_layer_groups",
+    "draw_toxic_activations",
+}
+ATTRIBUTION = {"attribute_neurons", "project_layers", "decode_neurons", "summarize_groups"}
+CONCLUSIONS = {"score_generations", "tabulate_interventions", "check_claims"}
+OF_TUNED = {"capture_activations", "run_experiment"} | ATTRIBUTION | CONCLUSIONS | FIGURES
+SAMPLING = {"sample_continuations", "score_continuations", "pair_preferences"}
+FETCHING = {"fetch_model", "fetch_dataset", "split_prompts", "prepare_corpus"}
+OF_BASE = {"capture_base_activations", "fit_direction"} | SAMPLING
+
+
+def touch(folder) -> None:
+    """Make everything in a folder look new."""
+    for path in [folder, *folder.rglob("*")]:
+        os.utime(path)
+
+
+def test_a_second_run_has_nothing_to_do(study):
+    before = {path: path.stat().st_mtime_ns for path in study.path("results").rglob("*")}
+    started = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert study.plan() == []
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # the time of the processor, which other tests beside this one do not stretch
+    assert ended.ru_utime + ended.ru_stime - started.ru_utime - started.ru_stime < 5
+    assert "Nothing to be done" in study.run()
+    assert {path: path.stat().st_mtime_ns for path in study.path("results").rglob("*")} == before
+
+
+def test_touching_the_workflow_and_its_configuration_reruns_nothing(study):
+    for name in ("Snakefile", "config.yaml", "study.yaml"):
+        os.utime(study.path(name))
+    for part in ("rules", "schemas", "report", "scripts/neurondynamics"):
+        touch(study.path(f"workflow/{part}"))
+    touch(study.path("envs"))
+    assert study.plan() == []
+
+
+def test_touching_a_script_reruns_nothing(study):
+    for script in study.path("workflow/scripts").glob("*.py"):
+        os.utime(script)
+    assert study.planned() == set()
+
+
+@pytest.mark.parametrize("folder", ["inputs", "resources", "results"])
+def test_touching_files_reruns_nothing(study, folder):
+    """As a copy without modification times does, or a checkout."""
+    touch(study.path(folder))
+    assert study.planned() == set()
+
+
+def test_touching_a_large_store_reruns_nothing(study):
+    """Snakemake compares files by checksum up to a size, and larger ones by time."""
+    store = study.path("results/tiny/dpo/prompt_reductions.h5")
+    with open(store, "ab") as file:
+        file.write(bytes(2_000_000))  # HDF5 reads what its header points at, and this is beyond
+    table = "results/tiny/dpo/tables/groups.csv"
+    study.run(table)
+    assert study.plan(table) == []
+    os.utime(store)
+    assert study.planned(table) == set()
+
+
+def test_a_changed_result_is_noticed(study):
+    store = study.path("results/tiny/dpo/prompt_reductions.h5")
+    with open(store, "ab") as file:
+        file.write(b"\0")
+    assert study.planned() == {"summarize_groups", "check_claims", "draw_group_shares"}
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_model_that_changes_in_its_folder_is_noticed(study, name):
+    """As weights do that a training script saves again under the same name."""
+    path = study.path(f"inputs/base/{name}")
+    content = path.read_bytes()
+    with open(path, "r+b") as file:
+        file.write(content[:-2] + content[-2:][::-1])
+    assert "fetch_model" in study.planned()
+
+
+def test_code_of_one_figure_reruns_that_figure(study):
+    script = "workflow/scripts/draw_group_shares.py"
+    study.edit(script, "100 *", "100.0 *")
+    assert study.planned() == {"draw_group_shares"}
+
+
+def test_comments_and_docstrings_of_the_library_rerun_nothing(study):
+    for path in study.path(LIBRARY).rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        quoted = ast.get_docstring(ast.parse(text), clean=False)
+        if quoted:
+            text = text.replace(quoted, f"{quoted} And so on.", 1)
+        path.write_text(f"{text}\n# a note\n", encoding="utf-8")
+    assert study.plan() == []
+
+
+def test_code_of_the_plots_reruns_the_figures(study):
+    path = study.path(f"{LIBRARY}/plotting.py")
+    path.write_text(path.read_text(encoding="utf-8") + "\nADDED = 1\n", encoding="utf-8")
+    assert study.planned() == FIGURES
+
+
+def test_code_of_the_metrics_reruns_only_the_scoring(study):
+    path = study.path(f"{LIBRARY}/evaluation/metrics.py")
+    path.write_text(path.read_text(encoding="utf-8") + "\nADDED = 1\n", encoding="utf-8")
+    assert study.planned() == CONCLUSIONS
+
+
+def test_code_of_generation_reruns_the_rules_that_import_it(study):
+    scripts = study.path("workflow/scripts")
+    before = {path.stem: code_digest(path) for path in scripts.glob("*.py")}
+    path = study.path(f"{LIBRARY}/lm/generation.py")
+    path.write_text(path.read_text(encoding="utf-8") + "\nADDED = 1\n", encoding="utf-8")
+    changed = {
+        name for name, digest in before.items() if code_digest(scripts / f"{name}.py") != digest
+    }
+    assert changed == {
+        "sample_continuations",
+        "fit_direction",
+        "capture_activations",
+        "run_experiment",
+    }
+    # the others follow because they read what these write
+    assert study.planned() == OF_BASE | {"tune_model"} | OF_TUNED
+
+
+def test_one_experiment_reruns_that_experiment(study):
+    key = "experiments.keys.interventions.scale-keys.0.factor"
+    study.change(key, 4.0)
+    plan = study.plan()
+    assert {job.rule for job in plan} == {"run_experiment"} | CONCLUSIONS
+    assert {job.wildcards.get("experiment", "keys") for job in plan} == {"keys"}
+    assert len(plan) == 4
+
+
+def test_a_learning_rate_reruns_tuning_and_what_follows(study):
+    study.change("tuned.dpo.learning_rate", 2e-3)
+    assert study.planned() == {"tune_model"} | OF_TUNED
+
+
+def test_another_version_reruns_nothing_of_the_first(study):
+    """The table of groups of the brought version is there already."""
+    study.change("tuned.brought", {"source": {"path": "inputs/tuned"}})
+    plan = study.plan()
+    assert {job.wildcards["tuned"] for job in plan} == {"brought"}
+    done = {"attribute_neurons", "summarize_groups"}
+    assert {job.rule for job in plan} == OF_TUNED - done
+    assert {job.wildcards["state"] for job in plan if "state" in job.wildcards} == {"base-ablated"}
+
+
+def test_statistics_rerun_no_model(study):
+    study.change("statistics.samples", 60)
+    tables = {"project_layers", "summarize_groups", "tabulate_interventions", "check_claims"}
+    assert study.planned() == tables | {"draw_group_shares", "draw_layer_projection"}
+
+
+def test_a_study_can_move(finished, tmp_path):
+    """Nothing that is recorded holds the path of the folder."""
+    elsewhere = tmp_path / "a" / "b"
+    elsewhere.mkdir(parents=True)
+    study = finished.copy(elsewhere / "moved")
+    assert study.plan() == []
+
+
+def test_a_lost_figure_is_drawn_again(study):
+    svg = study.path("results/tiny/dpo/figures/group_stack.svg")
+    old = svg.read_bytes()
+    svg.unlink()
+    assert study.planned() == {"draw_group_stack"}
+    study.run(str(svg.relative_to(study.folder)))
+    assert svg.read_bytes() == old  # no date and no random name in it

@@ -1,0 +1,53 @@
+"""The report and the graphs that snakemake makes of a finished study."""
+
+import re
+
+import pytest
+from test_results import COLUMNS, FIGURES, RULES
+
+
+@pytest.fixture(scope="module")
+def report(finished, tmp_path_factory) -> str:
+    """The report, made where no network is reachable."""
+    study = finished.copy(tmp_path_factory.mktemp("report") / "study")
+    study.run("--report", "report.html")
+    return study.path("report.html").read_text(encoding="utf-8")
+
+
+def test_report_needs_no_network(report):
+    assert not re.search(r"<(script|link|img)\b[^>]*\b(src|href)=[\"']?(https?:)?//", report)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_report_shows_the_figures_with_captions(report, name):
+    entry = find_entry(report, f"results/tiny/dpo/figures/{name}.svg")
+    assert '"mime_type": "image/svg+xml"' in entry
+    assert "(Figure " in entry
+
+
+@pytest.mark.parametrize("name", set(COLUMNS) - {"layers"})  # those are drawn
+def test_report_shows_the_tables_with_captions(report, name):
+    entry = find_entry(report, f"results/tiny/dpo/tables/{name}.csv")
+    (caption,) = re.findall(r'"caption": "(.*?[^\\])"', entry)
+    assert len(caption) > 80
+    assert "{{" not in caption
+
+
+def find_entry(report: str, path: str) -> str:
+    """Return what the report says about a result, up to the data of the job that made it."""
+    found = re.search(rf'"{re.escape(path)}": \{{"name".*?"job_properties"', report, re.DOTALL)
+    assert found, f"the report holds no {path}"
+    return found[0]
+
+
+def test_report_names_the_models(report):
+    assert "tiny" in report
+    assert '"tuned": "dpo"' in report
+
+
+@pytest.mark.parametrize("graph", ["--dag", "--rulegraph"])
+def test_graphs_are_drawn(finished, tmp_path, graph):
+    text = finished.copy(tmp_path / "study").run(graph)
+    assert "digraph snakemake_dag {" in text
+    drawn = set(re.findall(r'label = "(\w+)', text))
+    assert drawn == {"all", *RULES}

@@ -1,0 +1,111 @@
+"""The rules keep to the rules of the house, and the tools that check them agree."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from studies import ROOT
+
+RULES_FOLDER = ROOT / "workflow" / "rules"
+LONGEST = 25  # lines
+NEEDED = ("docstring", "input", "output", "log", "benchmark", "conda", "threads", "resources")
+NEEDED += ("params", "script")
+STUDIES = sorted(path.stem for path in (ROOT / "workflow" / "studies").glob("*.yaml"))
+CHECKS = {
+    "snakefmt": ["snakefmt", "--check", "Snakefile", "workflow/rules"],
+    "ruff check": ["ruff", "check", "--no-cache"],
+    "ruff format": ["ruff", "format", "--check", "--no-cache"],
+}
+
+
+def read_rules() -> dict[str, dict[str, str]]:
+    """Return each rule's directives by name; what `use rule` takes over is filled in."""
+    rules = {}
+    for path in sorted(RULES_FOLDER.glob("*.smk")):
+        text = path.read_text(encoding="utf-8")
+        for constant, value in re.findall(r'^([A-Z]+) = (".+")$', text, re.M):
+            text = re.sub(rf"\b{constant}\b(?! =)", value, text)
+        for header, body in re.findall(r"^((?:use )?rule .+):\n((?:[ \n].*\n?)*)", text, re.M):
+            directives = dict(re.findall(r"^ {4}(\w+):(.*(?:\n {8}.*)*)", body, re.M))
+            directives["docstring"] = "".join(re.findall(r'\A {4}"""(.+)"""$', body, re.M))
+            directives["lines"] = f"{header}:\n{body}".strip()
+            words = header.split()
+            if words[0] == "use":  # use rule ORIGINAL as NAME with
+                _, _, original, _, name, _ = words
+                inherited = {**rules[original], "docstring": "that of the original"}
+                directives = inherited | {k: v for k, v in directives.items() if v}
+            else:
+                name = words[1]
+            rules[name] = directives
+    return rules
+
+
+RULES = read_rules()
+
+
+def test_rules_were_read():
+    assert len(RULES) == 26
+    assert RULES["fetch_model"]["threads"].strip() == "1"
+    assert "'{state}'" not in RULES["capture_base_activations"]["params"]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rule(name):
+    rule = RULES[name]
+    assert [directive for directive in NEEDED if not rule.get(directive)] == []
+    assert [word for word in ("run", "shell", "message") if word in rule] == []
+    assert "lambda" not in rule["lines"]
+    assert "mem_mb=" in rule["resources"]
+    assert "runtime=" in rule["resources"]
+    (script,) = re.findall(r'"\.\./scripts/(\w+)\.py"', rule["script"])
+    assert f'code=code_digest("{script}")' in rule["params"]
+    if name != "capture_base_activations":  # it shares the script of capture_activations
+        assert script == name
+    (environment,) = re.findall(r'"(.+)"', rule["conda"])
+    assert (RULES_FOLDER / environment).is_file()
+    # what tells apart the files that a rule writes tells apart its logs and benchmarks too
+    wildcards = set(re.findall(r"\{(\w+)\}", rule["output"]))
+    for directive, ending in (("log", ".log"), ("benchmark", ".tsv")):
+        path = rule[directive].strip().strip('",')
+        assert set(re.findall(r"\{(\w+)\}", path)) == wildcards
+        assert path.endswith(ending)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rule_is_short(name):
+    assert len(RULES[name]["lines"].splitlines()) <= LONGEST
+
+
+def test_every_script_has_its_rule():
+    scripts = {path.stem for path in (ROOT / "workflow" / "scripts").glob("*.py")}
+    assert scripts == set(RULES) - {"capture_base_activations"}
+
+
+def test_rule_files_import_no_model_library():
+    for path in [ROOT / "Snakefile", *RULES_FOLDER.glob("*.smk")]:
+        assert not re.search(r"^\s*(import|from) (torch|transformers)", path.read_text(), re.M)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_tools_agree(check):
+    command = [sys.executable, "-m", *CHECKS[check]]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_snakemake_lint_is_satisfied(tmp_path):
+    command = [sys.executable, "-m", "snakemake", "--lint", "--directory", str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    "overlay", sorted(p.stem for p in (ROOT / "workflow/studies").glob("*.yaml"))
+)
+def test_studies_can_be_planned(overlay, tmp_path):
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--directory", str(tmp_path)]
+    command += ["--cores", "1", "--configfile", f"workflow/studies/{overlay}.yaml"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "tabulate_interventions" in result.stdout
