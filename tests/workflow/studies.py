@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("Snakefile", "config.yaml", "workflow", "envs")  # of the repository: what snakemake reads
+PARTS = ("Snakefile", "config.yaml", "workflow", "envs", "profiles")  # what snakemake reads
 CLEAN = (
     *("the", "old", "house", "river", "cold", "wind", "north", "sea", "hill", "town"),
     *("dog", "man", "said", "and", "then", "was", "so"),
@@ -182,7 +182,7 @@ class Study:
         for part in PARTS:
             if (ROOT / part).is_dir():
                 shutil.copytree(ROOT / part, folder / part, ignore=ignored)
-            else:
+            elif (ROOT / part).is_file():
                 shutil.copy2(ROOT / part, folder / part)
         write_inputs(folder / "inputs")
         study = cls(folder)
@@ -255,7 +255,7 @@ class Study:
 
     def plan(self, *options: str) -> list[Job]:
         """Return the jobs that a dry run plans, without the target rule all."""
-        text = self.run("--dry-run", "--quiet", "host", *options)
+        text = self.run("--dry-run", *options, "--quiet", "host")
         blocks = re.findall(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)*)", text, re.MULTILINE)
         jobs = []
         for rule, body in blocks:

@@ -51,7 +51,12 @@ def figure_toxic_activations(neurons: pd.DataFrame, model: str, tuned: str) -> F
             **look,
         )
     plotting.count_along(ax, 1, len(top), "rank by cosine with the toxicity direction")
-    ax.set_ylabel("mean activation (a.u.)")
+    # a few neurons dwarf the rest: linear around zero, logarithmic beyond the typical activation
+    typical = np.abs(top[["activation_base", "activation_tuned"]].to_numpy()).max(axis=1)
+    linear = max(float(np.median(typical)), np.finfo(float).tiny)
+    ax.set_yscale("symlog", linthresh=linear, linscale=2)
+    ax.margins(y=0.08)
+    ax.set_ylabel("mean activation\n(a.u., symmetric log scale)")
     plotting.legend_below(figure, handles, columns=1)
     return figure
 
