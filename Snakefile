@@ -14,6 +14,7 @@ include: "workflow/rules/common.smk"
 
 
 config = checked(config)
+compare_contents()
 
 
 scattergather:

@@ -25,7 +25,7 @@ def test_report_shows_the_figures_with_captions(report, name):
     assert "(Figure " in entry
 
 
-@pytest.mark.parametrize("name", set(COLUMNS) - {"layers"})  # those are drawn
+@pytest.mark.parametrize("name", sorted(set(COLUMNS) - {"layers"}))  # those are drawn
 def test_report_shows_the_tables_with_captions(report, name):
     entry = find_entry(report, f"results/tiny/dpo/tables/{name}.csv")
     (caption,) = re.findall(r'"caption": "(.*?[^\\])"', entry)

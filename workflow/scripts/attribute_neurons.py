@@ -116,7 +116,13 @@ def check_same_prompts(first: ActivationStore, *others: ActivationStore) -> None
 
 if __name__ == "__main__":
     attribute_neurons(
-        **dict(snakemake.input.items()),
-        **dict(snakemake.output.items()),
+        base=snakemake.input.base,
+        tuned=snakemake.input.tuned,
+        same_text=snakemake.input.tuned_on_base_text,
+        base_model=snakemake.input.base_model,
+        tuned_model=snakemake.input.tuned_model,
+        direction=snakemake.input.direction,
+        neurons=snakemake.output.neurons,
+        prompts=snakemake.output.prompts,
         dtype=snakemake.params.dtype,
     )

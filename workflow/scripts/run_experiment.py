@@ -193,12 +193,13 @@ def measure_losses(
 
 if __name__ == "__main__":
     run_experiment(
-        **dict(snakemake.input.items()),
-        **dict(snakemake.output.items()),
+        model=snakemake.input.model,
+        neurons=snakemake.input.neurons,
+        prompts=snakemake.input.prompts,
+        corpus=snakemake.input.corpus,
+        generations=snakemake.output.generations,
+        losses=snakemake.output.losses,
         experiment=snakemake.wildcards.experiment,
         threads=snakemake.threads,
-        interventions=snakemake.params.interventions,
-        passages=snakemake.params.passages,
-        seed=snakemake.params.seed,
         **snakemake.params.settings,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -45,6 +46,7 @@ def start_log(path: str) -> None:
         logging.getLogger("failed").error("%s", error, exc_info=(kind, error, traceback))
 
     sys.excepthook = log_exception
+    logger.info("Python %s in %s", sys.version.split()[0], os.getcwd())
 
 
 def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
@@ -76,15 +78,14 @@ def file_digest(path: str | Path) -> str:
 
 
 def code_digest(script: str | Path) -> str:
-    """Digest the library modules that a script imports, directly or through one another.
+    """Digest a script and the library modules it imports, directly or through one another.
 
     Comments, docstrings and formatting do not count: only a change of code changes the digest.
-    The script itself is left out, since Snakemake tracks it, and so is this module, since no
-    result depends on it.
+    This module is left out, since no result depends on it.
     """
     root = Path(script).resolve().parent
     modules: set[Path] = set()
-    waiting = _imported_modules(Path(script).resolve(), root)
+    waiting = {Path(script).resolve()}
     while waiting:
         module = waiting.pop()
         if module not in modules:
