@@ -174,7 +174,7 @@ def _inverse_cdf(logits: torch.Tensor, uniforms: np.ndarray) -> torch.Tensor:
 
 
 def _check_finite(values: torch.Tensor, counts: torch.Tensor) -> None:
-    bad = counts & ~values.sum(-1).isfinite()  # one pass: a sum is finite if all its terms are
+    bad = counts & ~values.sum(-1).isfinite()  # one pass: a sum is finite only if its terms are
     if bad.any():
         raise NonFiniteError(bad.nonzero().flatten().tolist(), "logits")
 
