@@ -14,7 +14,6 @@ include: "workflow/rules/common.smk"
 
 
 config = checked(config)
-compare_contents()
 
 
 scattergather:

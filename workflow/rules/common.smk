@@ -17,21 +17,32 @@ SPLITS = configuration.SPLITS
 LARGEST_CHECKSUM = 10 * 2**30  # bytes; hashing as much takes Snakemake half a minute
 
 
-def compare_contents():
-    """Let contents and not times decide what is stale.
+class ByContent(type(workflow)):
+    """A workflow that lets contents and not times decide what is stale.
 
     Snakemake's trigger on code compares the time of a script: without it, and with a digest of
     the code in every rule's params, a touched script or an edited comment reruns nothing. Nor
-    does a touched store, once files above Snakemake's 1 MB are compared by checksum too.
-    Either option given on the command line stays as given.
+    does a touched store, once files above Snakemake's 1 MB are compared by checksum too. Only a
+    profile beside the Snakefile or the command line could say so otherwise, and what they say
+    beyond Snakemake's defaults stays as it is.
     """
-    chosen, default = workflow.dag_settings, DAGSettings()
-    if chosen is None:
-        return
-    if chosen.rerun_triggers == default.rerun_triggers:
-        chosen.rerun_triggers = RerunTrigger.all() - {RerunTrigger.CODE}
-    if chosen.max_checksum_file_size == default.max_checksum_file_size:
-        chosen.max_checksum_file_size = LARGEST_CHECKSUM
+
+    @property
+    def dag_settings(self):
+        return vars(self)["dag_settings"]
+
+    @dag_settings.setter
+    def dag_settings(self, chosen):
+        default = DAGSettings()
+        if chosen.rerun_triggers == default.rerun_triggers:
+            chosen.rerun_triggers = RerunTrigger.all() - {RerunTrigger.CODE}
+        if chosen.max_checksum_file_size == default.max_checksum_file_size:
+            chosen.max_checksum_file_size = LARGEST_CHECKSUM
+        vars(self)["dag_settings"] = chosen
+
+
+# the settings arrive only after the Snakefile has been read
+workflow.__class__ = ByContent
 
 
 def checked(config):
