@@ -29,7 +29,7 @@ def attributed(case, tmp_path, prompts_file, settings):
             own = [path for path in texts if shard in path]
             capture_activations(
                 str(folder), str(prompts_file), paths[-1],
-                texts=own, neurons=None, state=state, shard=shard, ablated=0, **settings,
+                texts=own, neurons=None, state=state, shard=shard, ablated=0, origin={}, **settings,
             )  # fmt: skip
         return paths
 
@@ -147,7 +147,14 @@ def llama(case_of, tmp_path, prompts_file, settings):
 
     def capture(state, **changes):
         path = str(tmp_path / f"{state}.h5")
-        given = {"texts": [], "neurons": None, "state": state, "shard": "1-of-1", "ablated": 0}
+        given = {
+            "texts": [],
+            "neurons": None,
+            "state": state,
+            "shard": "1-of-1",
+            "ablated": 0,
+            "origin": {},
+        }
         prompts = changes.pop("prompts", str(prompts_file))
         capture_activations(
             str(case_of("llama").folder), prompts, path, **given | settings | changes

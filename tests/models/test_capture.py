@@ -25,6 +25,7 @@ def capture(tmp_path, prompts_file, settings):
     def run(folder, name, **changes):
         output = tmp_path / f"{name}.h5"
         given = {"texts": [], "neurons": None, "state": name, "shard": "1-of-1", "ablated": 0}
+        given |= {"origin": {"model": "tiny", "revision": "random", "seed": 0}}
         options = given | settings | changes
         capture_activations(str(folder), str(prompts_file), str(output), **options)
         return output

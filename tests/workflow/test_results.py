@@ -139,6 +139,9 @@ def test_stores_are_complete_and_say_how_they_were_made(finished, store):
             assert attributes["state"] == store.rsplit("/", 1)[1]
             assert attributes["shard"] == shard
             assert attributes["dtype"] == "float32"
+            assert attributes["model"].startswith("tiny")
+            assert attributes["revision"]
+            assert attributes["seed"] == 0
             for digest in ("weight_digest", "tokenizer_digest", "prompt_set_digest"):
                 assert re.fullmatch("[0-9a-f]{64}", attributes[digest])
             decoding = json.loads(attributes["decoding"])

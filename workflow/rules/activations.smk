@@ -16,9 +16,7 @@ rule capture_base_activations:
         mem_mb=memory_of_model(),
         runtime=120,
     params:
-        state="base",
-        ablated=0,
-        settings=generation_settings(),
+        settings=capture_settings,
         code=code_digest("capture_activations"),
     script:
         "../scripts/capture_activations.py"
@@ -36,7 +34,5 @@ use rule capture_base_activations as capture_activations with:
     benchmark:
         "benchmarks/{model}/{tuned}/capture_activations/{state}-{shard}.tsv"
     params:
-        state="{state}",
-        ablated=config["attribution"]["ablated"],
-        settings=generation_settings(),
+        settings=capture_settings,
         code=code_digest("capture_activations"),

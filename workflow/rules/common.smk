@@ -208,6 +208,26 @@ def labelled_samples(wildcards):
     return [f"{folder}/{split}-scored.parquet" for split in ("train", "analysis")]
 
 
+def capture_settings(wildcards):
+    """Return what capturing a state uses, and what its store records of the model's origin."""
+    state = wildcards.get("state", "base")
+    model, tuned = config["model"], None
+    if not state.startswith("base"):
+        tuned = config["tuned"][wildcards.tuned]
+    source = model["source"] if tuned is None else tuned.get("source")
+    if source is None:
+        revision = f"tuned with {tuned['method']}, seed {tuned['seed']}"
+    else:
+        revision = source.get("wheel", source.get("path"))
+    name = model["name"] if tuned is None else f"{model['name']}/{wildcards.tuned}"
+    return {
+        "state": state,
+        "ablated": config["attribution"]["ablated"] if state == "base-ablated" else 0,
+        "origin": {"model": name, "revision": revision, "seed": config["seed"]},
+        **generation_settings(),
+    }
+
+
 def experiment_model(wildcards):
     """Return the folder of the model that an experiment runs on."""
     state = config["experiments"][wildcards.experiment]["state"]

@@ -48,6 +48,7 @@ def capture_activations(
     state: str,
     shard: str,
     ablated: int,
+    origin: dict,
     dtype: str,
     device: str,
     threads: int,
@@ -59,6 +60,7 @@ def capture_activations(
 
     `texts` are the stores whose continuations are read; empty to generate. `neurons` is the
     neuron table whose `ablated` most toxic neurons are set to zero; None for no intervention.
+    `origin` (model, revision, seed) is recorded in the store.
     Raises ValueError, naming the prompt, where activations or logits are not finite.
     """
     set_threads(threads)
@@ -71,6 +73,7 @@ def capture_activations(
     edits = [] if neurons is None else [ablation(neurons, ablated)]
     encoded = encode_prompts(tokenizer, [record["text"] for record in records], max_tokens)
     attributes = {
+        **origin,
         "state": state,
         "shard": shard,
         "weight_digest": weight_digest(model),
@@ -157,7 +160,5 @@ if __name__ == "__main__":
         output=snakemake.output[0],
         shard=snakemake.wildcards.shard,
         threads=snakemake.threads,
-        state=snakemake.params.state,
-        ablated=snakemake.params.ablated,
         **snakemake.params.settings,
     )
