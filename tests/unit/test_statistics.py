@@ -4,7 +4,6 @@ from neurondynamics.analysis import statistics
 from neurondynamics.analysis.statistics import (
     bootstrap,
     bootstrap_mean,
-    bootstrap_ratio,
     share,
     wilson,
 )
@@ -89,7 +88,7 @@ def test_no_scored_row_gives_nan():
 
 def test_ratio_of_sums():
     numerator, denominator = np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 8.0])
-    estimate = bootstrap_ratio(numerator, denominator, **OPTIONS)
+    estimate = bootstrap(share, [numerator, denominator], **OPTIONS)
     assert estimate.value == 0.5
     # The extreme resamples draw prompt 2 alone (3/8) or prompt 1 alone (1).
     assert 3 / 8 <= estimate.low < 0.5 < estimate.high <= 1
@@ -97,14 +96,14 @@ def test_ratio_of_sums():
 
 def test_undefined_resamples_lie_beyond_both_ends():
     # A denominator around zero says nothing of the ratio; one that rarely drops there says enough.
-    vague = bootstrap_ratio(np.ones(20), np.tile([1.0, -0.9], 10), **OPTIONS)
+    vague = bootstrap(share, [np.ones(20), np.tile([1.0, -0.9], 10)], **OPTIONS)
     assert (vague.low, vague.high) == (-np.inf, np.inf)
     denominator = np.tile([5.0, -2.8], 15)  # its mean is 1.5 standard errors above zero
     rarely = bootstrap(share, [np.ones(30), denominator], 400, 0.8, seed=0)
     often = bootstrap(share, [np.ones(30), denominator], 400, 0.95, seed=0)
     assert np.isfinite([rarely.low, rarely.high]).all()
     assert not np.isfinite([often.low, often.high]).any()
-    assert np.isnan(bootstrap_ratio(np.ones(3), -np.ones(3), **OPTIONS).value)
+    assert np.isnan(bootstrap(share, [np.ones(3), -np.ones(3)], **OPTIONS).value)
 
 
 @pytest.mark.parametrize("change", [{"samples": 0}, {"confidence": 1.0}, {"confidence": 0}])
@@ -115,7 +114,7 @@ def test_bootstrap_refuses_bad_options(change):
 
 def test_bootstrap_refuses_unequal_lengths():
     with pytest.raises(ValueError, match=r"one length, not \[2, 3\]"):
-        bootstrap_ratio(np.ones(2), np.ones(3), **OPTIONS)
+        bootstrap(share, [np.ones(2), np.ones(3)], **OPTIONS)
 
 
 def test_wilson_interval():

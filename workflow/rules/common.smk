@@ -14,6 +14,15 @@ sys.path.insert(0, str(WORKFLOW / "scripts"))
 from neurondynamics import configuration, runtime
 
 SPLITS = configuration.SPLITS
+FIGURES = (
+    "layer_projection",
+    "cumulative_reduction",
+    "group_shares",
+    "group_stack",
+    "neuron_shifts",
+    "layer_groups",
+    "toxic_activations",
+)
 LARGEST_CHECKSUM = 10 * 2**30  # bytes; hashing as much takes Snakemake half a minute
 
 
@@ -255,14 +264,3 @@ def study_targets(wildcards):
     files += [f"figures/{name}.{kind}" for name in FIGURES for kind in ("svg", "png")]
     model = config["model"]["name"]
     return [f"results/{model}/{tuned}/{file}" for tuned in config["tuned"] for file in files]
-
-
-FIGURES = (
-    "layer_projection",
-    "cumulative_reduction",
-    "group_shares",
-    "group_stack",
-    "neuron_shifts",
-    "layer_groups",
-    "toxic_activations",
-)

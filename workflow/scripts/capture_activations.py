@@ -86,11 +86,8 @@ def capture_activations(
     sizes = {"layers": len(anatomy.layers), "neurons": anatomy.layers[0].n_neurons}
     block = BATCHES_PER_BLOCK * batch_size
     starts = range(0, len(records), block)
-    with (
-        create_store(
-            output, prompts=len(records), new_tokens=new_tokens, attributes=attributes, **sizes
-        ) as store,
-    ):
+    sizes |= {"prompts": len(records), "new_tokens": new_tokens}
+    with create_store(output, attributes=attributes, **sizes) as store:
         for start in progress(starts, f"capturing {state} in blocks of {block} prompts"):
             rows = slice(start, start + block)
             told = None if given is None else given[rows]

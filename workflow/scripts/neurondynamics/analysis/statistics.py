@@ -79,16 +79,6 @@ def bootstrap_mean(values: np.ndarray, samples: int, confidence: float, seed: in
     return bootstrap(lambda mean: mean, [values], samples, confidence, seed)
 
 
-def bootstrap_ratio(
-    numerator: np.ndarray, denominator: np.ndarray, samples: int, confidence: float, seed: int
-) -> Estimate:
-    """Return Σ numerator / Σ denominator over prompts, both (n, ...), with its interval.
-
-    It is undefined (see `bootstrap`) where the sum of the denominators is not positive.
-    """
-    return bootstrap(share, [numerator, denominator], samples, confidence, seed)
-
-
 def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Return part / whole where the whole is positive, else NaN: there is nothing to share."""
     part, whole = np.broadcast_arrays(part, whole)
