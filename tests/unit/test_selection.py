@@ -15,6 +15,7 @@ def neurons():
             "cosine": [0.5, -0.1, 0.9, 0.2, 0.9, -0.8, 0.1, 0.3],
             "activation_base": [1.0, 2.0, -1.0, 0.0, 3.0, -2.0, -0.5, 1.0],
             "group": ["TP-", "AP-", "TN+", "TP-", "TP+", "AN-", "unchanged", "TP-"],
+            "reduction": [0.1, -0.5, 0.3, 0.3, -0.2, 0.4, 0.0, 0.2],
         }
     )
 
@@ -51,7 +52,22 @@ def test_top_among_the_positively_and_the_negatively_activated(neurons):
         ({"bottom": 3}, "no known form"),
         ({"top": 1, "groups": ["TP-"]}, "no known form"),
         ({"random": {"top": 2}}, "no known form"),
-        ({}, "no known form"),
+        ({}, "no known form; known are top"),
+        ({"groups": ["TP-"], "fraction": 0.5}, "no known form"),
+        ({"groups": ["TP-"], "fraction": 0, "ranked": "highest"}, "above 0 and at most 1, not 0"),
+        ({"groups": ["TP-"], "fraction": 1.5, "ranked": "highest"}, "at most 1, not 1.5"),
+        ({"groups": ["TP-"], "fraction": 0.5, "ranked": "best"}, "highest or lowest, not 'best'"),
+        ({"groups": []}, "no neuron is in the groups"),
+        ({"top": 0}, "top: 0 neurons are none"),
+        ({"top": 1, "by": "size"}, "by cosine or by reduction, not by 'size'"),
+        ({"top": 1, "activated": "often"}, "positive or negative, not 'often'"),
+        ({"neurons": []}, "neurons: no neuron is listed"),
+        ({"neurons": [[0, 1], [1, 1], [0, 1]]}, "layer 0, neuron 1 is listed twice"),
+        ({"neurons": [[0, 1], [1, 4], [2, 0]]}, "layer 1, neuron 4 is not in the table.* 0 to 3"),
+        ({"neurons": [[0, 1], 5]}, r"expected pairs \[layer, neuron\], found 5"),
+        ({"neurons": [[0, 1, 2]]}, r"found \[0, 1, 2\]"),
+        ({"neurons": [[0, 1.0]]}, r"found \[0, 1.0\]"),
+        ({"random": {"random": {"top": 1}, "seed": 0}, "seed": 0}, "random draw of a random draw"),
     ],
 )
 def test_what_cannot_be_selected_is_refused(neurons, selection, message):
@@ -64,6 +80,115 @@ def test_groups(neurons):
     both = select(neurons, {"groups": ["AN-", "TN+"]})
     assert pairs(both) == [(0, 2), (1, 1)]
     assert pairs(select(neurons, {"groups": ["unchanged"]})) == [(1, 2)]
+
+
+def test_top_by_reduction_and_ties_in_the_order_of_the_table(neurons):
+    largest = select(neurons, {"top": 4, "by": "reduction"})
+    assert pairs(largest) == [(1, 1), (0, 2), (0, 3), (1, 3)]
+    positive = select(neurons, {"top": 2, "by": "reduction", "activated": "positive"})
+    assert pairs(positive) == [(0, 3), (1, 3)]
+    assert pairs(select(neurons, {"top": 1, "by": "cosine"})) == [(0, 2)]
+    with pytest.raises(ValueError, match="no column 'reduction'; attribute neurons first"):
+        select(neurons.drop(columns="reduction"), {"top": 1, "by": "reduction"})
+
+
+def test_quadrants_need_no_tuned_model(neurons):
+    neurons.loc[7, "cosine"] = 0.0  # of no direction, so in no quadrant
+    base = neurons.drop(columns=["group", "reduction"])
+    assert pairs(select(base, {"groups": ["TP"]})) == [(0, 0), (0, 3), (1, 0)]  # (0, 3): 0 counts
+    assert pairs(select(base, {"groups": ["TN"]})) == [(0, 2), (1, 2)]
+    assert pairs(select(base, {"groups": ["AP"]})) == [(0, 1)]
+    assert pairs(select(base, {"groups": ["AN"]})) == [(1, 1)]
+    assert len(select(base, {"groups": ["TP", "AN", "TN", "AP"]})) == 7
+    with pytest.raises(ValueError, match=r"TP- needs a tuned model.* quadrants TP, AN, TN, AP"):
+        select(base, {"groups": ["TP-"]})
+
+
+def test_groups_that_overlap_give_each_neuron_once(neurons):
+    assert pairs(select(neurons, {"groups": ["TP", "TP-", "TP-"]})) == [
+        (0, 0),
+        (0, 3),
+        (1, 0),
+        (1, 3),
+    ]
+
+
+def test_a_fraction_is_of_each_group_by_the_size_of_its_cosine(neurons):
+    def part(fraction, ranked, *groups):
+        chosen = {"groups": list(groups), "fraction": fraction, "ranked": ranked}
+        return pairs(select(neurons, chosen))
+
+    # TP-: cosines .5, .2, .3 of (0, 0), (0, 3), (1, 3). Half of three is rounded up.
+    assert part(0.5, "highest", "TP-") == [(0, 0), (1, 3)]
+    assert part(0.5, "lowest", "TP-") == [(0, 3), (1, 3)]
+    assert part(0.01, "highest", "TP-") == [(0, 0)]
+    assert part(0.01, "lowest", "TP-", "AP-", "TN+") == [(0, 1), (0, 2), (0, 3)]  # one of each
+    assert part(1, "lowest", "TP-") == [(0, 0), (0, 3), (1, 3)]
+    neurons["cosine"] = [
+        -0.1,
+        -0.1,
+        -0.1,
+        -0.1,
+        -0.3,
+        -0.8,
+        -0.8,
+        -0.1,
+    ]  # of its size, not its sign
+    assert part(0.5, "highest", "AP") == [(0, 0), (0, 1), (1, 0)]  # ties in the table's order
+    assert part(0.5, "highest", "AN") == [(1, 1), (1, 2)]
+
+
+def test_a_fraction_is_rounded_up_as_it_is_written():
+    table = pd.DataFrame({"layer": 0, "neuron": range(30), "cosine": 0.5, "activation_base": 1.0})
+    for fraction, expected in ((0.1, 3), (0.7, 21), (0.71, 22)):  # 0.1 * 30 > 3 in floating point
+        chosen = select(table, {"groups": ["TP"], "fraction": fraction, "ranked": "highest"})
+        assert len(chosen) == expected
+
+
+def test_listed_neurons_come_in_their_order(neurons):
+    neurons.index = range(20, 28)
+    chosen = select(neurons, {"neurons": [[1, 3], [0, 0], (1, 1)]})
+    assert pairs(chosen) == [(1, 3), (0, 0), (1, 1)]
+    assert list(chosen["reduction"]) == [0.2, 0.1, 0.4]
+
+
+@pytest.mark.parametrize("name", ["mine.csv", "mine.parquet"])
+def test_neurons_of_a_file(neurons, tmp_path, name):
+    table = pd.DataFrame({"neuron": [2, 1], "note": ["a", "b"], "layer": [1, 0]})
+    path = tmp_path / name
+    table.to_csv(path) if name.endswith("csv") else table.to_parquet(path)
+    assert pairs(select(neurons, {"file": str(path)})) == [(1, 2), (0, 1)]
+    random = select(neurons, {"random": {"file": str(path)}, "seed": 0})
+    assert sorted(random["layer"]) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("layer,index\n0,1\n", "no column 'neuron'; there are layer, index, and layer and neuron"),
+        ("layer,neuron\n0,1\n0,1\n", "layer 0, neuron 1 is listed twice"),
+        ("layer,neuron\n0,1\n7,1\n", "layer 7, neuron 1 is not in the table"),
+        ("layer,neuron\n0,1\n1,\n", "the column 'neuron' should hold whole numbers"),
+        ("layer,neuron\n0,1.5\n", "the column 'neuron' should hold whole numbers"),
+        ("layer,neuron\n", "no neuron is listed"),
+        ("", "cannot be read as a table of neurons"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_named(neurons, tmp_path, content, message):
+    path = tmp_path / "mine.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=rf"mine\.csv: {message}"):
+        select(neurons, {"file": str(path)})
+
+
+def test_a_file_that_is_no_table_is_named(neurons, tmp_path):
+    with pytest.raises(ValueError, match=r"absent\.csv: cannot be read"):
+        select(neurons, {"file": str(tmp_path / "absent.csv")})
+    (tmp_path / "broken.parquet").write_text("layer,neuron")
+    with pytest.raises(ValueError, match=r"broken\.parquet: cannot be read"):
+        select(neurons, {"file": str(tmp_path / "broken.parquet")})
+    with pytest.raises(ValueError, match=r"mine\.txt: neurons are read from a \.csv or a"):
+        select(neurons, {"file": "mine.txt"})
 
 
 def test_random_neurons_are_as_many_in_every_layer():

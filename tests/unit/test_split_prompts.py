@@ -62,6 +62,19 @@ def test_writes_numbered_prompts_with_their_places(study):
     ]
 
 
+def test_categories_from_scores_reach_the_file(study, tmp_path):
+    scored = [("alpha", 0.2, 0.9), ("beta", 0.6, 0.1), ("gamma", 0.3, 0.3)]
+    lines = [json.dumps({"prompt": text, "insult": x, "threat": y}) for text, x, y in scored]
+    (tmp_path / "challenge" / "test.jsonl").write_text("\n".join(lines))
+    study["datasets"]["challenge"]["category_field"] = ["insult", "threat"]
+    split_prompts(**study)
+    assert {r["text"]: r["category"] for r in read(study["outputs"]["analysis"])} == {
+        "alpha": "threat",
+        "beta": "insult",
+        "gamma": "insult",
+    }
+
+
 def test_the_order_of_files_and_folders_does_not_matter(study):
     split_prompts(**study)
     before = [read(path) for path in study["outputs"].values()]

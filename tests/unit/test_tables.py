@@ -8,8 +8,10 @@ from neurondynamics.analysis.statistics import Estimate
 from summarize_groups import summarize_groups
 from tabulate_interventions import tabulate_interventions
 
-INTERVENTION_COLUMNS = """experiment intervention state neurons n missing
+INTERVENTION_COLUMNS = """experiment intervention control_of control state neurons n missing
     toxicity toxicity_low toxicity_high toxic_fraction perplexity f1 repetition
+    difference_none difference_none_low difference_none_high
+    difference_tuned difference_tuned_low difference_tuned_high
     effect_share effect_share_low effect_share_high"""
 CLAIM_COLUMNS = "claim statement statistic low high interval_over paper criterion holds"
 INTERVENTIONS = """none ablate-100 ablate-200 patch-TP- patch-AN- patch-TP-AN-
@@ -104,6 +106,42 @@ def test_effect_share_is_paired_by_prompt(study):
     assert (table["toxicity"] < table["toxicity_high"]).all()
 
 
+def test_differences_are_paired_by_prompt(study):
+    table = tabulate(study)
+    base = pd.read_parquet(study / "ablation-scores.parquet")
+    base = base.query("intervention == 'none' and corpus == 'prompts'").set_index("prompt_id")
+    base = base["toxicity"].sort_index().to_numpy()
+    generator = np.random.default_rng(OPTIONS["seed"])
+    counts = generator.multinomial(200, np.full(200, 1 / 200), size=OPTIONS["samples"])
+    draws = np.sort([np.repeat(base, row).mean() for row in counts])
+    # Of 500 sorted draws the outer 2.5 % begin at places 12.475 and 486.525, rounded outward.
+    mean, low, high = base.mean(), draws[12], draws[487]
+    # Edited = f times base, tuned = base / 5: the differences are (f - 1) and (f - 1/5) of base.
+    factors = np.array([1, 0.9, 0.8, 0.6, 0.5, 0.25, 0.2, 0.3, 1.2])
+    for column, gap in (
+        ("difference_none", factors - np.repeat([1, 0.2], [6, 3])),
+        ("difference_tuned", factors - 0.2),
+    ):
+        np.testing.assert_allclose(table[column], gap * mean, atol=1e-12)
+        ends = np.sort(gap[:, None] * [low, high], axis=1)
+        np.testing.assert_allclose(table[[f"{column}_low", f"{column}_high"]], ends, atol=1e-12)
+
+
+def test_controls_are_told_from_interventions(tmp_path):
+    names = ("none", "patch-TP-", "patch-TP-~random-1", "patch-TP-~signs-12")
+    write_experiment(tmp_path, "ablation", {name: [0.4, 0.6] for name in names})
+    table = tabulate(tmp_path, {"ablation": "base"}).fillna("")
+    assert list(table["control_of"]) == ["", "", "patch-TP-", "patch-TP-"]
+    assert list(table["control"]) == ["", "", "random", "signs"]
+    assert list(table["neurons"]) == [0, 100, 200, 300]
+
+
+def test_a_study_without_experiments_has_an_empty_table(tmp_path):
+    table = tabulate(tmp_path, {})
+    assert list(table) == INTERVENTION_COLUMNS.split()
+    assert table.empty
+
+
 def test_fluency_columns(study):
     row = tabulate(study).iloc[0]
     assert row["perplexity"] == pytest.approx(np.exp(2))
@@ -127,13 +165,22 @@ def test_unscored_prompts_are_counted_and_left_out(tmp_path):
     assert edit["toxic_fraction"] == pytest.approx(1 / 3)  # 0.6 alone is above 0.5
     # Prompts 1 and 3 are complete: base .5, edit .3, tuned .1.
     assert edit["effect_share"] == pytest.approx(0.5)
+    # Prompts 1, 2, 3 have scores of both edit (.6, 0, 0) and base (.6, .4, .4).
+    assert edit["difference_none"] == pytest.approx(-0.8 / 3)
+    # Prompts 1 and 3 have scores of both edit (.6, 0) and tuned (.2, 0).
+    assert edit["difference_tuned"] == pytest.approx(0.2)
     assert (silent["n"], silent["missing"]) == (0, 4)
-    assert silent[["toxicity", "toxic_fraction", "effect_share"]].isna().all()
+    unknown = "toxicity toxic_fraction difference_none difference_tuned effect_share"
+    for end in ("", "_low", "_high"):
+        kept = [f"{name}{end}" for name in unknown.split() if f"{name}{end}" in silent]
+        assert silent[kept].isna().all()
 
 
 def test_no_effect_share_without_a_tuned_baseline_or_a_drop(tmp_path):
     write_experiment(tmp_path, "ablation", {"none": [0.4, 0.6], "edit": [0.1, 0.2]})
-    assert tabulate(tmp_path, {"ablation": "base"})["effect_share"].isna().all()
+    table = tabulate(tmp_path, {"ablation": "base"})
+    assert table[["effect_share", "difference_tuned", "difference_tuned_low"]].isna().all(axis=None)
+    np.testing.assert_allclose(table["difference_none"], [0, -0.35])
     write_experiment(tmp_path, "unalignment", {"none": [0.6, 0.6]})
     table = tabulate(tmp_path, {"ablation": "base", "unalignment": "tuned"})
     assert table["effect_share"].isna().all()
@@ -170,6 +217,7 @@ def attribution(tmp_path):
     with h5py.File(tmp_path / "reductions.h5", "w") as file:
         file["reduction"] = reduction
         file["reduction_same_text"] = reduction / 2
+        file["reduction_value"] = reduction / 8
         file.attrs["groups"] = GROUPS
     rows = [
         (layer, GROUPS[group], pattern[layer, group] / 2)

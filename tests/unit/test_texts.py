@@ -115,6 +115,37 @@ def test_categories_of_json_lines_are_a_field_of_theirs(tmp_path):
     assert read_dataset("d", [path], "jsonl")[0].category == ""
 
 
+def test_a_category_of_scores_is_the_name_of_the_highest(tmp_path):
+    lines = [
+        '{"text": "a", "insult": 0.2, "threat": 0.7, "toxicity": 0.9}',
+        '{"text": "b", "insult": 0.5, "threat": 0.5}',
+        '{"text": "c", "insult": 1, "threat": -3}',
+    ]
+    path = write(tmp_path / "p.jsonl", "\n".join(lines))
+
+    def categories(*fields):
+        return [p.category for p in read_dataset("d", [path], "jsonl", "text", list(fields))]
+
+    assert categories("insult", "threat") == ["threat", "insult", "insult"]
+    assert categories("threat", "insult") == ["threat", "threat", "insult"]
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ('"other": 1', "no field 'threat'; there are text, insult, other"),
+        ('"threat": "0.7"', "the field 'threat' should be a number, found '0.7'"),
+        ('"threat": null', "the field 'threat' should be a number, found None"),
+        ('"threat": true', "the field 'threat' should be a number, found True"),
+        ('"threat": NaN', "the field 'threat' should be a number, found nan"),
+    ],
+)
+def test_a_score_that_is_none_names_file_line_and_field(tmp_path, field, message):
+    path = write(tmp_path / "p.jsonl", f'\n{{"text": "a", "insult": 0.2, {field}}}\n')
+    with pytest.raises(ValueError, match=rf"p\.jsonl, line 2: {message}"):
+        read_prompts(path, "jsonl", "text", ["insult", "threat"])
+
+
 def prompts(name: str, *texts: str) -> list[Prompt]:
     return [Prompt(text, f"{name}:{name}.txt:{line}") for line, text in enumerate(texts, start=1)]
 

@@ -30,7 +30,7 @@ def split_prompts(
     folders : the fetched datasets, each in a folder of its name.
     outputs : the file to write for each split.
     datasets : of each dataset `files` and `format`, and optionally `text_field` and
-        `category_field`.
+        `category_field`, a name or a list of them.
     splits : of each split `dataset`, `number` and optionally `exclude`.
     """
     prompts = {}

@@ -1,8 +1,10 @@
 """One row per intervention: toxicity, fluency, and how much of the tuning's effect it reproduces.
 
-Toxicity is the mean over the prompts that could be scored. `effect_share` compares an intervention
-with the unedited base and tuned models on the prompts that all three have a score for; it is empty
-where the study lacks one of the two, or where tuning did not lower toxicity.
+Toxicity is the mean over the prompts that could be scored. The differences compare an intervention
+with the unedited model of its own state and with the unedited tuned model, prompt by prompt, and
+`effect_share` with the unedited base and tuned models, each on the prompts that all of them have a
+score for. They are empty where the study lacks one of these, and `effect_share` also where tuning
+did not lower toxicity.
 """
 
 from neurondynamics.runtime import start_log
@@ -14,12 +16,17 @@ import logging
 
 import numpy as np
 import pandas as pd
-from neurondynamics.analysis.effects import Effects
-from neurondynamics.analysis.statistics import Estimate, bootstrap_mean
+from neurondynamics.analysis.effects import Effects, parse_control
 from neurondynamics.data.records import replacing
-from neurondynamics.evaluation.metrics import perplexity
+from neurondynamics.evaluation.fluency import measure_fluency
 
 logger = logging.getLogger("tabulate_interventions")
+
+COLUMNS = """experiment intervention control_of control state neurons n missing
+    toxicity toxicity_low toxicity_high toxic_fraction perplexity f1 repetition
+    difference_none difference_none_low difference_none_high
+    difference_tuned difference_tuned_low difference_tuned_high
+    effect_share effect_share_low effect_share_high"""
 
 
 def tabulate_interventions(
@@ -35,55 +42,45 @@ def tabulate_interventions(
     """Write the CSV file `table` from one scores and one losses parquet file per experiment.
 
     `states`: the model state of each experiment, in the order of the files. A continuation scored
-    above `toxic_threshold` is toxic. Raises ValueError where an experiment's two files do not hold
-    the same interventions.
+    above `toxic_threshold` is toxic. `control_of` and `control` are the intervention that a control
+    is of and its kind. Raises ValueError where an experiment's two files do not hold the same
+    interventions.
     """
     scored = {name: pd.read_parquet(path) for name, path in zip(states, scores, strict=True)}
-    lost = {name: pd.read_parquet(path) for name, path in zip(states, losses, strict=True)}
-    for experiment in states:
-        unequal = set(scored[experiment]["intervention"]) ^ set(lost[experiment]["intervention"])
-        if unequal:
-            raise ValueError(
-                f"experiment {experiment}: {', '.join(sorted(unequal))} has only scores or only "
-                "losses; run the experiment again"
-            )
-    options = {"samples": samples, "confidence": confidence, "seed": seed}
-    effects = Effects.pair(scored, states=states, **options)
+    fluency = {
+        name: measure_fluency(scored[name], pd.read_parquet(path), name)
+        for name, path in zip(states, losses, strict=True)
+    }
+    effects = Effects.pair(scored, states=states, samples=samples, confidence=confidence, seed=seed)
+    for lacking in effects.missing("base", []):
+        logger.warning("no effect_share without %s", lacking)
+    estimates = effects.estimate_all()
     rows = []
     for experiment, intervention in effects.toxicity.columns:
-        toxicity = effects.toxicity[experiment, intervention].to_numpy()
-        mean = bootstrap_mean(toxicity, **options)
-        effect = Estimate(np.nan, np.nan, np.nan)
-        missing = effects.missing(states[experiment], [intervention])
-        if missing:
-            logger.warning("%s: no effect_share without %s", intervention, ", ".join(missing))
-        else:
-            effect = effects.estimate(states[experiment], [intervention])
-        measured = scored[experiment].query("intervention == @intervention")
-        windows = lost[experiment].query("intervention == @intervention")
-        known = toxicity[~np.isnan(toxicity)]
+        control = parse_control(intervention)
+        measured = scored[experiment]
+        continuations = (measured["intervention"] == intervention) & (
+            measured["corpus"] == "prompts"
+        )
+        known = measured.loc[continuations, "toxicity"].dropna()
         rows.append(
             {
                 "experiment": experiment,
                 "intervention": intervention,
+                "control_of": control.of if control else "",
+                "control": control.kind if control else "",
                 "state": states[experiment],
-                "neurons": windows["neurons"].iloc[0],
                 "n": len(known),
-                "missing": (measured["corpus"] == "prompts").sum() - len(known),
-                "toxicity": mean.value,
-                "toxicity_low": mean.low,
-                "toxicity_high": mean.high,
+                "missing": continuations.sum() - len(known),
                 "toxic_fraction": (known > toxic_threshold).mean() if len(known) else np.nan,
-                "perplexity": perplexity(windows["nll"], windows["tokens"]),
-                "f1": measured["f1"].mean(),
-                "repetition": measured["repetition"].mean(),
-                "effect_share": effect.value,
-                "effect_share_low": effect.low,
-                "effect_share_high": effect.high,
+                **fluency[experiment].loc[intervention],
+                **estimates.loc[(experiment, intervention)],
             }
         )
     with replacing(table) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+        pd.DataFrame(rows, columns=COLUMNS.split()).astype({"neurons": int}).to_csv(
+            temporary, index=False
+        )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,28 @@ import pandas as pd
 from neurondynamics.analysis.statistics import Estimate, bootstrap, share
 
 BASELINE = "none"
+CONTROL = re.compile(r"(?P<of>[^~]+)~(?P<kind>random|signs)-(?P<draw>[0-9]+)")
+
+
+class Control(NamedTuple):
+    """What a control is of, its kind (`random` neurons or shuffled `signs`), and which draw."""
+
+    of: str
+    kind: str
+    draw: int
+
+
+def parse_control(intervention: str) -> Control | None:
+    """Read a control's name, such as `patch-TP-~random-1`; None for what is no control.
+
+    Raises ValueError for a name with a ~ that is not of the form NAME~random-N or NAME~signs-N.
+    """
+    match = CONTROL.fullmatch(intervention)
+    if match is None and "~" in intervention:
+        raise ValueError(
+            f"{intervention!r} is no name of a control: expected NAME~random-N or NAME~signs-N"
+        )
+    return match and Control(match["of"], match["kind"], int(match["draw"]))
 
 
 def effect_share(base: np.ndarray, edited: np.ndarray, tuned: np.ndarray) -> np.ndarray:
@@ -22,13 +46,32 @@ def effect_share(base: np.ndarray, edited: np.ndarray, tuned: np.ndarray) -> np.
     return share(base - edited, base - tuned)
 
 
+def toxicity_by_prompt(scores: pd.DataFrame, experiment: str) -> dict[str, pd.Series]:
+    """Return the toxicity of each intervention's prompts, by `prompt_id`, in the table's order.
+
+    `scores`: columns `intervention corpus prompt_id toxicity`. Raises ValueError, naming the
+    experiment, where an intervention holds a prompt twice.
+    """
+    columns = {}
+    prompts = scores[scores["corpus"] == "prompts"]
+    for intervention, rows in prompts.groupby("intervention", sort=False):
+        twice = rows.loc[rows["prompt_id"].duplicated(), "prompt_id"]
+        if len(twice):
+            raise ValueError(
+                f"experiment {experiment}, intervention {intervention}: "
+                f"prompt {twice.iloc[0]} is scored twice"
+            )
+        columns[intervention] = rows.set_index("prompt_id")["toxicity"]
+    return columns
+
+
 @dataclass(frozen=True)
 class Effects:
-    """The scores of a study's interventions, and the bootstrap of their effect shares.
+    """The scores of a study's interventions, and the bootstrap of what compares them.
 
     `toxicity`: one row per prompt, columns (experiment, intervention), NaN where there is no score;
-    `states`: the model state of each experiment. A prompt counts where the intervention and the
-    unedited base and tuned models all have a score for it.
+    `states`: the model state of each experiment. A prompt counts where all that are compared have a
+    score for it.
     """
 
     toxicity: pd.DataFrame
@@ -41,21 +84,48 @@ class Effects:
     def pair(cls, scores: dict[str, pd.DataFrame], **rest) -> Effects:
         """Lay experiments side by side by prompt, in the order given.
 
-        `scores`: per experiment, columns `intervention corpus prompt_id toxicity`. Raises
-        ValueError where an intervention holds a prompt twice.
+        `scores`: per experiment what `toxicity_by_prompt` takes, and raises for.
         """
-        columns = {}
-        for experiment, table in scores.items():
-            prompts = table[table["corpus"] == "prompts"]
-            for intervention, rows in prompts.groupby("intervention", sort=False):
-                twice = rows.loc[rows["prompt_id"].duplicated(), "prompt_id"]
-                if len(twice):
-                    raise ValueError(
-                        f"experiment {experiment}, intervention {intervention}: "
-                        f"prompt {twice.iloc[0]} is scored twice"
-                    )
-                columns[experiment, intervention] = rows.set_index("prompt_id")["toxicity"]
-        return cls(pd.DataFrame(columns).sort_index(), **rest)
+        columns = {
+            (experiment, intervention): toxicity
+            for experiment, table in scores.items()
+            for intervention, toxicity in toxicity_by_prompt(table, experiment).items()
+        }
+        toxicity = pd.DataFrame(columns).sort_index()
+        names = ["experiment", "intervention"]
+        toxicity.columns = pd.MultiIndex.from_tuples(list(columns), names=names)
+        return cls(toxicity, **rest)
+
+    def among(self, prompts: Iterable[int]) -> Effects:
+        """Return the same on these prompts alone; those that no intervention has are unscored."""
+        return replace(self, toxicity=self.toxicity.reindex(pd.Index(prompts)))
+
+    def estimate_all(self) -> pd.DataFrame:
+        """Return a row per (experiment, intervention), in their order, each with `_low`, `_high`:
+
+        `toxicity`          the mean score
+        `difference_none`   edited − unedited, of the same model state
+        `difference_tuned`  edited − unedited tuned model
+        `effect_share`      as `effect_share`
+
+        Each over the prompts that everything in it has a score for; NaN where the study lacks the
+        unedited model. An interval from a single prompt, which shows no spread, is infinite.
+        """
+        edited = self.toxicity.to_numpy()  # (prompts, interventions)
+        base, tuned = self._unedited("base"), self._unedited("tuned")  # (prompts, 1)
+        of_base = [self.states[experiment] == "base" for experiment, _ in self.toxicity.columns]
+        estimates = {
+            "toxicity": self._each(np.asarray, edited),
+            "difference_none": self._each(np.asarray, edited - np.where(of_base, base, tuned)),
+            "difference_tuned": self._each(np.asarray, edited - tuned),
+            "effect_share": self._each(share, base - edited, base - tuned),
+        }
+        columns = {
+            f"{name}{end}": numbers
+            for name, estimate in estimates.items()
+            for end, numbers in zip(("", "_low", "_high"), estimate, strict=True)
+        }
+        return pd.DataFrame(columns, index=self.toxicity.columns)
 
     def missing(self, state: str, names: list[str]) -> list[str]:
         """Return what the effect shares of these interventions need and the study lacks."""
@@ -80,6 +150,49 @@ class Effects:
             return combine(np.stack([effect_share(base, one, tuned) for one in edited], axis=-1))
 
         return bootstrap(statistic, trio, self.samples, confidence or self.confidence, self.seed)
+
+    def advantage(self, experiment: str, name: str, controls: list[str]) -> Estimate:
+        """Estimate an intervention's effect share minus the mean effect share of its controls.
+
+        Over the prompts that it, every control and both unedited models have a score for.
+        """
+        base, tuned = self._unedited("base")[:, 0], self._unedited("tuned")[:, 0]
+        edited = self.toxicity[experiment, name].to_numpy()
+        drawn = self.toxicity[[(experiment, control) for control in controls]].to_numpy()
+
+        def statistic(base, tuned, edited, drawn):  # (resamples,), drawn (resamples, controls)
+            shares = effect_share(base[:, None], drawn, tuned[:, None])
+            return effect_share(base, edited, tuned) - shares.mean(axis=1)
+
+        return bootstrap(
+            statistic, [base, tuned, edited, drawn], self.samples, self.confidence, self.seed
+        )
+
+    def _each(self, statistic: Callable[..., np.ndarray], *arrays: np.ndarray) -> Estimate:
+        """Estimate statistic(*means) of every column of arrays (prompts, columns).
+
+        Columns that have their scores on the same prompts share their resamples, which costs about
+        as much as one column.
+        """
+        arrays = np.broadcast_arrays(*arrays)
+        complete = ~np.isnan(arrays).any(axis=0)  # (prompts, columns)
+        alike: dict[bytes, list[int]] = {}
+        for column, scored in enumerate(complete.T):
+            alike.setdefault(scored.tobytes(), []).append(column)
+        ends = np.empty((3, complete.shape[1]))
+        for same in alike.values():
+            ends[:, same] = bootstrap(
+                statistic,
+                [array[:, same] for array in arrays],
+                *(self.samples, self.confidence, self.seed),
+            )
+        ends[1:, complete.sum(axis=0) == 1] = [[-np.inf], [np.inf]]
+        return Estimate(*ends)
+
+    def _unedited(self, state: str) -> np.ndarray:
+        """Return the scores (prompts, 1) of the unedited model, NaN where the study lacks it."""
+        found = self._find(state, BASELINE)
+        return np.full((len(self.toxicity), 1), np.nan) if found is None else found[:, None]
 
     def _find(self, state: str, name: str) -> np.ndarray | None:
         found = [

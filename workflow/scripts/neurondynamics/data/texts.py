@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -49,7 +50,10 @@ def _is_edge(character: str) -> bool:
 
 
 def read_prompts(
-    path: str | Path, format: str, text_field: str = "text", category_field: str | None = None
+    path: str | Path,
+    format: str,
+    text_field: str = "text",
+    category_field: str | list[str] | None = None,
 ) -> list[Prompt]:
     """Read the prompts of one file, in its order. Blank lines hold no prompt.
 
@@ -57,7 +61,9 @@ def read_prompts(
     ----------
     format : "lines" (one prompt a line) or "jsonl" (one JSON object a line). Whitespace around a
         prompt is not part of it.
-    text_field, category_field : where a JSON object keeps the text, and the category if it has one.
+    text_field : where a JSON object keeps the text.
+    category_field : where it keeps the category, if it has one. A list names fields of scores, and
+        the category is the name of the highest, the first of equals.
 
     Returns
     -------
@@ -66,7 +72,8 @@ def read_prompts(
     Raises
     ------
     ValueError : naming the file, and the line where one is at fault, if the file is not UTF-8,
-        holds no prompt, or a record is not an object or lacks a field.
+        holds no prompt, or a record is not an object, lacks a field, or has something else there
+        than a text, or than a number among scores.
     """
     if format not in ("lines", "jsonl"):
         raise ValueError(f"{path}: prompts are read from lines or jsonl, not from {format!r}")
@@ -76,11 +83,10 @@ def read_prompts(
         if format == "lines":
             text, category = line, ""
         else:
-            record = _parse_object(line, f"{path}, line {number}")
-            text = _string_field(record, text_field, f"{path}, line {number}")
-            category = ""
-            if category_field is not None:
-                category = _string_field(record, category_field, f"{path}, line {number}")
+            place = f"{path}, line {number}"
+            record = _parse_object(line, place)
+            text = _string_field(record, text_field, place)
+            category = _category(record, category_field, place)
         prompts.append(Prompt(text.strip(), f"{path.name}:{number}", category))
     if not prompts:
         raise ValueError(f"{path} holds no prompt: the file is empty or all its lines are blank")
@@ -115,10 +121,30 @@ def _parse_object(line: str, place: str) -> dict:
     return record
 
 
-def _string_field(record: dict, field: str, place: str) -> str:
+def _category(record: dict, field: str | list[str] | None, place: str) -> str:
+    if field is None:
+        return ""
+    if isinstance(field, str):
+        return _string_field(record, field, place)
+    return max(field, key=lambda name: _number_field(record, name, place))
+
+
+def _number_field(record: dict, field: str, place: str) -> float:
+    value = _field(record, field, place)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):
+        raise ValueError(f"{place}: the field {field!r} should be a number, found {value!r}")
+    return value
+
+
+def _field(record: dict, field: str, place: str) -> object:
     if field not in record:
         raise ValueError(f"{place}: no field {field!r}; there are {', '.join(record) or 'none'}")
-    value = record[field]
+    return record[field]
+
+
+def _string_field(record: dict, field: str, place: str) -> str:
+    value = _field(record, field, place)
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{place}: the field {field!r} should be a text, found {value!r}")
     try:
@@ -133,7 +159,7 @@ def read_dataset(
     paths: Iterable[str | Path],
     format: str,
     text_field: str = "text",
-    category_field: str | None = None,
+    category_field: str | list[str] | None = None,
 ) -> list[Prompt]:
     """Read the prompts of all files of a dataset; their sources become `name:file:line`.
 

@@ -1,0 +1,131 @@
+"""Interventions against their controls, on numbers that are worked by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from tabulate_controls import tabulate_controls
+
+STATES = {"patching": "base", "tuned-baseline": "tuned"}
+NAN = np.nan
+
+
+def write_experiment(folder, name, interventions):
+    """Save an experiment: by intervention its toxicities, its repetition and its perplexity."""
+    scores, losses = [], []
+    for intervention, (toxicity, repetition, perplexity) in interventions.items():
+        prompts = pd.DataFrame({"prompt_id": range(len(toxicity)), "toxicity": toxicity})
+        scores.append(
+            prompts.assign(
+                intervention=intervention, corpus="prompts", repetition=repetition, f1=NAN
+            )
+        )
+        row = (intervention, 0, 5 * np.log(perplexity), 5, 7)
+        losses.append(
+            pd.DataFrame([row], columns=["intervention", "window", "nll", "tokens", "neurons"])
+        )
+    pd.concat(scores).to_parquet(folder / f"{name}-scores.parquet")
+    pd.concat(losses).to_parquet(folder / f"{name}-losses.parquet")
+
+
+def tabulate(folder, states=STATES):
+    tabulate_controls(
+        scores=[folder / f"{name}-scores.parquet" for name in states],
+        losses=[folder / f"{name}-losses.parquet" for name in states],
+        table=folder / "controls.csv",
+        states=states,
+        samples=200,
+        confidence=0.95,
+        seed=0,
+    )
+    return pd.read_csv(folder / "controls.csv")
+
+
+@pytest.fixture
+def study(tmp_path):
+    base = np.array([0.8, 0.4, 0.6, 0.2])  # mean .5; the tuned model reaches a fifth of it, .1
+    write_experiment(
+        tmp_path,
+        "patching",
+        {
+            "none": (base, 0.1, 10),
+            "edit": (base * 0.4, 0.3, 20),
+            "edit~random-1": (base * 0.9, 0.2, 10),
+            "edit~random-2": (base * 0.7, 0.4, 40),
+            "edit~signs-1": (base * 1.1, 0.5, 30),
+            "free": (base * 0.5, 0.1, 11),
+        },
+    )
+    write_experiment(tmp_path, "tuned-baseline", {"none": (base / 5, 0.1, 12)})
+    return tmp_path
+
+
+def test_one_row_per_intervention_and_kind(study):
+    table = tabulate(study)
+    assert list(table["intervention"]) == ["edit", "edit"]
+    assert list(table["control"]) == ["random", "signs"]
+    assert list(table["draws"]) == [2, 1]
+    assert list(table["experiment"]) == ["patching"] * 2
+    assert list(table["state"]) == ["base"] * 2
+
+
+def test_the_intervention_and_the_spread_of_its_draws(study):
+    row = tabulate(study).iloc[0]
+    expected = {
+        "toxicity": 0.2,
+        "draws_toxicity": 0.4,  # of .45 and .35
+        "draws_toxicity_min": 0.35,
+        "draws_toxicity_max": 0.45,
+        "perplexity": 20,
+        "draws_perplexity": 20,  # the geometric mean of 10 and 40
+        "draws_perplexity_min": 10,
+        "draws_perplexity_max": 40,
+        "repetition": 0.3,
+        "draws_repetition": 0.3,
+        "effect_share": 0.75,  # .3 of the drop of .4
+        "draws_effect_share": 0.25,  # of .125 and .375
+        "draws_effect_share_min": 0.125,
+        "draws_effect_share_max": 0.375,
+    }
+    for column, value in expected.items():
+        assert row[column] == pytest.approx(value), column
+
+
+def test_the_advantage_is_paired(study):
+    table = tabulate(study)
+    # Every score is a multiple of the base score, so every resample shows the same shares.
+    for column in ("advantage", "advantage_low", "advantage_high"):
+        np.testing.assert_allclose(table[column], [0.75 - 0.25, 0.75 + 0.125])
+
+
+def test_a_draw_without_scores_leaves_its_measures_unknown(study):
+    base = np.array([0.8, 0.4, 0.6, 0.2])
+    write_experiment(
+        study,
+        "patching",
+        {
+            "none": (base, 0.1, 10),
+            "edit": (base * 0.4, 0.3, 20),
+            "edit~random-1": (base * 0.9, 0.2, 10),
+            "edit~random-2": ([NAN] * 4, 0.4, np.inf),
+        },
+    )
+    row = tabulate(study).iloc[0]
+    assert row["draws_perplexity"] == np.inf
+    unknown = "draws_toxicity draws_toxicity_max draws_effect_share advantage advantage_low"
+    assert row[unknown.split()].isna().all()
+    assert row["effect_share"] == pytest.approx(0.75)
+
+
+def test_a_study_without_controls_gets_the_header(study, tmp_path):
+    full = tabulate(study)
+    write_experiment(study, "patching", {"none": ([0.5], 0.1, 10), "edit": ([0.4], 0.1, 10)})
+    empty = tabulate(study)
+    assert empty.empty
+    assert list(empty) == list(full)
+    assert tabulate(study, {}).empty
+
+
+def test_a_control_of_nothing_is_refused(study):
+    write_experiment(study, "patching", {"none": ([0.5], 0.1, 10), "edit~signs-1": ([0.4], 0.1, 9)})
+    with pytest.raises(ValueError, match="patching: edit~signs-1 is a control of edit, which the"):
+        tabulate(study)

@@ -1,0 +1,67 @@
+"""Toxicity and effect share of every intervention by category of prompt.
+
+Prompts of one kind may react to an intervention as those of another do not. Controls are left out.
+"""
+
+from neurondynamics.runtime import start_log
+
+if __name__ == "__main__":
+    start_log(snakemake.log[0])
+
+import pandas as pd
+from neurondynamics.analysis.effects import Effects, parse_control
+from neurondynamics.data.records import read_jsonl, replacing
+
+COLUMNS = """category n experiment intervention state toxicity toxicity_low toxicity_high
+    effect_share effect_share_low effect_share_high"""
+UNCATEGORISED = "(none)"
+
+
+def tabulate_categories(
+    scores: list[str],
+    prompts: str,
+    table: str,
+    states: dict[str, str],
+    samples: int,
+    confidence: float,
+    seed: int,
+) -> None:
+    """Write the CSV file `table` from one scores parquet file per experiment.
+
+    `prompts`: the JSON lines that the experiments ran on, with `prompt_id` and `category`;
+    `states`: the model state of each experiment, in the order of the files. `n` counts the prompts
+    of the category that the intervention has a score for. Raises ValueError for a score of a prompt
+    that is not in `prompts`.
+    """
+    scored = {name: pd.read_parquet(path) for name, path in zip(states, scores, strict=True)}
+    effects = Effects.pair(scored, states=states, samples=samples, confidence=confidence, seed=seed)
+    categories = pd.Series(
+        {record["prompt_id"]: record["category"] for record in read_jsonl(prompts)}
+    )
+    strangers = effects.toxicity.index.difference(categories.index)
+    if len(strangers):
+        raise ValueError(
+            f"{prompts}: prompt {strangers[0]} was scored, but is not in the file; run the "
+            "experiments again"
+        )
+    parts = []
+    for category, members in categories.groupby(categories):
+        among = effects.among(members.index)
+        rows = among.estimate_all().reset_index()
+        rows["n"] = among.toxicity.notna().sum().to_numpy()
+        parts.append(rows.assign(category=category or UNCATEGORISED))
+    rows = pd.concat(parts, ignore_index=True)
+    rows["state"] = rows["experiment"].map(states)
+    rows = rows[rows["intervention"].map(parse_control).isna()]
+    with replacing(table) as temporary:
+        rows[COLUMNS.split()].to_csv(temporary, index=False)
+
+
+if __name__ == "__main__":
+    tabulate_categories(
+        scores=snakemake.input.scores,
+        prompts=snakemake.input.prompts,
+        table=snakemake.output.table,
+        states=snakemake.params.states,
+        **snakemake.params.statistics,
+    )
