@@ -1,5 +1,6 @@
 """The script that runs interventions, end to end, against plain generation and plain losses."""
 
+import copy
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import tiny
 import torch
 from neurondynamics.analysis.attribution import GROUPS
+from neurondynamics.analysis.directions import write_directions
 from run_experiment import run_experiment
 
 NEW_TOKENS = 8
@@ -17,6 +19,10 @@ INTERVENTIONS = {
     "zero-top": [{"select": {"top": 12}, "operation": "zero"}],
     "none": [],
     "patch": [{"select": {"groups": ["TP-", "AN-"]}, "operation": "patch"}],
+    "steer": [
+        {"operation": "subtract", "direction": "probe", "layer": 1, "scale": 3.0},
+        {"operation": "zero", "select": {"neurons": [[0, 3], [2, 5]]}, "positions": "all"},
+    ],
     "both": [
         {"select": {"random": {"groups": ["TP-"]}, "seed": 3}, "operation": "scale", "factor": 2},
         {"select": {"top": 5, "activated": "negative"}, "operation": "scale_keys", "factor": 3},
@@ -41,6 +47,9 @@ def neurons():
     )
 
 
+PROBE = np.linspace(-1.0, 2.0, tiny.HIDDEN)
+
+
 @pytest.fixture
 def run(tmp_path, prompts_file, settings, neurons):
     """A function that runs the script and returns generations and losses."""
@@ -48,22 +57,26 @@ def run(tmp_path, prompts_file, settings, neurons):
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("".join(json.dumps({"title": "", "text": a}) + "\n" for a in articles))
     neurons.to_parquet(tmp_path / "neurons.parquet", index=False)
+    write_directions(tmp_path / "directions.safetensors", {"probe": PROBE})
 
-    def run(folder, interventions=INTERVENTIONS, **changes):
-        paths = [tmp_path / "generations.parquet", tmp_path / "losses.parquet"]
+    def run(folder, interventions=INTERVENTIONS, tuned=None, choices=None, **changes):
+        paths = {name: tmp_path / f"{name}.parquet" for name in ("generations", "losses")}
         run_experiment(
-            str(folder),
-            str(tmp_path / "neurons.parquet"),
-            str(prompts_file),
-            str(corpus),
-            *map(str, paths),
+            model=str(folder),
+            tuned_model=tuned,
+            neurons=str(tmp_path / "neurons.parquet"),
+            directions=str(tmp_path / "directions.safetensors"),
+            prompts=str(prompts_file),
+            corpus=str(corpus),
+            choices=choices or {},
             experiment="test",
             interventions=interventions,
             passages=PASSAGES,
             seed=5,
-            **settings | changes,
+            **paths,
+            **settings | {"memory_mb": 4000} | changes,
         )
-        return [pd.read_parquet(path) for path in paths]
+        return [pd.read_parquet(path) for path in paths.values()]
 
     return run
 
@@ -92,6 +105,31 @@ def plain_changes(model, neurons):
             for layer, block in enumerate(blocks)
         ],
     }
+
+
+def plain_steering(model, prompt, ends):
+    """Generate one prompt with the direction subtracted, and two neurons silent everywhere."""
+    blocks = plain.blocks(model)
+    vector = torch.tensor(3 * PROBE / np.linalg.norm(PROBE))
+    silent = [torch.ones(tiny.NEURONS, dtype=torch.float64) for _ in range(2)]
+    silent[0][3] = silent[1][5] = 0
+    last = len(prompt) - 1
+
+    def steered(written):
+        return torch.cat([written[:, :last], written[:, last:] - vector], 1)
+
+    changes = [
+        (plain.down(blocks[1]), "output", steered),
+        (plain.down(blocks[0]), "input", lambda m: m * silent[0]),
+        (plain.down(blocks[2]), "input", lambda m: m * silent[1]),
+    ]
+    ids = list(prompt)
+    for _ in range(NEW_TOKENS):
+        with plain.changed(changes):
+            ids.append(int(plain.logits(model, ids)[-1].argmax()))
+        if ids[-1] in ends:
+            break
+    return ids[len(prompt) :]
 
 
 def lists(column):
@@ -149,13 +187,50 @@ def test_generations_equal_plain_ones_under_every_edit(case, run, neurons):
             assert list(row.tokens) == expected
 
 
+def test_steering_and_edits_of_the_prompt_equal_plain_ones(case, run):
+    generations, _ = run(case.folder)
+    rows = generations[(generations.intervention == "steer") & (generations.corpus == "prompts")]
+    expected = [plain_steering(case.plain, prompt, case.ends) for prompt in case.prompts]
+    assert lists(rows.tokens) == expected != case.greedy
+
+
+def test_a_paired_patch_follows_the_tuned_model(case, run, tmp_path):
+    """Of a model of which only MLP inputs were tuned, at all positions, it makes the tuned one."""
+    tuned = copy.deepcopy(case.model)
+    generator = torch.Generator().manual_seed(1)
+    for block in plain.blocks(tuned):
+        for key in plain.keys(block):
+            key.weight.add_(0.2 * torch.randn(key.weight.shape, generator=generator))
+    folder = str(tiny.save(tuned, tmp_path / "tuned"))
+    every = {"groups": list(GROUPS[:-1]) + ["unchanged"]}
+    patch = {"select": every, "operation": "patch", "mode": "paired", "positions": "all"}
+    found, losses = run(case.folder, {"none": [], "paired": [patch]}, folder)
+    expected, tuned_losses = run(folder, {"none": []})
+    tokens = lists(found[found.intervention == "paired"].tokens)
+    assert tokens == lists(expected.tokens)
+    assert tokens != lists(found[found.intervention == "none"].tokens)
+    np.testing.assert_array_equal(losses[losses.intervention == "paired"].nll, tuned_losses.nll)
+
+
+def test_the_best_of_a_search_is_what_was_chosen(case_of, run, tmp_path):
+    choice = tmp_path / "choice.json"
+    choice.write_text(json.dumps({"intervention": "zero-top"}))
+    folder = case_of("llama").folder
+    candidates = {name: INTERVENTIONS[name] for name in ("none", "zero-top", "patch")}
+    found, losses = run(folder, {"best": {"best_of": candidates}}, choices={"best": choice})
+    expected, same_losses = run(folder, {"zero-top": INTERVENTIONS["zero-top"]})
+    assert lists(found.tokens) == lists(expected.tokens)
+    assert losses.neurons.tolist() == same_losses.neurons.tolist()
+    assert set(found.intervention) == {"best"}
+
+
 def test_losses_are_those_of_a_text_edited_everywhere(case, run, neurons, monkeypatch):
     seen = []
     measure = run_experiment.__globals__["measure_losses"]
 
-    def spy(lm, anatomy, edits, windows):
+    def spy(stage, edits, windows):
         seen.append(windows)
-        return measure(lm, anatomy, edits, windows)
+        return measure(stage, edits, windows)
 
     monkeypatch.setitem(run_experiment.__globals__, "measure_losses", spy)
     _, losses = run(case.folder)
@@ -214,11 +289,21 @@ def test_a_patch_to_nan_names_the_intervention(case_of, run, neurons, tmp_path):
 
 def test_a_selection_of_more_than_there_are_names_the_key(case_of, run):
     wrong = {"too-many": [{"select": {"top": 133}, "operation": "zero"}]}
-    with pytest.raises(ValueError, match=r"experiments\.test\.interventions\.too-many: top: 133"):
+    with pytest.raises(
+        ValueError, match=r"experiments\.test\.interventions\.too-many\[0\]: top: 133"
+    ):
         run(case_of("llama").folder, wrong)
+
+
+def test_memory_limits_the_batch_and_changes_nothing(case_of, run):
+    folder = case_of("llama").folder
+    ample, losses = run(folder)
+    scarce, same_losses = run(folder, memory_mb=1)
+    pd.testing.assert_frame_equal(ample, scarce)
+    np.testing.assert_allclose(losses.nll, same_losses.nll, rtol=1e-5)
 
 
 def test_a_table_of_another_model_is_refused(case_of, run, neurons, tmp_path):
     neurons.assign(neuron=neurons.neuron + 100).to_parquet(tmp_path / "neurons.parquet")
     with pytest.raises(ValueError, match=r"outside 0\.\.43"):
-        run(case_of("llama").folder)
+        run(case_of("llama").folder, {"zero-top": INTERVENTIONS["zero-top"]})

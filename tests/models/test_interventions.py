@@ -38,10 +38,11 @@ def mlp_output(model, layer=LAYER):
     ("chosen", "after"),
     [
         (edit("zero"), lambda m: np.zeros_like(m)),
-        (edit("patch", values=VALUES), lambda m: np.broadcast_to(VALUES, m.shape)),
+        (edit("set", values=VALUES), lambda m: np.broadcast_to(VALUES, m.shape)),
+        (edit("shift", values=VALUES), lambda m: m + VALUES),
         (edit("scale", factor=-3.0), lambda m: -3 * m),
     ],
-    ids=["zero", "patch", "scale"],
+    ids=["zero", "set", "shift", "scale"],
 )
 def test_an_edit_changes_the_mlp_by_what_its_neurons_write(case, chosen, after):
     before, m = mlp_output(case.plain)
@@ -72,19 +73,39 @@ def test_scaling_keys_is_scaling_the_weights(case, factor):
     )
 
 
-def test_a_factor_of_one_leaves_every_bit(case):
+def test_an_edit_that_changes_nothing_leaves_every_bit(case):
     before = case.model(input_ids=IDS).logits
-    for operation in ("scale", "scale_keys"):
-        with applied(dissect(case.model), [edit(operation, factor=1.0)]):
-            assert torch.equal(case.model(input_ids=IDS).logits, before)
+    for nothing in (
+        edit("scale", factor=1.0),
+        edit("scale_keys", factor=1.0),
+        edit("shift", values=np.zeros(len(NEURONS))),
+        subtraction(np.zeros(tiny.HIDDEN)),
+    ):
+        with applied(dissect(case.model), [nothing]):
+            assert torch.equal(case.model(input_ids=IDS).logits, before), nothing.operation
+
+
+def subtraction(vector):
+    return Edit("subtract", np.array([LAYER]), np.array([], dtype=int), vector)
+
+
+def test_a_subtracted_vector_is_missing_from_what_the_mlp_writes(case):
+    vector = np.linspace(-1, 2, tiny.HIDDEN)
+    before, _ = mlp_output(case.plain)
+    with applied(dissect(case.model), [subtraction(vector), edit("zero")]):
+        found, _ = mlp_output(case.model)
+    with applied(dissect(case.model), [edit("zero")]):
+        without, _ = mlp_output(case.model)
+    np.testing.assert_allclose(found, without - vector, rtol=1e-4, atol=1e-4)
+    assert count_neurons([subtraction(vector)]) == 0
 
 
 def test_edits_act_one_after_the_other(case):
-    """Scaling a patched neuron is not patching a scaled one."""
-    patch, scale = edit("patch", values=VALUES), edit("scale", factor=2.0)
+    """Scaling a neuron that was set is not setting a scaled one."""
+    constant, scale = edit("set", values=VALUES), edit("scale", factor=2.0)
     before, m = mlp_output(case.plain)
     vectors = plain.values(plain.blocks(case.plain)[LAYER]).numpy()
-    for edits, constants in (([patch, scale], 2 * VALUES), ([scale, patch], VALUES)):
+    for edits, constants in (([constant, scale], 2 * VALUES), ([scale, constant], VALUES)):
         expected = before + (constants - m[:, NEURONS]) @ vectors[NEURONS]
         with applied(dissect(case.model), edits):
             found, _ = mlp_output(case.model)
@@ -115,6 +136,8 @@ def test_edits_in_several_layers_and_of_the_same_neuron(case):
         (edit("zero", neurons=[2, tiny.NEURONS]), r"outside 0\.\.43.*layer 1"),
         (edit("zero", neurons=[-1, 2]), r"outside 0\.\.43"),
         (edit("erase"), r"unknown operation 'erase'; known are zero"),
+        (edit("zero", positions="prompt"), r"unknown positions 'prompt'; known are new, all"),
+        (edit("paired", values=np.ones(3)), r"a paired edit needs a leader"),
     ],
 )
 def test_what_the_model_has_not_is_refused_before_anything_runs(case, wrong, message):
@@ -135,7 +158,7 @@ def count_hooks(model):
 
 EVERYTHING = [
     edit("scale_keys", factor=3.0),
-    edit("patch", values=VALUES),
+    edit("set", values=VALUES),
     edit("scale", layers=0, factor=0.5),
     edit("zero", layers=2),
 ]
@@ -161,7 +184,7 @@ def test_afterwards_the_model_is_as_it_was(case, fail):
 
 def test_an_error_inside_a_hook_is_raised(case_of):
     model = case_of("llama").model
-    wrong = edit("patch", values=np.array([1.0, 2.0]))  # two values for three neurons
+    wrong = edit("set", values=np.array([1.0, 2.0]))  # two values for three neurons
     with pytest.raises((RuntimeError, IndexError, ValueError)), applied(dissect(model), [wrong]):
         model(input_ids=IDS)
     assert count_hooks(model) == 0
@@ -171,7 +194,7 @@ def test_a_shared_prefix_is_edited_at_the_new_positions_only(case):
     """As a loop that reads the whole text for every token, with the edit from the last prompt
     token on."""
     prefix = prefill(case.model, case.prompts)
-    chosen = edit("patch", neurons=np.arange(20), values=np.linspace(-3, 3, 20))
+    chosen = edit("set", neurons=np.arange(20), values=np.linspace(-3, 3, 20))
     keys = edit("scale_keys", layers=0, neurons=np.arange(10), factor=4.0)
     with applied(dissect(case.model), [keys, chosen]):
         found = decode(case.model, prefix, 8).lists()

@@ -1,8 +1,9 @@
 """Run a named list of interventions on one model: generations and token losses of each.
 
-The model is loaded once, and the prompts' prefill, which no intervention at the new-token
-positions touches, is computed once per batch. Generations are edited at the new-token positions;
-token losses, for perplexity, are edited at every position of the text.
+The model is loaded once, and the prompts' prefill is computed once per batch for all interventions
+that leave the prompts' positions untouched. Generations are edited at the positions that each edit
+names; token losses, for perplexity, at every position of the text. A patch that is paired takes its
+activations from the tuned model, which reads the same tokens a step ahead.
 """
 
 from neurondynamics.runtime import start_log
@@ -10,12 +11,17 @@ from neurondynamics.runtime import start_log
 if __name__ == "__main__":
     start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
 
+import json
 import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from neurondynamics.analysis.selection import select
+from neurondynamics.analysis.directions import read_directions
+from neurondynamics.analysis.plans import plan_edits
 from neurondynamics.data.passages import neutral_passages
 from neurondynamics.data.records import read_jsonl, replacing
 from neurondynamics.lm.anatomy import Anatomy, dissect
@@ -26,34 +32,85 @@ from neurondynamics.lm.generation import (
     sorted_batches,
     token_losses,
 )
-from neurondynamics.lm.interventions import Edit, applied, count_neurons
+from neurondynamics.lm.interventions import (
+    Edit,
+    applied,
+    at_all_positions,
+    count_neurons,
+    needs_leader,
+)
 from neurondynamics.lm.loading import (
     encode_prompts,
     load_model,
     load_tokenizer,
     set_threads,
 )
+from neurondynamics.lm.memory import decoding_rows, reading_rows
 from neurondynamics.runtime import progress
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
-TOKENS_PER_PASS = 4096  # of the text read at once for token losses
+TOKENS_PER_PASS = 1024  # of the text read at once for token losses; more is no faster
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The model that is edited, and the tuned one that a paired patch follows, if any does."""
+
+    model: PreTrainedModel
+    leader: PreTrainedModel | None
+    memory_mb: int
+
+    @property
+    def models(self) -> list[PreTrainedModel]:
+        """The models in memory, the edited one last."""
+        return [model for model in (self.leader, self.model) if model is not None]
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """The parts of the edited model."""
+        return dissect(self.model)
+
+    def follows(self, edits: list[Edit]) -> PreTrainedModel | None:
+        """Return the leader if these edits need it."""
+        return self.leader if needs_leader(edits) else None
+
+    def applied(self, edits: list[Edit]):
+        """Return the context in which edits are in force."""
+        leader = self.follows(edits)
+        return applied(self.anatomy, edits, None if leader is None else dissect(leader))
+
+
+@dataclass(frozen=True)
+class Item:
+    """A text to continue: one of the prompts, or a passage with its true continuation."""
+
+    corpus: str
+    number: int
+    text: str
+    tokens: list[int]
+    reference: list[int]
 
 
 def run_experiment(
     model: str,
+    tuned_model: str | None,
     neurons: str,
+    directions: str,
     prompts: str,
     corpus: str,
+    choices: dict[str, str],
     generations: str,
     losses: str,
     *,
     experiment: str,
-    interventions: dict[str, list[dict]],
+    interventions: dict[str, list[dict] | dict],
     passages: dict[str, int],
     dtype: str,
     device: str,
     threads: int,
+    memory_mb: int,
     max_tokens: int,
     new_tokens: int,
     batch_size: int,
@@ -61,16 +118,23 @@ def run_experiment(
 ) -> None:
     """Write the continuations of prompts and passages, and the losses of text windows.
 
-    `interventions` maps a name to its list of edits as the configuration states them; `passages`
-    holds the keys of the configuration's `corpus` that give numbers and widths. Raises ValueError,
-    naming the intervention, for a selection that does not fit the model and for a NaN or infinite
-    output, then with the prompt or window too.
+    `interventions` maps a name to its list of edits as the configuration states them, or to
+    {best_of: the interventions of a search}, of which `choices` names the file that says which
+    one was chosen. `tuned_model` is the folder that paired patches follow, None where there are
+    none. `passages` holds the keys of the configuration's `corpus` that give numbers and widths.
+    Raises ValueError, naming the intervention, for a selection that does not fit the model and
+    for a NaN or infinite output, then with the prompt or window too.
     """
     set_threads(threads)
     tokenizer = load_tokenizer(model)
-    lm = load_model(model, dtype, device)
-    anatomy = dissect(lm)
-    edits = resolve_interventions(pd.read_parquet(neurons), interventions, experiment)
+    leader = None if tuned_model is None else load_model(tuned_model, dtype, device)
+    stage = Stage(load_model(model, dtype, device), leader, memory_mb)
+    edits = resolve_interventions(
+        pd.read_parquet(neurons),
+        read_directions(directions),
+        {name: chosen_steps(name, steps, choices) for name, steps in interventions.items()},
+        experiment,
+    )
     records = read_jsonl(prompts)
     encoded = encode_prompts(tokenizer, [record["text"] for record in records], max_tokens)
     windows, texts = neutral_passages(
@@ -81,110 +145,123 @@ def run_experiment(
         **passages,
     )
     items = [
-        ("prompts", record["prompt_id"], record["text"], ids, [])
+        Item("prompts", record["prompt_id"], record["text"], ids, [])
         for record, ids in zip(records, encoded, strict=True)
-    ] + [
-        (
-            "articles",
-            number,
-            tokenizer.decode(ids[:-new_tokens]),
-            ids[:-new_tokens],
-            ids[-new_tokens:],
-        )
-        for number, ids in enumerate(texts)
     ]
-    table = generate_all(lm, anatomy, tokenizer, edits, items, new_tokens, batch_size)
+    for number, ids in enumerate(texts):
+        start, end = ids[:-new_tokens], ids[-new_tokens:]
+        items.append(Item("articles", number, tokenizer.decode(start), start, end))
+    table = generate_all(stage, tokenizer, edits, items, new_tokens, batch_size)
     with replacing(generations) as temporary:
         table.to_parquet(temporary, index=False)
-    table = measure_losses(lm, anatomy, edits, windows)
+    table = measure_losses(stage, edits, windows)
     with replacing(losses) as temporary:
         table.to_parquet(temporary, index=False)
 
 
+def chosen_steps(name: str, steps: list[dict] | dict, choices: dict[str, str]) -> list[dict]:
+    """Return the edits of an intervention, which may be the best of a search."""
+    if isinstance(steps, list):
+        return steps
+    chosen = json.loads(Path(choices[name]).read_text(encoding="utf-8"))["intervention"]
+    logger.info("%s is %s", name, chosen)
+    return steps["best_of"][chosen]
+
+
 def resolve_interventions(
-    neurons: pd.DataFrame, interventions: dict[str, list[dict]], experiment: str
+    neurons: pd.DataFrame,
+    directions: dict[str, np.ndarray],
+    interventions: dict[str, list[dict]],
+    experiment: str,
 ) -> dict[str, list[Edit]]:
     """Turn the configuration's edits into edits of named neurons."""
     resolved = {}
     for name, steps in interventions.items():
         try:
-            resolved[name] = [resolve_edit(neurons, step) for step in steps]
+            resolved[name] = plan_edits(neurons, steps, directions)
         except ValueError as error:
-            raise ValueError(f"experiments.{experiment}.interventions.{name}: {error}") from error
+            raise ValueError(f"experiments.{experiment}.interventions.{name}{error}") from error
         logger.info("%s edits %d neurons", name, count_neurons(resolved[name]))
     return resolved
 
 
-def resolve_edit(neurons: pd.DataFrame, step: dict) -> Edit:
-    """Return one edit; a patch moves each neuron to the tuned model's mean activation."""
-    chosen = select(neurons, step["select"])
-    values = chosen.activation_tuned.to_numpy() if step["operation"] == "patch" else None
-    return Edit(
-        step["operation"],
-        chosen.layer.to_numpy(),
-        chosen.neuron.to_numpy(),
-        values,
-        step.get("factor"),
-    )
-
-
 def generate_all(
-    lm, anatomy: Anatomy, tokenizer, edits: dict[str, list[Edit]], items, new_tokens, batch_size
+    stage: Stage,
+    tokenizer: PreTrainedTokenizerBase,
+    edits: dict[str, list[Edit]],
+    items: list[Item],
+    new_tokens: int,
+    batch_size: int,
 ) -> pd.DataFrame:
-    """Continue every item under every intervention; each batch's prefill serves all of them.
-
-    `items` are tuples of corpus, number, text, token ids and true continuation.
-    """
-    rows = []
-    batches = list(sorted_batches([len(item[3]) for item in items], batch_size))
-    for batch in progress(batches, f"generating under {len(edits)} interventions"):
-        prefix = prefill(lm, [items[i][3] for i in batch])
-        for name, steps in edits.items():
-            try:
-                with applied(anatomy, steps):
-                    new = decode(lm, prefix, new_tokens).lists()
-            except NonFiniteError as error:
-                culprit = items[batch[error.rows[0]]]
-                raise ValueError(
-                    f"{name}: {error}; {culprit[0]} {culprit[1]}: {culprit[2]!r}"
-                ) from error
-            decoded = tokenizer.batch_decode(new, skip_special_tokens=True)
-            for i, tokens, text in zip(batch, new, decoded, strict=True):
-                corpus, number, prompt, _, reference = items[i]
-                rows.append((name, corpus, number, prompt, text, tokens, reference))
-    columns = [
-        "intervention",
-        "corpus",
-        "prompt_id",
-        "prompt",
-        "text",
-        "tokens",
-        "reference_tokens",
+    """Continue every item under every intervention; each batch's prefill serves all it can."""
+    lengths = [len(item.tokens) for item in items]
+    rows = min(batch_size, decoding_rows(stage.models, max(lengths) + new_tokens, stage.memory_mb))
+    batches = list(sorted_batches(lengths, rows))
+    logger.info("%d texts in %d batches of at most %d", len(items), len(batches), rows)
+    continued = continue_all(stage, edits, items, batches, new_tokens)
+    total = len(edits) * len(batches)
+    tables = [
+        pd.DataFrame(
+            {
+                "intervention": name,
+                "corpus": [item.corpus for item in batch],
+                "prompt_id": [item.number for item in batch],
+                "prompt": [item.text for item in batch],
+                "text": tokenizer.batch_decode(new, skip_special_tokens=True),
+                "tokens": new,
+                "reference_tokens": [item.reference for item in batch],
+            }
+        )
+        for name, batch, new in progress(continued, "generating", total)
     ]
-    table = pd.DataFrame(rows, columns=columns)
-    order = {name: position for position, name in enumerate(edits)}
-    keys = table.intervention.map(order)
-    return (
-        table.assign(order=keys).sort_values(["order", "corpus", "prompt_id"]).drop(columns="order")
-    )
+    table = pd.concat(tables)
+    order = table.intervention.map({name: place for place, name in enumerate(edits)})
+    table = table.assign(order=order).sort_values(["order", "corpus", "prompt_id"])
+    return table.drop(columns="order").reset_index(drop=True)
 
 
-def measure_losses(
-    lm, anatomy: Anatomy, edits: dict[str, list[Edit]], windows: np.ndarray
-) -> pd.DataFrame:
+def continue_all(
+    stage: Stage, edits: dict[str, list[Edit]], items: list[Item], batches, new_tokens: int
+) -> Iterator[tuple[str, list[Item], list[list[int]]]]:
+    """Yield, for each batch and intervention, its name, the batch's items and their new tokens."""
+    for rows in batches:
+        batch = [items[i] for i in rows]
+        prompts = [item.tokens for item in batch]
+        shared = prefill(stage.model, prompts, stage.leader)
+        for name, steps in edits.items():
+            leader, everywhere = stage.follows(steps), at_all_positions(steps)
+            prefix = shared
+            try:
+                if everywhere:
+                    with stage.applied(everywhere):
+                        prefix = prefill(stage.model, prompts, leader)
+                with stage.applied(steps):
+                    new = decode(stage.model, prefix, new_tokens, leader=leader)
+            except NonFiniteError as error:
+                culprit = batch[error.rows[0]]
+                raise ValueError(
+                    f"{name}: {error}; {culprit.corpus} {culprit.number}: {culprit.text!r}"
+                ) from error
+            yield name, batch, new.lists()
+
+
+def measure_losses(stage: Stage, edits: dict[str, list[Edit]], windows: np.ndarray) -> pd.DataFrame:
     """Return the summed loss of each text window, (windows, width), under each intervention."""
-    step = max(1, TOKENS_PER_PASS // windows.shape[1])
+    width = windows.shape[1]
+    rows = min(TOKENS_PER_PASS // width, reading_rows(stage.models, width, stage.memory_mb))
+    rows = max(1, rows)
     parts = []
     for name, steps in progress(edits.items(), "token losses", total=len(edits)):
         nll = np.empty(len(windows))
-        with applied(anatomy, steps):
-            for start in range(0, len(windows), step):
-                batch = torch.as_tensor(windows[start : start + step])
+        with stage.applied(steps):
+            for start in range(0, len(windows), rows):
+                batch = torch.as_tensor(windows[start : start + rows])
                 try:
-                    nll[start : start + step] = token_losses(lm, batch)
+                    sums = token_losses(stage.model, batch, stage.follows(steps))
                 except NonFiniteError as error:
                     raise ValueError(f"{name}: {error}; window {start + error.rows[0]}") from error
-        numbers = {"window": np.arange(len(windows)), "nll": nll, "tokens": windows.shape[1] - 1}
+                nll[start : start + rows] = sums
+        numbers = {"window": np.arange(len(windows)), "nll": nll, "tokens": width - 1}
         parts.append(
             pd.DataFrame({"intervention": name, **numbers, "neurons": count_neurons(steps)})
         )
@@ -194,12 +271,18 @@ def measure_losses(
 if __name__ == "__main__":
     run_experiment(
         model=snakemake.input.model,
+        tuned_model=snakemake.input.get("tuned_model"),
         neurons=snakemake.input.neurons,
+        directions=snakemake.input.directions,
         prompts=snakemake.input.prompts,
         corpus=snakemake.input.corpus,
+        choices=dict(
+            zip(snakemake.params.searching, snakemake.input.get("choices", []), strict=True)
+        ),
         generations=snakemake.output.generations,
         losses=snakemake.output.losses,
         experiment=snakemake.wildcards.experiment,
         threads=snakemake.threads,
+        memory_mb=snakemake.resources.mem_mb,
         **snakemake.params.settings,
     )

@@ -3,6 +3,9 @@
 The work is split where interventions need it: `prefill` runs every prompt token but the last,
 which no intervention at the new-token positions touches and several can share; `decode` runs
 the new-token positions (the last prompt token and every new token but the last).
+
+A `leader` is a second model that reads the same tokens one step ahead of the first, so that hooks
+can hand its activations over.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import numpy as np
 import torch
 from transformers import Cache, DynamicCache, PreTrainedModel
 
+from neurondynamics.lm.caches import fork
 from neurondynamics.lm.hooks import PositionMeans
 
 PADDING = -1  # fills stored tokens after a continuation's end; never fed to a model
@@ -34,6 +38,7 @@ class Prefix:
     """A batch of prompts run through the model up to, and without, their last token."""
 
     cache: Cache
+    leader: Cache | None  # the leader's cache of the same tokens
     mask: torch.Tensor  # (batch, width - 1) 1 where a prompt token stands
     last: torch.Tensor  # (batch,) the last prompt tokens
     lengths: torch.Tensor  # (batch,) prompt lengths
@@ -44,7 +49,7 @@ class Prefix:
         if self.mask.shape[1]:
             cache.batch_repeat_interleave(times)
         repeated = (x.repeat_interleave(times, 0) for x in (self.mask, self.last, self.lengths))
-        return Prefix(cache, *repeated)
+        return Prefix(cache, None, *repeated)
 
 
 @dataclass(frozen=True)
@@ -95,19 +100,25 @@ def positions_of(mask: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def prefill(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Prefix:
+def prefill(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    leader: PreTrainedModel | None = None,
+) -> Prefix:
     """Run all prompt tokens but the last of each prompt; prompts are token lists."""
     ids, mask = pad_left(prompts, model.device)
-    cache = DynamicCache(config=model.config)
-    if ids.shape[1] > 1:
-        model.base_model(
-            input_ids=ids[:, :-1],
-            attention_mask=mask[:, :-1],
-            position_ids=positions_of(mask[:, :-1]),
-            past_key_values=cache,
-            use_cache=True,
-        )
-    return Prefix(cache, mask[:, :-1], ids[:, -1], mask.sum(1))
+    tokens = {
+        "input_ids": ids[:, :-1],
+        "attention_mask": mask[:, :-1],
+        "position_ids": positions_of(mask[:, :-1]),
+    }
+    caches = []
+    for reader in (leader, model):  # the leader first
+        cache = None if reader is None else DynamicCache(config=reader.config)
+        if cache is not None and ids.shape[1] > 1:
+            reader.base_model(**tokens, past_key_values=cache, use_cache=True)
+        caches.append(cache)
+    return Prefix(caches[1], caches[0], mask[:, :-1], ids[:, -1], mask.sum(1))
 
 
 @torch.inference_mode()
@@ -119,6 +130,7 @@ def decode(
     uniforms: np.ndarray | None = None,
     temperature: float = 1.0,
     recorder: PositionMeans | None = None,
+    leader: PreTrainedModel | None = None,
 ) -> Continuations:
     """Generate up to `new_tokens` tokens for each row of a prefix, which stays as it was.
 
@@ -127,7 +139,8 @@ def decode(
     not depend on the rows beside it. A row ends after its end-of-sequence token, which counts as
     one of its tokens. Raises NonFiniteError if logits are not finite.
     """
-    cache = copy.deepcopy(prefix.cache)
+    cache = fork(prefix.cache, new_tokens)
+    ahead = None if leader is None else fork(prefix.leader, new_tokens)
     batch = len(prefix.last)
     ends = torch.tensor(end_tokens(model), device=model.device)
     tokens = torch.full((batch, new_tokens), PADDING, device=model.device)
@@ -137,13 +150,15 @@ def decode(
         if recorder is not None:
             recorder.weights = alive[:, None]
         mask = torch.cat([mask, mask.new_ones(batch, 1)], 1)
-        logits = model(
-            input_ids=current[:, None],
-            attention_mask=mask,
-            position_ids=(prefix.lengths - 1 + step)[:, None],
-            past_key_values=cache,
-            use_cache=True,
-        ).logits[:, -1]  # (batch, vocabulary)
+        read = {
+            "input_ids": current[:, None],
+            "attention_mask": mask,
+            "position_ids": (prefix.lengths - 1 + step)[:, None],
+            "use_cache": True,
+        }
+        if leader is not None:
+            leader.base_model(**read, past_key_values=ahead)
+        logits = model(**read, past_key_values=cache).logits[:, -1]  # (batch, vocabulary)
         _check_finite(logits, alive)
         if uniforms is None:
             chosen = logits.argmax(-1)
@@ -217,17 +232,19 @@ def read_continuations(
 
 
 @torch.inference_mode()
-def token_losses(model: PreTrainedModel, windows: torch.Tensor) -> np.ndarray:
+def token_losses(
+    model: PreTrainedModel, windows: torch.Tensor, leader: PreTrainedModel | None = None
+) -> np.ndarray:
     """Return the summed loss in nats of each window's tokens but its first, (windows,) float64.
 
     `windows` is (windows, width) token ids; each window is read on its own.
     """
     windows = windows.to(model.device)
+    if leader is not None:
+        leader.base_model(input_ids=windows, use_cache=False)
     logits = model(input_ids=windows, use_cache=False).logits[:, :-1]  # (windows, width-1, vocab)
-    losses = torch.nn.functional.cross_entropy(
-        logits.float().flatten(0, 1), windows[:, 1:].flatten(), reduction="none"
-    )
-    sums = losses.view(len(windows), -1).double().sum(1)  # (windows,)
+    true = logits.gather(-1, windows[:, 1:, None]).squeeze(-1)  # (windows, width-1)
+    sums = (logits.float().logsumexp(-1) - true).double().sum(1)  # (windows,)
     if not sums.isfinite().all():
         raise NonFiniteError((~sums.isfinite()).nonzero().flatten().tolist(), "token losses")
     return sums.cpu().numpy()
