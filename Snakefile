@@ -40,6 +40,7 @@ include: "workflow/rules/direction.smk"
 include: "workflow/rules/activations.smk"
 include: "workflow/rules/attribution.smk"
 include: "workflow/rules/experiments.smk"
+include: "workflow/rules/export.smk"
 include: "workflow/rules/figures.smk"
 
 

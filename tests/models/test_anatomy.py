@@ -22,6 +22,8 @@ def test_the_parts_are_those_of_the_model(case):
         assert layer.block is block
         assert layer.down is plain.down(block)
         assert list(layer.keys) == plain.keys(block)
+        assert layer.mlp is block.mlp
+        assert layer.attention is (block.attn if case.family == "gpt2" else block.self_attn)
         assert layer.n_neurons == tiny.NEURONS
         vectors = layer.value_vectors()
         assert vectors.shape == (tiny.NEURONS, tiny.HIDDEN)
@@ -45,15 +47,19 @@ def test_an_unknown_family_says_what_was_looked_for_and_how_to_add_it():
     message = str(caught.value)
     for part in (*FAMILIES, "model.layers", "mlp.down_proj", "mlp.c_proj", "model.norm"):
         assert part in message
+    for part in ("attn (attention)", "self_attn (attention)", "mlp (mlp)"):
+        assert part in message
     assert "add a row" in message
     assert "FAMILIES" in message
     assert "lm/anatomy.py" in message
 
 
-def test_a_part_that_is_missing_is_named():
+@pytest.mark.parametrize("part", ["mlp.up_proj", "self_attn"])
+def test_a_part_that_is_missing_is_named(part):
     model = tiny.build_model("llama")
-    del model.model.layers[1].mlp.up_proj
-    with pytest.raises(ValueError, match=r"mlp\.up_proj.*FAMILIES"):
+    owner, _, name = f"model.layers.1.{part}".rpartition(".")
+    delattr(model.get_submodule(owner), name)
+    with pytest.raises(ValueError, match=rf"'{part}'.*FAMILIES"):
         dissect(model)
 
 

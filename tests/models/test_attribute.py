@@ -1,5 +1,7 @@
 """The neuron table and the sums per prompt, end to end, against sums over single positions."""
 
+from types import SimpleNamespace
+
 import h5py
 import numpy as np
 import pandas as pd
@@ -7,11 +9,12 @@ import plain
 import pytest
 import tiny
 import torch
-from attribute_neurons import attribute_neurons
+from attribute_neurons import attribute_neurons, layer_table
 from capture_activations import capture_activations
 from decode_neurons import decode_neurons
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.analysis.directions import Direction, write_direction
+from neurondynamics.lm.weights import ValueProjections
 
 W = np.random.default_rng(4).normal(size=tiny.HIDDEN)
 
@@ -49,7 +52,7 @@ def attributed(case, tmp_path, prompts_file, settings):
 
 
 def brute_force(model, prompts, continuations):
-    """Return activations (layers, n, d_mlp) and what each neuron writes along W, likewise."""
+    """Return activations (layers, n, d_mlp) and value vectors seen along W (layers, 1, d_mlp)."""
     blocks = plain.blocks(model)
     unit = torch.tensor(W / np.linalg.norm(W))
     along = torch.stack([plain.values(block) @ unit for block in blocks])  # (layers, d_mlp)
@@ -61,7 +64,7 @@ def brute_force(model, prompts, continuations):
         ],
         1,
     )
-    return means.numpy(), (means * along[:, None]).numpy()
+    return means.numpy(), along[:, None].numpy()
 
 
 def group_by_hand(cosine, base, tuned):
@@ -78,9 +81,13 @@ def test_everything_equals_brute_force(case, attributed):
     table = pd.read_parquet(attributed["neurons"])
     tuned = attributed["tuned"]
     own = [plain.generate(tuned, prompt, 8, [0]) for prompt in case.prompts]
-    m_base, p_base = brute_force(case.plain, case.prompts, case.greedy)
-    m_tuned, p_tuned = brute_force(tuned, case.prompts, own)
-    m_same, p_same = brute_force(tuned, case.prompts, case.greedy)
+    m_base, u_base = brute_force(case.plain, case.prompts, case.greedy)
+    m_tuned, u_tuned = brute_force(tuned, case.prompts, own)
+    m_same, _ = brute_force(tuned, case.prompts, case.greedy)
+    p_base, p_tuned, p_same = m_base * u_base, m_tuned * u_tuned, m_same * u_tuned
+    # what a change does if it comes first, and if it comes after the other one
+    by_activation = (p_base - m_same * u_base + m_base * u_tuned - p_same) / 2
+    by_value = (p_base - m_base * u_tuned + m_same * u_base - p_same) / 2
     shape = (tiny.LAYERS, tiny.NEURONS)
     expected = {
         "activation_base": m_base,
@@ -90,10 +97,15 @@ def test_everything_equals_brute_force(case, attributed):
         "projection_tuned": p_tuned,
         "projection_same_text": p_same,
         "reduction": p_base - p_tuned,
+        "reduction_activation": by_activation,
+        "reduction_value": by_value,
+        "reduction_context": p_same - p_tuned,
     }
     for column, per_prompt in expected.items():
         found = table[column].to_numpy().reshape(shape)
         np.testing.assert_allclose(found, per_prompt.mean(1), rtol=1e-4, atol=1e-5, err_msg=column)
+    parts = table[["reduction_activation", "reduction_value", "reduction_context"]]
+    np.testing.assert_allclose(parts.sum(axis=1), table.reduction, rtol=0, atol=1e-12)
     vectors = np.stack([plain.values(block).numpy() for block in plain.blocks(case.plain)])
     norms = np.linalg.norm(vectors, axis=-1)
     cosines = vectors @ W / norms / np.linalg.norm(W)
@@ -115,17 +127,39 @@ def test_everything_equals_brute_force(case, attributed):
     where = np.array(groups).reshape(shape)
     with h5py.File(attributed["prompts"]) as file:
         assert list(file.attrs["groups"]) == list(GROUPS)
-        for name, after in {"reduction": p_tuned, "reduction_same_text": p_same}.items():
+        expected = {
+            "reduction": p_base - p_tuned,
+            "reduction_same_text": p_base - p_same,
+            "reduction_value": by_value,
+        }
+        for name, reduction in expected.items():
             sums = file[name][:]
             assert sums.shape == (len(tiny.PROMPTS), tiny.LAYERS, 9)
             assert sums.dtype == np.float64
             for index, group in enumerate(GROUPS):
-                per_prompt = np.where(where[:, None] == group, p_base - after, 0).sum(2)
+                per_prompt = np.where(where[:, None] == group, reduction, 0).sum(2)
                 np.testing.assert_allclose(
                     sums[..., index], per_prompt.T, rtol=1e-4, atol=1e-4, err_msg=group
                 )
             total = sums.sum(axis=(1, 2)).mean()
-            np.testing.assert_allclose(total, (p_base - after).sum(axis=(0, 2)).mean(), rtol=1e-4)
+            np.testing.assert_allclose(total, reduction.sum(axis=(0, 2)).mean(), rtol=1e-4)
+
+
+def test_the_parts_of_a_reduction_by_hand():
+    """Activations 3, 2 on the same text and 1 on its own; value vectors 4 and 2: 12 falls to 2."""
+
+    def store(activation):
+        return SimpleNamespace(mean=lambda layer: np.array([activation]), neurons=1)
+
+    def weights(along):
+        return ValueProjections(*(np.array([[along]]) for _ in range(3)), np.zeros(1))
+
+    table = layer_table(0, store(3.0), store(1.0), store(2.0), weights(4.0), weights(2.0))
+    (row,) = table.to_dict("records")
+    assert row["reduction"] == 10
+    assert row["reduction_activation"] == 3  # 4 if it changes first, 2 if it changes second
+    assert row["reduction_value"] == 5  # 6 if it changes first, 4 if it changes second
+    assert row["reduction_context"] == 2
 
 
 def test_the_groups_partition_the_neurons(attributed):
@@ -135,10 +169,12 @@ def test_the_groups_partition_the_neurons(attributed):
     assert set(table.group) <= set(GROUPS)
     with h5py.File(attributed["prompts"]) as file:
         sums = file["reduction"][:].mean(0)  # (layers, groups)
+        value = file["reduction_value"][:].mean(0)
     by_group = table.groupby(["layer", "group"]).reduction.sum()
     for (layer, group), reduction in by_group.items():
         np.testing.assert_allclose(sums[layer, GROUPS.index(group)], reduction, atol=1e-9)
     np.testing.assert_allclose(sums.sum(), table.reduction.sum(), atol=1e-9)
+    np.testing.assert_allclose(value.sum(), table.reduction_value.sum(), atol=1e-9)
 
 
 @pytest.fixture
@@ -178,7 +214,7 @@ def test_a_model_against_itself_changes_nothing(case_of, llama, tmp_path):
     base = llama("base")
     table = attribute(case_of("llama"), tmp_path, base, llama("tuned"), base)
     assert set(table.group) == {"unchanged"}
-    assert (table.reduction == 0).all()
+    assert (table.filter(like="reduction") == 0).all(axis=None)
 
 
 def test_stores_of_other_prompts_are_refused(case_of, llama, tmp_path, prompts_file):

@@ -68,7 +68,7 @@ def run(tmp_path, prompts_file, settings, neurons):
             directions=str(tmp_path / "directions.safetensors"),
             prompts=str(prompts_file),
             corpus=str(corpus),
-            choices=choices or {},
+            choices=choices or [],
             experiment="test",
             interventions=interventions,
             passages=PASSAGES,
@@ -202,7 +202,7 @@ def test_a_paired_patch_follows_the_tuned_model(case, run, tmp_path):
         for key in plain.keys(block):
             key.weight.add_(0.2 * torch.randn(key.weight.shape, generator=generator))
     folder = str(tiny.save(tuned, tmp_path / "tuned"))
-    every = {"groups": list(GROUPS[:-1]) + ["unchanged"]}
+    every = {"groups": list(GROUPS)}
     patch = {"select": every, "operation": "patch", "mode": "paired", "positions": "all"}
     found, losses = run(case.folder, {"none": [], "paired": [patch]}, folder)
     expected, tuned_losses = run(folder, {"none": []})
@@ -217,7 +217,7 @@ def test_the_best_of_a_search_is_what_was_chosen(case_of, run, tmp_path):
     choice.write_text(json.dumps({"intervention": "zero-top"}))
     folder = case_of("llama").folder
     candidates = {name: INTERVENTIONS[name] for name in ("none", "zero-top", "patch")}
-    found, losses = run(folder, {"best": {"best_of": candidates}}, choices={"best": choice})
+    found, losses = run(folder, {"best": {"best_of": candidates}}, choices=[str(choice)])
     expected, same_losses = run(folder, {"zero-top": INTERVENTIONS["zero-top"]})
     assert lists(found.tokens) == lists(expected.tokens)
     assert losses.neurons.tolist() == same_losses.neurons.tolist()

@@ -91,7 +91,6 @@ def subtraction(vector):
 
 def test_a_subtracted_vector_is_missing_from_what_the_mlp_writes(case):
     vector = np.linspace(-1, 2, tiny.HIDDEN)
-    before, _ = mlp_output(case.plain)
     with applied(dissect(case.model), [subtraction(vector), edit("zero")]):
         found, _ = mlp_output(case.model)
     with applied(dissect(case.model), [edit("zero")]):

@@ -8,6 +8,7 @@ import yaml
 from neurondynamics.configuration import (
     check_configuration,
     check_local_prompts,
+    with_replicas,
     without_nulls,
 )
 
@@ -157,22 +158,22 @@ NONE = "experiments: {ablation: {interventions: "
         (
             NONE + "{x: [{select: {top: 3, groups: [TP-]}, operation: zero}]}}}",
             "experiments.ablation.interventions.x[0].select",
-            "exactly one of top, groups and random",
+            "exactly one of top, groups, neurons, file, random",
         ),
         (
             NONE + "{x: [{select: {groups: [TP-], activated: positive}, operation: zero}]}}}",
             "experiments.ablation.interventions.x[0].select.activated",
-            "goes with top only",
+            "does not go with groups",
         ),
         (
             NONE + "{x: [{select: {random: {top: 3}}, operation: zero}]}}}",
             "experiments.ablation.interventions.x[0].select.seed",
-            "goes with random, which needs it",
+            "this key is missing (random needs it)",
         ),
         (
             NONE + "{x: [{select: {top: 3, seed: 1}, operation: zero}]}}}",
             "experiments.ablation.interventions.x[0].select.seed",
-            "goes with random",
+            "does not go with top",
         ),
         (
             NONE + "{x: [{select: {top: 3}, operation: scale}]}}}",
@@ -182,7 +183,7 @@ NONE = "experiments: {ablation: {interventions: "
         (
             NONE + "{x: [{select: {top: 3}, operation: zero, factor: 2}]}}}",
             "experiments.ablation.interventions.x[0].factor",
-            "goes with scale and scale_keys only",
+            "does not go with zero",
         ),
         # datasets that are not there, or of no use
         ("corpus: {dataset: wikipedi}", "corpus.dataset", "did you mean 'wikipedia'?"),
@@ -195,9 +196,9 @@ NONE = "experiments: {ablation: {interventions: "
         ("prompts: {train: {dataset: wikipedia}}", "prompts.train.dataset", "articles"),
         # baselines
         (
-            "experiments: {patching: {interventions: {none: []}}}",
+            "experiments: {steering: {interventions: {none: []}}}",
             "experiments",
-            "experiments.ablation.interventions.none and experiments.patching.interventions.none",
+            "experiments.ablation.interventions.none and experiments.steering.interventions.none",
         ),
         (NONE + "{none: null}}}", "experiments", "of the state base is missing"),
         (
@@ -223,6 +224,55 @@ def test_a_version_named_like_the_model_is_refused():
         line.startswith("tuned.smollm2-135m: ")
         for line in problems("tuned: {smollm2-135m: {source: {path: x}}}")
     )
+
+
+def test_further_seeds_make_replicas():
+    config = overlaid("tuned: {dpo: {seeds: [1, 7]}, mine: {source: {path: x}}}")
+    expanded = with_replicas(config)
+    assert list(expanded["tuned"]) == ["dpo", "dpo-seed1", "dpo-seed7", "mine"]
+    for seed in (1, 7):
+        replica = DEFAULT["tuned"]["dpo"] | {"seed": seed, "replica_of": "dpo"}
+        assert expanded["tuned"][f"dpo-seed{seed}"] == replica
+    for version in ("dpo", "mine"):
+        assert expanded["tuned"][version] == config["tuned"][version]
+    assert list(config["tuned"]) == ["dpo", "mine"]  # what was given stays as it was
+    assert {**expanded, "tuned": config["tuned"]} == config
+
+
+def test_without_further_seeds_nothing_is_added():
+    config = without_nulls(DEFAULT)
+    assert with_replicas(config) == config
+
+
+@pytest.mark.parametrize(
+    ("overlay", "key", "said"),
+    [
+        ("{dpo: {seeds: [1, 1]}}", "tuned.dpo.seeds", "non-unique"),
+        ("{dpo: {seeds: []}}", "tuned.dpo.seeds", ""),
+        ("{dpo: {seeds: [-1]}}", "tuned.dpo.seeds[0]", "less than the minimum"),
+        ("{dpo: {seeds: 2}}", "tuned.dpo.seeds", "not of type 'array'"),
+        ("{dpo: {seeds: [2, 0]}}", "tuned.dpo.seeds[1]", "0 is the seed of the version itself"),
+        (
+            "{dpo: {seeds: [1, 2]}, dpo-seed2: {source: {path: x}}}",
+            "tuned.dpo.seeds[1]",
+            "the name dpo-seed2, which is taken",
+        ),
+        (
+            "{mine: {source: {path: x}, seeds: [1]}}",
+            "tuned.mine.seeds",
+            "a model from a source is not tuned",
+        ),
+        ("{dpo: {replica_of: mine}}", "tuned.dpo.replica_of", "unknown key"),
+    ],
+)
+def test_wrong_seeds_are_refused(overlay, key, said):
+    lines = problems(f"tuned: {overlay}")
+    assert any(line.startswith(f"{key}: ") and said in line for line in lines), lines
+
+
+def test_a_replica_named_like_the_model_is_refused():
+    (line,) = problems("{model: {name: dpo-seed3}, tuned: {dpo: {seeds: [3]}}}")
+    assert line.startswith("tuned.dpo.seeds[0]: ")
 
 
 def test_null_removes_what_the_default_study_has():

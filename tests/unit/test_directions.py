@@ -1,15 +1,20 @@
-"""A planted direction is found again, and measured on prompts it was not fitted on."""
+"""A planted direction is found again, and measured on prompts it was not fitted on; the others
+that steer, by hand."""
 
 import numpy as np
 import pytest
 from neurondynamics.analysis.directions import (
     METHODS,
     Direction,
+    embedding_difference,
     fit_direction,
     hold_out,
     quality,
     read_direction,
+    read_directions,
+    singular_direction,
     write_direction,
+    write_directions,
 )
 
 PROMPTS, SAMPLES, WIDTH = 120, 4, 12
@@ -141,3 +146,58 @@ def test_a_direction_is_read_as_it_was_written(tmp_path):
     assert again.vector.dtype == np.float64
     assert again.intercept == direction.intercept
     assert [path.name for path in tmp_path.iterdir()] == ["direction.safetensors"]
+
+
+def test_the_difference_of_embeddings_by_hand():
+    """Every word weighs the same, however many tokens it has."""
+    toxic = [np.array([[4.0, 0]]), np.array([[1.0, 2], [3, 2], [2, 2]])]  # means (4, 0), (2, 2)
+    neutral = [np.array([[0.0, 1], [0, 5]])]  # mean (0, 3)
+    np.testing.assert_allclose(embedding_difference(toxic, neutral), [3, -2])
+
+
+@pytest.mark.parametrize("empty", [0, 1])
+def test_no_words_of_a_kind_are_refused(empty):
+    words = [[np.ones((1, 2))], [np.ones((1, 2))]]
+    words[empty] = []
+    with pytest.raises(ValueError, match="needs toxic and neutral words"):
+        embedding_difference(*words)
+
+
+def test_the_singular_direction_by_hand():
+    """Of unit vectors at +φ and −φ around an axis, one of them twice as long, it is the axis."""
+    angle = np.pi / 6
+    values = np.array([[np.cos(angle), np.sin(angle), 0], [np.cos(angle), -np.sin(angle), 0]])
+    values[1] *= 2
+    np.testing.assert_allclose(singular_direction(values), [1, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(singular_direction(-values), [-1, 0, 0], atol=1e-12)
+
+
+def test_the_singular_direction_is_the_axis_of_largest_variation():
+    """An eigenvector of the largest eigenvalue of Σ u uᵀ, u = v/‖v‖."""
+    generator = np.random.default_rng(2)
+    values = generator.normal(size=(40, WIDTH)) + 0.7
+    found = singular_direction(values)
+    units = np.array([value / np.sqrt((value**2).sum()) for value in values])
+    moments = sum(np.outer(u, u) for u in units)
+    largest = np.linalg.eigvalsh(moments)[-1]
+    np.testing.assert_allclose(moments @ found, largest * found, atol=1e-9)
+    np.testing.assert_allclose(found @ found, 1)
+    assert (units @ found).mean() > 0
+
+
+@pytest.mark.parametrize("wrong", [0.0, np.nan, np.inf])
+def test_a_value_vector_without_a_direction_is_refused(wrong):
+    values = np.ones((3, 4))
+    values[1] = wrong
+    with pytest.raises(ValueError, match="zero or not finite"):
+        singular_direction(values)
+
+
+def test_named_directions_are_read_as_they_were_written(tmp_path):
+    vectors = {"probe": np.arange(8.0)[::2] / 3, "svd": np.array([1e-300, 0, -1, 2])}
+    write_directions(tmp_path / "directions.safetensors", vectors)
+    again = read_directions(tmp_path / "directions.safetensors")
+    assert set(again) == {"probe", "svd"}
+    for name, vector in vectors.items():
+        np.testing.assert_array_equal(again[name], vector)
+        assert again[name].dtype == np.float64

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.quiver import Quiver
 from matplotlib.text import Text
-from neurondynamics import plotting
+from neurondynamics import effect_plots, plotting
 from neurondynamics.analysis.attribution import GROUPS, INCREASING, REDUCING
 
 INPUTS = {
@@ -21,7 +21,18 @@ INPUTS = {
     "neuron_shifts": "neurons",
     "layer_groups": "neurons",
     "toxic_activations": "neurons",
+    "seed_shares": "shares",
+    "cumulative_effect": "interventions",
+    "patch_modes": "interventions",
+    "residual_shift": "shifts",
+    "reduction_sources": "sources",
 }
+EXTRA = {
+    "layer_projection": {"ablated": 200},
+    "seed_shares": {"seeds": [0, 1, 12]},
+    "cumulative_effect": {"experiment": "curve"},
+}
+COLUMNS_OF = {"neurons": ["reduction"], "interventions": effect_plots.COLUMNS}
 NAMES = {"model": "a-rather-long-model-name-8b-instruct", "tuned": "dpo-with-a-long-name-seed1"}
 
 
@@ -76,6 +87,79 @@ def make_layers(layers: int) -> pd.DataFrame:
     return table
 
 
+def make_shares(groups: pd.DataFrame) -> pd.DataFrame:
+    """What three seeds make of the groups: the same shares, 2 points more, and 4 points less."""
+    table = pd.DataFrame({"statistic": "share_gross", "part": groups["group"]})
+    for seed, shift in zip(EXTRA["seed_shares"]["seeds"], (0, 0.02, -0.04), strict=True):
+        for end in ("", "_low", "_high"):
+            table[f"seed_{seed}{end}"] = groups[f"share_gross{end}"] + shift
+    values = table[[f"seed_{seed}" for seed in EXTRA["seed_shares"]["seeds"]]]
+    return table.assign(
+        mean=values.mean(axis=1), deviation_between=values.std(axis=1), deviation_within=0.05
+    )
+
+
+def intervention(name, neurons, share, perplexity, *, experiment, state="base", control=None):
+    """A row of the table of interventions; its interval is 0.2 to either side."""
+    return {
+        "experiment": experiment,
+        "intervention": name,
+        "control_of": name.split("~")[0] if control else None,
+        "control": control,
+        "state": state,
+        "neurons": neurons,
+        "perplexity": perplexity,
+        "effect_share": share,
+        "effect_share_low": share - 0.2,
+        "effect_share_high": share + 0.2,
+    }
+
+
+def make_interventions() -> pd.DataFrame:
+    """Ever more neurons; two patches with controls, one of which ruins the model."""
+    rows = [
+        intervention("none", 0, 0.0, 25.5, experiment="first"),
+        intervention("none", 0, 1.0, 26.5, experiment="second", state="tuned"),
+        intervention("top-10000", 10_000, 0.8, 31, experiment="curve"),
+        intervention("top-1", 1, 0.01, 25.6, experiment="curve"),
+        intervention("top-100", 100, 0.1, 27, experiment="curve"),
+    ]
+    for name, share, perplexity in (("mean-TP-AN-", 1.1, 4e6), ("paired-TN+AP+-TP-", 0.6, 28)):
+        rows.append(intervention(name, 9000, share, perplexity, experiment="modes"))
+        for control, value in (("random", 0.1), ("random", -0.3), ("signs", 0.0)):
+            other = f"{name}~{control}-{value}"
+            row = intervention(other, 9000, value, perplexity, experiment="modes", control=control)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def make_shifts(layers: int) -> pd.DataFrame:
+    """Embeddings 1; attention adds the layer's number, the MLP -2; on the same text half of it."""
+    rows = [("embeddings", None, 1.0)]
+    for layer in range(layers):
+        rows += [("attention", layer, float(layer)), ("mlp", layer, -2.0)]
+    table = pd.DataFrame(rows, columns=["component", "layer", "shift"])
+    sums = table.groupby("component")["shift"].sum()
+    behind = [("attention_all", sums["attention"]), ("mlp_all", sums["mlp"]), ("total", sums.sum())]
+    behind = pd.DataFrame(behind, columns=["component", "shift"])
+    table = pd.concat([table, behind], ignore_index=True)
+    table["shift_low"], table["shift_high"] = table["shift"] - 0.3, table["shift"] + 0.2
+    for column in ("shift", "shift_low", "shift_high"):
+        table[column.replace("shift", "shift_same_text")] = table[column] / 2
+    return table
+
+
+def make_sources(groups: pd.DataFrame) -> pd.DataFrame:
+    """Of every group's share 60 % are activation, -10 % value vectors and 50 % context."""
+    totals = pd.concat([groups.set_index("group")["share_gross"], pd.Series({"all": 0.3})])
+    parts = {"activation": 0.6, "value": -0.1, "context": 0.5, "total": 1.0}
+    table = pd.DataFrame(itertools.product(totals.index, parts), columns=["group", "part"])
+    table["reduction"] = table["group"].map(totals) * table["part"].map(parts)
+    return table.assign(
+        reduction_low=table["reduction"] - 0.02, reduction_high=table["reduction"] + 0.01
+    )
+
+
 @pytest.fixture(params=[(30, 100), (2, 32), (1, 2)], ids=["many", "few", "two"])
 def tables(request, tmp_path):
     """Paths of the three tables, for many, few, and two neurons."""
@@ -87,21 +171,28 @@ def write_tables(folder, neurons, groups, layers) -> dict:
     neurons.to_parquet(folder / "neurons.parquet")
     groups.to_csv(folder / "groups.csv", index=False)
     layers.to_csv(folder / "layers.csv", index=False)
+    make_shares(groups).to_csv(folder / "shares.csv", index=False)
+    make_interventions().to_csv(folder / "interventions.csv", index=False)
+    make_shifts(layers["layer"].nunique()).to_csv(folder / "shifts.csv", index=False)
+    make_sources(groups).to_csv(folder / "sources.csv", index=False)
     return {
         "neurons": folder / "neurons.parquet",
         "groups": folder / "groups.csv",
         "layers": folder / "layers.csv",
+        "shares": folder / "shares.csv",
+        "interventions": folder / "interventions.csv",
+        "shifts": folder / "shifts.csv",
+        "sources": folder / "sources.csv",
     }
 
 
 def draw(name: str, tables: dict, folder) -> None:
-    extra = {"ablated": 200} if name == "layer_projection" else {}
     getattr(import_module(f"draw_{name}"), f"draw_{name}")(
         **{INPUTS[name]: str(tables[INPUTS[name]])},
         svg=str(folder / f"{name}.svg"),
         png=str(folder / f"{name}.png"),
         **NAMES,
-        **extra,
+        **EXTRA.get(name, {}),
     )
 
 
@@ -300,6 +391,199 @@ def test_toxic_activations_pairs_the_neurons_of_highest_cosine():
     ]
 
 
+def test_seed_shares_draws_every_seed_less_the_mean():
+    groups = make_groups(make_neurons(6, 100))
+    shares, seeds = make_shares(groups), EXTRA["seed_shares"]["seeds"]
+    figure = import_module("draw_seed_shares").figure_seed_shares(shares, seeds, **NAMES)
+    ax = figure.axes[0]
+    intervals, points = ax.lines[:24:2], ax.lines[1:24:2]
+    # shifts of 0, 2 and −4 points have a mean of −2/3; the intervals are 5 points to either side
+    shifts = [2 / 3, 8 / 3, -10 / 3] * 4
+    assert [point.get_ydata()[0] for point in points] == pytest.approx(shifts)
+    for interval, shift in zip(intervals, shifts, strict=True):
+        assert list(interval.get_ydata()) == pytest.approx([shift - 5, shift + 5])
+        assert interval.get_xdata()[0] == interval.get_xdata()[1]
+    places = [round(point.get_xdata()[0]) for point in points]
+    assert places == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+    assert len({point.get_xdata()[0] for point in points}) == 12
+    assert len({point.get_marker() for point in points}) == 3
+    labels = [label.get_text().split("\n") for label in ax.get_xticklabels()]
+    mean = 100 * (groups["share_gross"][0] - 0.02 / 3)
+    # the deviation of 0, 2 and −4: the root of (4/9 + 64/9 + 100/9) / 2
+    assert labels[0] == ["TP−", f"mean {mean:.1f} %", "between ±3.06", "within ±5.00"]
+    assert [label[0] for label in labels] == ["TP−", "AN−", "TN+", "AP+"]
+
+
+def test_cumulative_effect_runs_over_the_neurons_of_its_experiment():
+    module = import_module("draw_cumulative_effect")
+    upper, lower = module.figure_cumulative_effect(make_interventions(), "curve", **NAMES).axes
+    for ax, of_models, values in (
+        (upper, [0, 1], [0.01, 0.1, 0.8]),
+        (lower, [25.5, 26.5], [25.6, 27, 31]),
+    ):
+        *models, curve = ax.lines
+        assert [line.get_ydata()[0] for line in models] == of_models
+        assert list(curve.get_xdata()) == [1, 100, 10_000]
+        assert list(curve.get_ydata()) == values
+        assert ax.get_xscale() == "log"
+    assert lower.get_yscale() == "log"
+    band = upper.collections[0].get_paths()[0].get_extents()
+    assert (band.ymin, band.ymax) == pytest.approx((-0.19, 1.0))
+
+
+def test_cumulative_effect_draws_controls_apart():
+    table = make_interventions().query("experiment != 'curve'").replace("modes", "curve")
+    module = import_module("draw_cumulative_effect")
+    figure = module.figure_cumulative_effect(table, "curve", **NAMES)
+    _, _, random, signs, curve = figure.axes[0].lines
+    assert sorted(random.get_ydata()) == [-0.3, -0.3, 0.1, 0.1]
+    assert list(signs.get_ydata()) == [0, 0]
+    assert list(curve.get_ydata()) == [1.1, 0.6]
+    labels = [text.get_text() for text in figure.legends[0].texts]
+    assert labels[-2:] == ["random neurons", "shuffled signs"]
+
+
+def test_patch_modes_puts_controls_beside_what_they_control():
+    figure = import_module("draw_patch_modes").figure_patch_modes(make_interventions(), **NAMES)
+    effect, perplexity = figure.axes
+    names = [label.get_text() for label in effect.get_yticklabels()]
+    assert names == ["mean-TP−AN−", "paired-TN+AP+-TP−"]
+    for ax, of_models, points, draws in (
+        (effect, [0, 1], [1.1, 0.6], [[0.1, -0.3], [0, 0]]),
+        (perplexity, [25.5, 26.5], [4e6, 28], [[4e6, 4e6], [4e6, 28]]),
+    ):
+        *models, random, signs, main = ax.lines
+        assert [line.get_xdata()[0] for line in models] == of_models
+        assert list(main.get_xdata()) == points
+        assert list(main.get_ydata()) == [0, -1]
+        assert list(random.get_xdata())[:2] == draws[0]
+        assert [round(y) for y in random.get_ydata()] == [0, 0, -1, -1]
+        assert list(signs.get_xdata()) == draws[1]
+        assert [round(y) for y in signs.get_ydata()] == [0, -1]
+    assert effect.get_ylim()[0] < effect.get_ylim()[1]  # the first row is on top
+    intervals = effect.collections[0].get_segments()
+    assert [list(line[:, 0]) for line in intervals] == [
+        pytest.approx([0.9, 1.3]),
+        pytest.approx([0.4, 0.8]),
+    ]
+    assert perplexity.get_xscale() == "log"
+
+
+def test_interventions_of_one_name_are_told_apart():
+    table = make_interventions().query("experiment == 'modes'")
+    models = make_interventions().query("intervention == 'none'")
+    table = pd.concat([models, table, table.assign(experiment="more", effect_share=0.25)])
+    effect = import_module("draw_patch_modes").figure_patch_modes(table, **NAMES).axes[0]
+    names = [label.get_text() for label in effect.get_yticklabels()]
+    assert names[::2] == ["modes: mean-TP−AN−", "more: mean-TP−AN−"]
+    *_, signs, main = effect.lines
+    assert list(main.get_xdata()) == [1.1, 0.6, 0.25, 0.25]
+    assert [round(y) for y in signs.get_ydata()] == [0, -1, -2, -3]
+    assert list(signs.get_xdata()) == [0, 0, 0.25, 0.25]
+
+
+@pytest.mark.parametrize("name", ["cumulative_effect", "patch_modes"])
+def test_unknown_effects_and_infinite_intervals_are_drawn(name, tmp_path):
+    """Where some resamples show no drop an interval is infinite; without any there is no share."""
+    table = make_interventions()
+    table["effect_share_low"] = -np.inf
+    table.loc[4:, "effect_share_high"] = np.inf
+    table.loc[table["intervention"] == "top-1", "effect_share"] = np.nan
+    table.to_csv(tmp_path / "interventions.csv", index=False)
+    draw(name, {"interventions": tmp_path / "interventions.csv"}, tmp_path)
+    assert (tmp_path / f"{name}.png").exists()
+    low, high = effect_plots.effect_limits(table)
+    assert -1 < low < -0.3 < 1.1 < high < 2
+    for end in effect_plots.effect_interval(table, (low, high)):
+        known = table["effect_share"].notna()
+        assert (np.isfinite(end) == known).all()
+        assert end[known].between(low, high).all()
+
+
+@pytest.mark.parametrize("name", ["cumulative_effect", "patch_modes"])
+def test_an_empty_panel_says_why(name, monkeypatch, tmp_path):
+    figures = []
+    monkeypatch.setattr(plotting, "save_figure", lambda figure, *paths: figures.append(figure))
+    for shares in (make_interventions()["effect_share"], np.nan):
+        table = make_interventions().assign(effect_share=shares)
+        table.to_csv(tmp_path / "interventions.csv", index=False)
+        draw(name, {"interventions": tmp_path / "interventions.csv"}, tmp_path)
+    known, unknown = ([text.get_text() for text in figure.axes[0].texts] for figure in figures)
+    assert known == []
+    assert "tuning did not lower toxicity" in unknown[0]
+
+
+def test_only_the_hyphens_of_groups_become_minus_signs():
+    names = {
+        "mean-TP-AN-": "mean-TP−AN−",
+        "without-TN+": "without-TN+",
+        "ablate-positive-100": "ablate-positive-100",
+        "TP-": "TP−",
+        "STOP-1": "STOP-1",
+    }
+    assert {name: plotting.name_of_intervention(name) for name in names} == names
+
+
+@pytest.mark.parametrize(
+    ("values", "inside"),
+    [
+        ([25.5, 31.0], 25.5),
+        ([25.0, 4e6], 4e6),
+        ([3.0, 3.0], 3.0),
+        ([5.0, np.inf, np.nan], 5.0),
+        ([np.nan], 5.0),
+    ],
+)
+def test_logarithmic_axes_hold_their_values(values, inside):
+    _, (ax,) = plotting.new_figure("title", **NAMES)
+    plotting.scale_logarithmically(ax.yaxis, values)
+    low, high = ax.get_ylim()
+    assert 0 < low < inside < high < 1e8
+    assert ax.get_yscale() == "log"
+    assert ax.get_xscale() == "linear"
+    assert sum(low <= tick <= high for tick in ax.get_yticks()) >= 2
+
+
+def test_residual_shift_draws_every_part_and_sums_them_up():
+    table = make_shifts(3).sample(frac=1, random_state=0)
+    figure = import_module("draw_residual_shift").figure_residual_shift(table, **NAMES)
+    upper, lower = figure.axes
+    drawn = bars(upper)
+    assert drawn["height"].tolist() == [1, 0, 1, 2, -2, -2, -2]
+    assert drawn["x"].tolist() == pytest.approx([-1, -0.2, 0.8, 1.8, 0.2, 1.2, 2.2])
+    intervals = [lines.get_segments() for lines in upper.collections]
+    assert [len(segments) for segments in intervals] == [1, 3, 3]
+    assert intervals[1][2].tolist() == [pytest.approx([1.8, 1.7]), pytest.approx([1.8, 2.2])]
+    own, same = lower.lines[:2]
+    assert list(own.get_xdata()) == [-1, 0, 1, 2]
+    assert list(own.get_ydata()) == [1, -1, -2, -2]
+    assert list(same.get_ydata()) == [0.5, -0.5, -1, -1]
+    assert [lines.get_segments()[0][:, 1].tolist() for lines in lower.collections] == [
+        pytest.approx([-2.3, -1.8]),
+        pytest.approx([-1.15, -0.9]),
+    ]
+    ticks = [label.get_text() for label in lower.get_xticklabels()]
+    assert ticks == ["emb.", "0", "1", "2"]
+
+
+def test_reduction_sources_draws_the_parts_of_the_groups_and_of_all_neurons():
+    groups = make_groups(make_neurons(6, 100))
+    table = make_sources(groups).sample(frac=1, random_state=0)
+    figure = import_module("draw_reduction_sources").figure_reduction_sources(table, **NAMES)
+    ax = figure.axes[0]
+    totals = [*groups["share_gross"][:8], 0.3]
+    heights = [part * total for part in (0.6, -0.1, 0.5) for total in totals]
+    assert bars(ax)["height"].tolist() == pytest.approx(heights)
+    places = bars(ax)["x"].to_numpy().reshape(3, 9)
+    assert places[1].tolist() == pytest.approx(list(range(9)))
+    assert (np.diff(places, axis=0) > 0).all()
+    ends = [segment[:, 1] for lines in ax.collections for segment in lines.get_segments()]
+    assert np.ravel(ends) == pytest.approx([h + d for h in heights for d in (-0.02, 0.01)])
+    assert [line.get_ydata()[0] for line in ax.lines[:9]] == pytest.approx(totals)
+    labels = [label.get_text() for label in ax.get_xticklabels()]
+    assert labels == [*map(plotting.with_minus, REDUCING + INCREASING), "all\nneurons"]
+
+
 # How it looks
 
 
@@ -384,7 +668,7 @@ def test_a_tuned_model_that_changed_nothing(name, tmp_path):
 @pytest.mark.parametrize("name", INPUTS)
 def test_a_missing_column_is_named(name, tables, tmp_path):
     module = import_module(f"draw_{name}")
-    column = getattr(module, "COLUMNS", ["reduction"])[-1]
+    column = getattr(module, "COLUMNS", COLUMNS_OF.get(INPUTS[name]))[-1]
     path = tables[INPUTS[name]]
     table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
     table = table.drop(columns=column)
@@ -422,3 +706,47 @@ def test_a_missing_group_is_refused(tmp_path):
     groups.to_csv(tmp_path / "groups.csv", index=False)
     with pytest.raises(ValueError, match=r"no row of the group AP\+"):
         draw("group_shares", {"groups": tmp_path / "groups.csv"}, tmp_path)
+
+
+def test_a_missing_seed_is_refused(tables, tmp_path):
+    table = pd.read_csv(tables["shares"]).drop(columns="seed_12")
+    table.to_csv(tables["shares"], index=False)
+    with pytest.raises(ValueError, match=r"shares\.csv: no column seed_12"):
+        draw("seed_shares", tables, tmp_path)
+
+
+def test_seeds_without_a_group_are_refused(tables, tmp_path):
+    table = pd.read_csv(tables["shares"]).query("part != 'AN-'")
+    table.to_csv(tables["shares"], index=False)
+    with pytest.raises(ValueError, match=r"no share_gross of the group AN-"):
+        draw("seed_shares", tables, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "said"),
+    [
+        ("cumulative_effect", "experiment != 'curve'", "no intervention of the experiment curve"),
+        ("patch_modes", "control_of.isna()", "no intervention has controls"),
+        ("patch_modes", "state == 'base'", "no intervention none of the state tuned"),
+        ("cumulative_effect", "experiment != 'first'", "no intervention none of the state base"),
+    ],
+)
+def test_interventions_without_what_is_drawn_are_refused(name, kept, said, tmp_path):
+    path = tmp_path / "interventions.csv"
+    make_interventions().query(kept).to_csv(path, index=False)
+    with pytest.raises(ValueError, match=rf"interventions\.csv: {said}"):
+        draw(name, {"interventions": path}, tmp_path)
+
+
+def test_a_missing_component_is_refused(tmp_path):
+    make_shifts(2).query("component != 'mlp'").to_csv(tmp_path / "shifts.csv", index=False)
+    with pytest.raises(ValueError, match=r"shifts\.csv: no row of the component mlp"):
+        draw("residual_shift", {"shifts": tmp_path / "shifts.csv"}, tmp_path)
+
+
+def test_a_missing_part_is_refused(tmp_path):
+    table = make_sources(make_groups(make_neurons(2, 8)))
+    table = table.query("part != 'value' or group not in ('TN+', 'all')")
+    table.to_csv(tmp_path / "sources.csv", index=False)
+    with pytest.raises(ValueError, match=r"sources\.csv: no row of the part value for TN\+, all"):
+        draw("reduction_sources", {"sources": tmp_path / "sources.csv"}, tmp_path)

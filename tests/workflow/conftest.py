@@ -7,6 +7,11 @@ from filelock import FileLock
 from studies import Study
 
 BROUGHT = {"source": {"path": "inputs/tuned"}}
+ADDED = [  # to the finished study
+    "results/tiny/brought/tables/groups.csv",
+    "results/tiny/dpo/tables/seeds.csv",
+    "results/tiny/dpo/figures/seed_shares.svg",
+]
 
 
 @pytest.fixture(scope="session")
@@ -17,10 +22,10 @@ def fresh(tmp_path_factory) -> Study:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Study:
-    """A finished study of one version tuned by DPO, to which a brought one has been added.
+    """A finished study of one version tuned by DPO, without what has been added to it since.
 
-    Of the brought version only the table of groups was asked for. Tests that change something
-    take a copy.
+    A brought version was added, of which only the table of groups was asked for, and a second seed.
+    Tests that change something take a copy.
     """
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -33,7 +38,8 @@ def finished(tmp_path_factory) -> Study:
             overlay = study.overlay
             study.run()
             study.change("tuned.brought", BROUGHT)
-            study.run("results/tiny/brought/tables/groups.csv")
+            study.change("tuned.dpo.seeds", [1])
+            study.run(*ADDED)
             study.configure(overlay)
             done.touch()
     return study

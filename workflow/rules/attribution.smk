@@ -11,6 +11,30 @@ TABLE_OF_TOKENS = {
     "labels": {"table": "tokens of value vectors", "model": "{model}", "tuned": "{tuned}"},
 }
 
+TABLES_OF_SEEDS = {
+    name: {
+        "caption": f"../report/{name}.rst",
+        "category": "Tables",
+        "labels": {"table": label, "model": "{model}", "tuned": "{tuned}"},
+    }
+    for name, label in (
+        ("seeds", "groups by tuning seed"),
+        ("seed_overlap", "agreement of tuning seeds"),
+    )
+}
+
+TABLE_OF_SOURCES = {
+    "caption": "../report/sources.rst",
+    "category": "Tables",
+    "labels": {"table": "sources of the reduction", "model": "{model}", "tuned": "{tuned}"},
+}
+
+TABLE_OF_SHIFTS = {
+    "caption": "../report/residual_shift_table.rst",
+    "category": "Tables",
+    "labels": {"table": "shift of the residual stream", "model": "{model}", "tuned": "{tuned}"},
+}
+
 
 rule attribute_neurons:
     """Write one row per neuron: what it wrote toward toxicity before and after tuning."""
@@ -111,3 +135,78 @@ rule summarize_groups:
         code=code_digest("summarize_groups"),
     script:
         "../scripts/summarize_groups.py"
+
+
+rule compare_seeds:
+    """Compare the attributions of the same tuning with several seeds."""
+    input:
+        unpack(attributions_by_seed),
+    output:
+        seeds=report("results/{model}/{tuned}/tables/seeds.csv", **TABLES_OF_SEEDS["seeds"]),
+        overlap=report(
+            "results/{model}/{tuned}/tables/seed_overlap.csv", **TABLES_OF_SEEDS["seed_overlap"]
+        ),
+    log:
+        "logs/{model}/{tuned}/compare_seeds.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/compare_seeds.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        seeds=tuning_seeds,
+        statistics=config["statistics"] | {"seed": config["seed"]},
+        code=code_digest("compare_seeds"),
+    script:
+        "../scripts/compare_seeds.py"
+
+
+rule tabulate_sources:
+    """Split the reduction of groups into changed activations, value vectors and context."""
+    input:
+        reductions="results/{model}/{tuned}/prompt_reductions.h5",
+    output:
+        table=report("results/{model}/{tuned}/tables/sources.csv", **TABLE_OF_SOURCES),
+    log:
+        "logs/{model}/{tuned}/tabulate_sources.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/tabulate_sources.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        statistics=config["statistics"] | {"seed": config["seed"]},
+        code=code_digest("tabulate_sources"),
+    script:
+        "../scripts/tabulate_sources.py"
+
+
+rule decompose_shift:
+    """Split the shift of the final residual stream into what each layer adds to it."""
+    input:
+        unpack(compared_models),
+        **stores_of("base", "tuned"),
+        direction="results/{model}/base/direction.safetensors",
+    output:
+        table=report("results/{model}/{tuned}/tables/residual_shift.csv", **TABLE_OF_SHIFTS),
+    log:
+        "logs/{model}/{tuned}/decompose_shift.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/decompose_shift.tsv"
+    conda:
+        "../../envs/language-model.yaml"
+    threads: 8
+    resources:
+        mem_mb=memory_in_float32(),
+        runtime=60,
+    params:
+        settings=shift_settings(),
+        code=code_digest("decompose_shift"),
+    script:
+        "../scripts/decompose_shift.py"

@@ -11,7 +11,7 @@ from snakemake.settings.types import DAGSettings
 WORKFLOW = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(WORKFLOW / "scripts"))
 
-from neurondynamics import configuration, runtime
+from neurondynamics import configuration, experiments, runtime
 
 SPLITS = configuration.SPLITS
 FIGURES = (
@@ -22,6 +22,8 @@ FIGURES = (
     "neuron_shifts",
     "layer_groups",
     "toxic_activations",
+    "residual_shift",
+    "reduction_sources",
 )
 LARGEST_CHECKSUM = 10 * 2**30  # bytes; hashing as much takes Snakemake half a minute
 
@@ -55,7 +57,10 @@ workflow.__class__ = ByContent
 
 
 def checked(config):
-    """Return the configuration without null keys; stop with every mistake in it, by key."""
+    """Return the configuration without null keys and with a version for every further seed.
+
+    Every mistake in it stops the workflow, by key.
+    """
     study = configuration.without_nulls(config)
     schema = yaml.safe_load((WORKFLOW / "schemas" / "config.schema.yaml").read_text())
     try:
@@ -64,7 +69,7 @@ def checked(config):
             configuration.check_local_prompts(study)
     except ValueError as error:
         raise WorkflowError(str(error))
-    return study
+    return configuration.with_replicas(study)
 
 
 def code_digest(script):
@@ -78,6 +83,11 @@ def code_digest(script):
 def memory_of_model(times=1):
     """Return the memory of a rule that holds the model `times` over, in MB."""
     return times * config["model"]["memory_mb"]
+
+
+def memory_in_float32():
+    """Return the memory of a rule that holds the model in float32 whatever it runs in, in MB."""
+    return memory_of_model(1 if config["model"]["dtype"] == "float32" else 2)
 
 
 def dataset_files(wildcards):
@@ -163,10 +173,25 @@ def direction_settings():
     }
 
 
+def shift_settings():
+    """Return what decomposing the shift of the residual stream uses.
+
+    It reads in float32 in every study: what 16 bits lose in adding up a residual stream is more
+    than some layers contribute.
+    """
+    reading = generation_settings()
+    return {
+        **{key: reading[key] for key in ("device", "max_tokens", "batch_size")},
+        **config["statistics"],
+        "dtype": "float32",
+        "seed": config["seed"],
+    }
+
+
 def training(wildcards):
     """Return the hyper-parameters of a version that is tuned here."""
     tuned = config["tuned"][wildcards.tuned]
-    return {key: value for key, value in tuned.items() if key != "method"}
+    return {key: tuned[key] for key in configuration.HYPER_PARAMETERS}
 
 
 def stores_of(*states):
@@ -243,24 +268,139 @@ def experiment_model(wildcards):
     return base_model(wildcards) if state == "base" else tuned_model(wildcards)
 
 
+def experiment_inputs(wildcards):
+    """Return the model that an experiment runs on, its prompts, and what its edits need.
+
+    `files` are those that neurons are selected from, `choices` the outcomes of its searches, and
+    `tuned_model` is the model that paired patches follow.
+    """
+    experiment = config["experiments"][wildcards.experiment]
+    edits = list(experiments.all_edits(config["experiments"], experiment))
+    split = "analysis" if experiments.is_search(experiment) else "evaluation"
+    results = f"results/{wildcards.model}"
+    found = {
+        "model": experiment_model(wildcards),
+        "prompts": f"{results}/base/prompts/{split}.jsonl",
+        "files": experiments.selected_files(edits),
+        "choices": [
+            f"{results}/{wildcards.tuned}/experiments/{search}/choice.json"
+            for search in experiments.searches(experiment).values()
+        ],
+    }
+    if any(edit.get("mode") == "paired" for edit in edits):
+        found["tuned_model"] = tuned_model(wildcards)
+    return found
+
+
 def experiment_settings(wildcards):
     """Return what running an experiment uses: its interventions, and how to read and generate.
 
-    `passages` are the numbers and widths of the neutral text.
+    `passages` are the numbers and widths of the neutral text. An intervention that is the best of
+    a search stands for all that it may be.
     """
     corpus = config["corpus"]
+    experiment = config["experiments"][wildcards.experiment]
+    candidates = {
+        name: {"best_of": config["experiments"][search]["interventions"]}
+        for name, search in experiments.searches(experiment).items()
+    }
     return {
-        "interventions": config["experiments"][wildcards.experiment]["interventions"],
+        "interventions": experiments.with_controls(experiment) | candidates,
         "passages": {key: value for key, value in corpus.items() if key != "dataset"},
         "seed": config["seed"],
         **generation_settings(),
     }
 
 
+def exported_steps(wildcards):
+    """Return the edits of an intervention that is exported, controls included."""
+    interventions = experiment_settings(wildcards)["interventions"]
+    if wildcards.intervention not in interventions:
+        raise WorkflowError(
+            f"the experiment {wildcards.experiment} has no intervention "
+            f"{wildcards.intervention}; it has {', '.join(interventions)}"
+        )
+    return interventions[wildcards.intervention]
+
+
+def exported_inputs(wildcards):
+    """Return what exporting an intervention needs beside its model and the neurons.
+
+    `files` are those that neurons are selected from; `choice` is the outcome of the search that
+    the intervention is the best of.
+    """
+    steps = exported_steps(wildcards)
+    if isinstance(steps, list):
+        return {"files": experiments.selected_files(steps)}
+    search = config["experiments"][wildcards.experiment]["interventions"][wildcards.intervention]
+    edits = experiments.all_edits(config["experiments"], config["experiments"][search["best_of"]])
+    results = f"results/{wildcards.model}/{wildcards.tuned}"
+    return {
+        "files": experiments.selected_files(edits),
+        "choice": f"{results}/experiments/{search['best_of']}/choice.json",
+    }
+
+
+def export_settings(wildcards):
+    """Return an exported intervention's edits, and the names that its model card gives."""
+    tuned = config["experiments"][wildcards.experiment]["state"] == "tuned"
+    return {
+        "steps": exported_steps(wildcards),
+        "model_name": f"{wildcards.model}/{wildcards.tuned}" if tuned else wildcards.model,
+        "experiment": wildcards.experiment,
+        "intervention": wildcards.intervention,
+    }
+
+
+def with_its_replicas(tuned):
+    """Return the names of a version and of its replicas: the same tuning with further seeds."""
+    versions = config["tuned"].items()
+    return [tuned, *(name for name, version in versions if version.get("replica_of") == tuned)]
+
+
+def tuning_seeds(wildcards):
+    """Return the seeds of a version and of its replicas."""
+    return [config["tuned"][name].get("seed") for name in with_its_replicas(wildcards.tuned)]
+
+
+def attributions_by_seed(wildcards):
+    """Return the attributions of a version and of its replicas."""
+    names = with_its_replicas(wildcards.tuned)
+    files = {
+        "neurons": "neurons.parquet",
+        "reductions": "prompt_reductions.h5",
+        "groups": "tables/groups.csv",
+    }
+    return {
+        key: [f"results/{wildcards.model}/{name}/{file}" for name in names]
+        for key, file in files.items()
+    }
+
+
+def experiment_figures():
+    """Return the figures of what the experiments of this study may have or lack."""
+    figures = ["cumulative_effect"] if "curve" in config else []
+    if any("controls" in experiment for experiment in config["experiments"].values()):
+        figures.append("patch_modes")
+    return figures
+
+
 def study_targets(wildcards):
-    """Return every file that the study is run for: tables and figures of each tuned version."""
+    """Return every file that the study is run for: tables and figures of each tuned version.
+
+    Replicas have none of their own; a version that has replicas has those that compare them.
+    """
     tables = ["groups", "layers", "interventions", "claims", "decoded_neurons"]
+    tables += ["controls", "categories", "sources", "residual_shift"]
     files = [f"tables/{name}.csv" for name in tables]
-    files += [f"figures/{name}.{kind}" for name in FIGURES for kind in ("svg", "png")]
-    model = config["model"]["name"]
-    return [f"results/{model}/{tuned}/{file}" for tuned in config["tuned"] for file in files]
+    figures = [*FIGURES, *experiment_figures()]
+    files += [f"figures/{name}.{kind}" for name in figures for kind in ("svg", "png")]
+    of_seeds = ["tables/seeds.csv", "tables/seed_overlap.csv"]
+    of_seeds += ["figures/seed_shares.svg", "figures/seed_shares.png"]
+    folder = f"results/{config['model']['name']}"
+    versions = {name: t for name, t in config["tuned"].items() if "replica_of" not in t}
+    return [
+        f"{folder}/{name}/{file}"
+        for name, version in versions.items()
+        for file in (*files, *(of_seeds if "seeds" in version else ()))
+    ]

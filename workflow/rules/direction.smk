@@ -1,10 +1,11 @@
 rule fit_direction:
-    """Fit the toxicity direction on the base model's labelled samples."""
+    """Fit the toxicity direction on labelled samples, and others to steer with."""
     input:
         model=base_model,
         scored=labelled_samples,
     output:
         vector="results/{model}/base/direction.safetensors",
+        directions="results/{model}/base/directions.safetensors",
         description="results/{model}/base/direction.json",
     log:
         "logs/{model}/base/fit_direction.log",

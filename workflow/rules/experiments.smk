@@ -1,6 +1,12 @@
 SCORES = "results/{model}/{tuned}/experiments/{experiment}/scores.parquet"
 LOSSES = "results/{model}/{tuned}/experiments/{experiment}/losses.parquet"
-STATES = {name: experiment["state"] for name, experiment in config["experiments"].items()}
+CHOICE = "results/{model}/{tuned}/experiments/{experiment}/choice.json"
+# The state of each experiment that is reported; a search is not.
+STATES = {
+    name: experiment["state"]
+    for name, experiment in config["experiments"].items()
+    if not experiments.is_search(experiment)
+}
 
 # How the report shows the tables.
 TABLES = {
@@ -11,6 +17,8 @@ TABLES = {
     }
     for name, label in (
         ("interventions", "interventions next to tuning"),
+        ("controls", "interventions next to their controls"),
+        ("categories", "interventions by category of prompt"),
         ("claims", "the paper's claims"),
     )
 }
@@ -19,9 +27,9 @@ TABLES = {
 rule run_experiment:
     """Run an experiment's interventions on its model: generations and token losses."""
     input:
-        model=experiment_model,
+        unpack(experiment_inputs),
         neurons="results/{model}/{tuned}/neurons.parquet",
-        prompts="results/{model}/base/prompts/evaluation.jsonl",
+        directions="results/{model}/base/directions.safetensors",
         corpus="results/{model}/base/corpus.jsonl",
     output:
         generations="results/{model}/{tuned}/experiments/{experiment}/generations.parquet",
@@ -34,7 +42,7 @@ rule run_experiment:
         "../../envs/language-model.yaml"
     threads: 8
     resources:
-        mem_mb=memory_of_model(),
+        mem_mb=memory_of_model(times=2),
         runtime=240,
     params:
         settings=experiment_settings,
@@ -91,6 +99,80 @@ rule tabulate_interventions:
         code=code_digest("tabulate_interventions"),
     script:
         "../scripts/tabulate_interventions.py"
+
+
+rule choose_intervention:
+    """Choose the intervention of a search: the least toxic of those that still write."""
+    input:
+        scores=SCORES,
+        losses=LOSSES,
+    output:
+        choice=CHOICE,
+    log:
+        "logs/{model}/{tuned}/choose_intervention/{experiment}.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/choose_intervention/{experiment}.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        perplexity=lookup(dpath="experiments/{experiment}/search/perplexity", within=config),
+        code=code_digest("choose_intervention"),
+    script:
+        "../scripts/choose_intervention.py"
+
+
+rule tabulate_controls:
+    """Tabulate each controlled intervention beside the draws of its controls."""
+    input:
+        scores=expand(SCORES, experiment=STATES, allow_missing=True),
+        losses=expand(LOSSES, experiment=STATES, allow_missing=True),
+    output:
+        table=report("results/{model}/{tuned}/tables/controls.csv", **TABLES["controls"]),
+    log:
+        "logs/{model}/{tuned}/tabulate_controls.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/tabulate_controls.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        states=STATES,
+        statistics=config["statistics"] | {"seed": config["seed"]},
+        code=code_digest("tabulate_controls"),
+    script:
+        "../scripts/tabulate_controls.py"
+
+
+rule tabulate_categories:
+    """Tabulate every intervention's toxicity by category of prompt."""
+    input:
+        scores=expand(SCORES, experiment=STATES, allow_missing=True),
+        prompts="results/{model}/base/prompts/evaluation.jsonl",
+    output:
+        table=report("results/{model}/{tuned}/tables/categories.csv", **TABLES["categories"]),
+    log:
+        "logs/{model}/{tuned}/tabulate_categories.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/tabulate_categories.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        states=STATES,
+        statistics=config["statistics"] | {"seed": config["seed"]},
+        code=code_digest("tabulate_categories"),
+    script:
+        "../scripts/tabulate_categories.py"
 
 
 rule check_claims:

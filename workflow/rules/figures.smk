@@ -193,3 +193,147 @@ rule draw_toxic_activations:
         code=code_digest("draw_toxic_activations"),
     script:
         "../scripts/draw_toxic_activations.py"
+
+
+# Figures beyond the paper; the first three only where the configuration asks for what they show.
+BEYOND = {
+    key: {
+        "caption": f"../report/{name}.rst",
+        "category": "Figures",
+        "labels": {"figure": label, "model": "{model}", "tuned": "{tuned}"},
+    }
+    for key, name, label in (
+        ("seeds", "seed_shares", "shares of the groups by tuning seed"),
+        ("curve", "cumulative_effect", "effect over the neurons edited"),
+        ("modes", "patch_modes", "interventions and their controls"),
+        ("residual", "residual_shift", "shift of the residual stream"),
+        ("sources", "reduction_sources", "sources of the reduction"),
+    )
+}
+
+
+rule draw_seed_shares:
+    """Draw the shares of the reducing groups for every tuning seed."""
+    input:
+        shares="results/{model}/{tuned}/tables/seeds.csv",
+    output:
+        svg=report("results/{model}/{tuned}/figures/seed_shares.svg", **BEYOND["seeds"]),
+        png="results/{model}/{tuned}/figures/seed_shares.png",
+    log:
+        "logs/{model}/{tuned}/figures/seed_shares.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/figures/seed_shares.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        model="{model}",
+        tuned="{tuned}",
+        seeds=tuning_seeds,
+        code=code_digest("draw_seed_shares"),
+    script:
+        "../scripts/draw_seed_shares.py"
+
+
+rule draw_cumulative_effect:
+    """Draw effect and perplexity of an experiment over the number of neurons edited."""
+    input:
+        interventions="results/{model}/{tuned}/tables/interventions.csv",
+    output:
+        svg=report("results/{model}/{tuned}/figures/cumulative_effect.svg", **BEYOND["curve"]),
+        png="results/{model}/{tuned}/figures/cumulative_effect.png",
+    log:
+        "logs/{model}/{tuned}/figures/cumulative_effect.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/figures/cumulative_effect.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        model="{model}",
+        tuned="{tuned}",
+        experiment=lookup(dpath="curve", within=config, default=None),
+        code=code_digest("draw_cumulative_effect"),
+    script:
+        "../scripts/draw_cumulative_effect.py"
+
+
+rule draw_patch_modes:
+    """Draw the interventions that have controls beside those controls."""
+    input:
+        interventions="results/{model}/{tuned}/tables/interventions.csv",
+    output:
+        svg=report("results/{model}/{tuned}/figures/patch_modes.svg", **BEYOND["modes"]),
+        png="results/{model}/{tuned}/figures/patch_modes.png",
+    log:
+        "logs/{model}/{tuned}/figures/patch_modes.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/figures/patch_modes.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        model="{model}",
+        tuned="{tuned}",
+        code=code_digest("draw_patch_modes"),
+    script:
+        "../scripts/draw_patch_modes.py"
+
+
+rule draw_residual_shift:
+    """Draw what each layer adds to the shift of the final residual stream."""
+    input:
+        shifts="results/{model}/{tuned}/tables/residual_shift.csv",
+    output:
+        svg=report("results/{model}/{tuned}/figures/residual_shift.svg", **BEYOND["residual"]),
+        png="results/{model}/{tuned}/figures/residual_shift.png",
+    log:
+        "logs/{model}/{tuned}/figures/residual_shift.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/figures/residual_shift.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        model="{model}",
+        tuned="{tuned}",
+        code=code_digest("draw_residual_shift"),
+    script:
+        "../scripts/draw_residual_shift.py"
+
+
+rule draw_reduction_sources:
+    """Draw which part of the reduction of each group comes from where."""
+    input:
+        sources="results/{model}/{tuned}/tables/sources.csv",
+    output:
+        svg=report("results/{model}/{tuned}/figures/reduction_sources.svg", **BEYOND["sources"]),
+        png="results/{model}/{tuned}/figures/reduction_sources.png",
+    log:
+        "logs/{model}/{tuned}/figures/reduction_sources.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/figures/reduction_sources.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        model="{model}",
+        tuned="{tuned}",
+        code=code_digest("draw_reduction_sources"),
+    script:
+        "../scripts/draw_reduction_sources.py"

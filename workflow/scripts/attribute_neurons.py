@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from neurondynamics.analysis.attribution import GROUPS, classify, sum_by_group
 from neurondynamics.analysis.directions import read_direction
+from neurondynamics.data.matching import check_same_prompts
 from neurondynamics.data.records import replacing
 from neurondynamics.data.store import ActivationStore
 from neurondynamics.lm.weights import ValueProjections, value_projections
@@ -52,14 +53,18 @@ def attribute_neurons(
         shape = (len(a), a.layers, len(GROUPS))
         own = file.create_dataset("reduction", shape, "f8")
         same = file.create_dataset("reduction_same_text", shape, "f8")
+        value = file.create_dataset("reduction_value", shape, "f8")
         file.attrs["groups"] = GROUPS
         tables = []
         for layer in progress(range(a.layers), "attributing layers"):
             table = layer_table(layer, a, b, c, of_base, of_tuned)
             groups = pd.Categorical(table.group, GROUPS).codes
-            before = group_sums(a, layer, of_base.projections[layer], groups)
-            own[:, layer] = before - group_sums(b, layer, of_tuned.projections[layer], groups)
-            same[:, layer] = before - group_sums(c, layer, of_tuned.projections[layer], groups)
+            along, along_tuned = of_base.projections[layer], of_tuned.projections[layer]
+            before, base_moved = group_sums(a, layer, [along, along - along_tuned], groups)
+            after, tuned_moved = group_sums(c, layer, [along_tuned, along - along_tuned], groups)
+            own[:, layer] = before - group_sums(b, layer, [along_tuned], groups)[0]
+            same[:, layer] = before - after
+            value[:, layer] = (base_moved + tuned_moved) / 2
             tables.append(table)
     with replacing(neurons) as temporary:
         pd.concat(tables, ignore_index=True).to_parquet(temporary, index=False)
@@ -73,10 +78,22 @@ def layer_table(
     of_base: ValueProjections,
     of_tuned: ValueProjections,
 ) -> pd.DataFrame:
-    """Return the neuron table of one layer; each model's activations meet its own value vectors."""
+    """Return the neuron table of one layer; each model's activations meet its own value vectors.
+
+    With activations m and u = v·w/‖w‖ of the base model (b), of the tuned model on the base's text
+    (s) and of the tuned model on its own text (t), the reduction m_b·u_b − m_t·u_t is the sum of
+
+        activation  (m_b − m_s)·(u_b + u_t)/2   what the neuron reads and so how far it opens
+        value       (m_b + m_s)/2·(u_b − u_t)   its value vector turned or shrank
+        context     (m_s − m_t)·u_t             the tuned model writes, and then reads, other text
+
+    The first two share m_b·u_b − m_s·u_t, the reduction on one text. Changing the activation first
+    or the value vector first gives different parts; each part here is the mean of the two orders,
+    which is its Shapley value, so no order is preferred.
+    """
     before, after, same = base.mean(layer), tuned.mean(layer), same_text.mean(layer)  # (d_mlp,)
-    written_before = before * of_base.projections[layer]
-    written_after = after * of_tuned.projections[layer]
+    along, along_tuned = of_base.projections[layer], of_tuned.projections[layer]  # (d_mlp,)
+    written_before, written_after = before * along, after * along_tuned
     groups = classify(of_base.cosines[layer], before, after)
     return pd.DataFrame(
         {
@@ -89,29 +106,28 @@ def layer_table(
             "activation_same_text": same,
             "projection_base": written_before,
             "projection_tuned": written_after,
-            "projection_same_text": same * of_tuned.projections[layer],
+            "projection_same_text": same * along_tuned,
             "reduction": written_before - written_after,
+            "reduction_activation": (before - same) * (along + along_tuned) / 2,
+            "reduction_value": (before + same) / 2 * (along - along_tuned),
+            "reduction_context": (same - after) * along_tuned,
             "group": np.asarray(GROUPS)[groups],
         }
     )
 
 
 def group_sums(
-    store: ActivationStore, layer: int, projections: np.ndarray, groups: np.ndarray
+    store: ActivationStore, layer: int, projections: list[np.ndarray], groups: np.ndarray
 ) -> np.ndarray:
-    """Return what each group of one layer writes per prompt, (prompts, groups)."""
-    sums = [sum_by_group(block * projections, groups) for block in store.blocks(layer)]
-    return np.concatenate(sums)
+    """Return what each group of one layer writes per prompt: (projections, prompts, groups).
 
-
-def check_same_prompts(first: ActivationStore, *others: ActivationStore) -> None:
-    """Raise ValueError unless all stores hold the same prompts in the same order."""
-    for other in others:
-        if other.prompts != first.prompts:
-            raise ValueError(
-                f"the stores of the states {first.attributes['state']} and "
-                f"{other.attributes['state']} hold different prompts; delete them and run again"
-            )
+    The activations are read once and meet every one of the projections, each (d_mlp,).
+    """
+    sums = [
+        [sum_by_group(block * along, groups) for along in projections]
+        for block in store.blocks(layer)
+    ]
+    return np.concatenate(sums, axis=1)
 
 
 if __name__ == "__main__":

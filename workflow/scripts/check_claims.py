@@ -55,7 +55,7 @@ def check_claims(
     """
     options = {"samples": samples, "confidence": confidence, "seed": seed}
     tables = {name: pd.read_parquet(path) for name, path in zip(states, scores, strict=True)}
-    own_text, _ = read_reductions(reductions)
+    own_text = read_reductions(reductions).own_text
     rows = [
         *claims_on_interventions(Effects.pair(tables, states=states, **options), **claims),
         *claims_on_groups(own_text, options),

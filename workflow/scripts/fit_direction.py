@@ -3,6 +3,9 @@
 Labels come from the scorer, features from the residual stream before the final norm, averaged
 over the new-token positions, where the model decides what to write. Only prompts with toxic and
 other samples take part, so that the direction is no detector of topics.
+
+Beside the study's direction, the others that can steer are fitted: by both methods on the same
+features, from the embeddings of given words, and from the value vectors near the direction.
 """
 
 from neurondynamics.runtime import start_log
@@ -14,8 +17,16 @@ import logging
 
 import numpy as np
 import pandas as pd
+from neurondynamics.analysis.directions import (
+    METHODS,
+    embedding_difference,
+    hold_out,
+    quality,
+    singular_direction,
+    write_direction,
+    write_directions,
+)
 from neurondynamics.analysis.directions import fit_direction as fit
-from neurondynamics.analysis.directions import hold_out, quality, write_direction
 from neurondynamics.data.records import write_json
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.generation import read_continuations, sorted_batches
@@ -27,6 +38,7 @@ from neurondynamics.lm.loading import (
     load_tokenizer,
     set_threads,
 )
+from neurondynamics.lm.weights import cosines, unit
 from neurondynamics.runtime import progress
 
 logger = logging.getLogger(__name__)
@@ -36,10 +48,13 @@ def fit_direction(
     model: str,
     scored: list[str],
     vector: str,
+    directions: str,
     description: str,
     *,
     method: str,
     held_out: float,
+    words: dict[str, list[str]],
+    singular: int,
     threshold: float,
     dtype: str,
     device: str,
@@ -48,14 +63,17 @@ def fit_direction(
     batch_size: int,
     seed: int,
 ) -> None:
-    """Write the direction, and what it is worth on the held-out prompts.
+    """Write the direction, named directions to steer with, and what they are.
 
     The direction that is written is fitted on all prompts; accuracy and AUROC are those of a fit
-    without the held-out prompts. Raises ValueError if too few prompts have samples of both kinds.
+    without the held-out prompts. `words` are {toxic, neutral} for the difference of embeddings,
+    `singular` is the number of value vectors whose first singular vector is taken. Raises
+    ValueError if too few prompts have samples of both kinds, or for a word without tokens.
     """
     set_threads(threads)
     tokenizer = load_tokenizer(model)
     lm = load_model(model, dtype, device)
+    toxic_words, neutral_words = (word_rows(lm, tokenizer, words, k) for k in ("toxic", "neutral"))
     texts = mixed_prompts(scored, threshold)
     prompts = encode_prompts(tokenizer, texts.prompt.tolist(), max_tokens)
     features = mean_residuals(lm, prompts, texts.tokens.tolist(), batch_size)
@@ -63,9 +81,14 @@ def fit_direction(
     fitting, held = hold_out(numbers, held_out, seed)
     partial = fit(features[fitting], toxic[fitting], numbers[fitting], method, seed)
     measured = quality(partial, features[held], toxic[held])
-    direction = fit(features, toxic, numbers, method, seed)
+    fitted = {name: fit(features, toxic, numbers, name, seed) for name in METHODS}
+    direction = fitted[method]
+    vectors = {name: other.vector for name, other in fitted.items()}
+    vectors["embeddings"] = embedding_difference(toxic_words, neutral_words)
+    vectors["svd"] = singular_direction(nearest_values(lm, direction.vector, singular))
     logger.info("%s on %d held-out texts: %s", method, len(held), measured)
     write_direction(vector, direction)
+    write_directions(directions, vectors)
     counts = {
         "texts": len(texts),
         "toxic_texts": int(toxic.sum()),
@@ -75,7 +98,49 @@ def fit_direction(
     both = np.stack([direction.vector, -direction.vector])
     toward, away = decode_vectors(lm, tokenizer, both, tokens=20)
     tokens = {"tokens_toward": toward, "tokens_away": away}
-    write_json(description, {"method": method, **counts, "held_out": measured, **tokens})
+    decoded = decode_vectors(lm, tokenizer, np.stack(list(vectors.values())), tokens=20)
+    others = {
+        name: {"cosine": float(unit(other) @ unit(direction.vector)), "tokens_toward": row}
+        for (name, other), row in zip(vectors.items(), decoded, strict=True)
+    }
+    write_json(
+        description,
+        {"method": method, **counts, "held_out": measured, **tokens, "directions": others},
+    )
+
+
+def word_rows(lm, tokenizer, words: dict[str, list[str]], kind: str) -> list[np.ndarray]:
+    """Return the unembedding rows of each word's tokens, (tokens, d_model) in float64.
+
+    Raises ValueError naming a word that has no tokens or that the tokenizer does not know.
+    """
+    weight = dissect(lm).unembedding.weight
+    rows = []
+    for word in words[kind]:
+        ids = tokenizer(word, add_special_tokens=False).input_ids
+        if not word.strip() or not ids or tokenizer.unk_token_id in ids:
+            raise ValueError(
+                f"the word {word!r} of direction.words.{kind} is empty or unknown to the "
+                "tokenizer; take another"
+            )
+        rows.append(weight[ids].double().cpu().numpy())
+    return rows
+
+
+def nearest_values(lm, direction: np.ndarray, number: int) -> np.ndarray:
+    """Return the value vectors of highest cosine with a direction, (number, d_model) in float64.
+
+    Raises ValueError if the model has fewer.
+    """
+    layers = [layer.value_vectors() for layer in dissect(lm).layers]
+    along = np.concatenate([cosines(v.double().cpu().numpy(), direction)[0] for v in layers])
+    if number > len(along):
+        raise ValueError(f"direction.singular is {number}; the model has {len(along)} neurons")
+    best = np.argsort(-along, kind="stable")[:number]
+    starts = np.cumsum([0, *(len(v) for v in layers)])
+    owners = np.searchsorted(starts, best, side="right") - 1
+    rows = [layers[i][j - starts[i]] for i, j in zip(owners, best, strict=True)]
+    return np.stack([row.double().cpu().numpy() for row in rows])
 
 
 def mixed_prompts(scored: list[str], threshold: float) -> pd.DataFrame:
@@ -120,6 +185,7 @@ if __name__ == "__main__":
         model=snakemake.input.model,
         scored=snakemake.input.scored,
         vector=snakemake.output.vector,
+        directions=snakemake.output.directions,
         description=snakemake.output.description,
         threads=snakemake.threads,
         **snakemake.params.settings,

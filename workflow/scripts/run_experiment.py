@@ -11,17 +11,15 @@ from neurondynamics.runtime import start_log
 if __name__ == "__main__":
     start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from neurondynamics.analysis.directions import read_directions
-from neurondynamics.analysis.plans import plan_edits
+from neurondynamics.analysis.plans import chosen_steps, plan_edits
 from neurondynamics.data.passages import neutral_passages
 from neurondynamics.data.records import read_jsonl, replacing
 from neurondynamics.lm.anatomy import Anatomy, dissect
@@ -100,7 +98,7 @@ def run_experiment(
     directions: str,
     prompts: str,
     corpus: str,
-    choices: dict[str, str],
+    choices: list[str],
     generations: str,
     losses: str,
     *,
@@ -119,21 +117,21 @@ def run_experiment(
     """Write the continuations of prompts and passages, and the losses of text windows.
 
     `interventions` maps a name to its list of edits as the configuration states them, or to
-    {best_of: the interventions of a search}, of which `choices` names the file that says which
-    one was chosen. `tuned_model` is the folder that paired patches follow, None where there are
-    none. `passages` holds the keys of the configuration's `corpus` that give numbers and widths.
-    Raises ValueError, naming the intervention, for a selection that does not fit the model and
-    for a NaN or infinite output, then with the prompt or window too.
+    {best_of: the interventions of a search}; `choices` are the files that say which one was
+    chosen, in the order of these interventions. `tuned_model` is the folder that paired patches
+    follow, None where there are none. `passages` holds the keys of the configuration's `corpus`
+    that give numbers and widths. Raises ValueError, naming the intervention, for a selection that
+    does not fit the model and for a NaN or infinite output, then with the prompt or window too.
     """
     set_threads(threads)
     tokenizer = load_tokenizer(model)
     leader = None if tuned_model is None else load_model(tuned_model, dtype, device)
     stage = Stage(load_model(model, dtype, device), leader, memory_mb)
+    searched = (name for name, steps in interventions.items() if isinstance(steps, dict))
+    choice = dict(zip(searched, choices, strict=True))
+    steps = {name: chosen_steps(steps, choice.get(name)) for name, steps in interventions.items()}
     edits = resolve_interventions(
-        pd.read_parquet(neurons),
-        read_directions(directions),
-        {name: chosen_steps(name, steps, choices) for name, steps in interventions.items()},
-        experiment,
+        pd.read_parquet(neurons), read_directions(directions), steps, experiment
     )
     records = read_jsonl(prompts)
     encoded = encode_prompts(tokenizer, [record["text"] for record in records], max_tokens)
@@ -157,15 +155,6 @@ def run_experiment(
     table = measure_losses(stage, edits, windows)
     with replacing(losses) as temporary:
         table.to_parquet(temporary, index=False)
-
-
-def chosen_steps(name: str, steps: list[dict] | dict, choices: dict[str, str]) -> list[dict]:
-    """Return the edits of an intervention, which may be the best of a search."""
-    if isinstance(steps, list):
-        return steps
-    chosen = json.loads(Path(choices[name]).read_text(encoding="utf-8"))["intervention"]
-    logger.info("%s is %s", name, chosen)
-    return steps["best_of"][chosen]
 
 
 def resolve_interventions(
@@ -276,9 +265,7 @@ if __name__ == "__main__":
         directions=snakemake.input.directions,
         prompts=snakemake.input.prompts,
         corpus=snakemake.input.corpus,
-        choices=dict(
-            zip(snakemake.params.searching, snakemake.input.get("choices", []), strict=True)
-        ),
+        choices=snakemake.input.get("choices", []),
         generations=snakemake.output.generations,
         losses=snakemake.output.losses,
         experiment=snakemake.wildcards.experiment,

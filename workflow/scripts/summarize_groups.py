@@ -26,9 +26,8 @@ def summarize_groups(
     one row per neuron. Raises ValueError where the two disagree on the groups' sums, since one pass
     over the same activations makes both.
     """
-    own_text, same_text = (
-        reduction.sum(axis=1) for reduction in read_reductions(reductions)
-    )  # (prompts, groups)
+    read = read_reductions(reductions)
+    own_text, same_text = read.own_text.sum(axis=1), read.same_text.sum(axis=1)  # (prompts, groups)
     by_group = pd.read_parquet(neurons, columns=["group", "reduction"]).groupby("group")
     counts = by_group.size().reindex(GROUPS, fill_value=0)
     sums = by_group["reduction"].sum().reindex(GROUPS, fill_value=0.0)

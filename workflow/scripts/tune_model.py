@@ -7,12 +7,11 @@ if __name__ == "__main__":
 
 import copy
 import tempfile
-from pathlib import Path
 
 import pandas as pd
 from datasets import Dataset
 from neurondynamics.data.records import read_jsonl, replacing
-from neurondynamics.lm.loading import load_model, load_tokenizer, set_threads
+from neurondynamics.lm.loading import load_model, load_tokenizer, save_model, set_threads
 from neurondynamics.lm.preferences import PreferenceTrainer, tokenise_pairs
 from trl import DPOConfig
 
@@ -79,17 +78,7 @@ def tune_model(
         history = [step for step in trainer.state.log_history if "loss" in step]
     with replacing(curve) as temporary:
         pd.DataFrame(history).to_csv(temporary, index=False)
-    save_model(policy, tokenizer, Path(folder))
-
-
-def save_model(policy, tokenizer, folder: Path) -> None:
-    """Save a model folder under a temporary name, then rename it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-        staged = Path(scratch) / folder.name
-        policy.save_pretrained(staged)
-        tokenizer.save_pretrained(staged)
-        staged.rename(folder)
+    save_model(policy, tokenizer, folder)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from neurondynamics.data.texts import partition, read_dataset
+from neurondynamics.experiments import check_experiments
 
 SPLITS = ("train", "analysis", "evaluation")
 HYPER_PARAMETERS = (
@@ -41,6 +42,25 @@ def check_configuration(config: dict, schema: dict) -> None:
     problems = dict.fromkeys(_structure(config, schema)) or list(_meaning(config))
     if problems:
         raise ValueError("the configuration is wrong:\n" + "\n".join(f"- {p}" for p in problems))
+
+
+def with_replicas(config: dict) -> dict:
+    """Return a checked configuration with a version of its own for every further seed.
+
+    The version `dpo` with `seeds: [1, 2]` is joined by `dpo-seed1` and `dpo-seed2`, which have its
+    hyper-parameters, their seed, and `replica_of: dpo`.
+    """
+    versions = {}
+    for name, version in config["tuned"].items():
+        versions[name] = version
+        shared = {key: value for key, value in version.items() if key != "seeds"}
+        for seed in version.get("seeds", []):
+            versions[_replica(name, seed)] = {**shared, "seed": seed, "replica_of": name}
+    return {**config, "tuned": versions}
+
+
+def _replica(version: str, seed: int) -> str:
+    return f"{version}-seed{seed}"
 
 
 def check_local_prompts(config: dict) -> None:
@@ -112,7 +132,7 @@ def _meaning(config: dict) -> Iterator[str]:
     yield from _sources(config)
     yield from _references(config)
     yield from _tunings(config)
-    yield from _experiments(config)
+    yield from check_experiments(config)
     scorer = config["scorer"]
     if "configuration" in scorer and "checkpoint" not in scorer:
         yield "scorer.checkpoint: this key is missing (configuration describes a local checkpoint)"
@@ -169,54 +189,22 @@ def _tunings(config: dict) -> Iterator[str]:
         if ("source" in tuned) == ("method" in tuned):
             yield f"{key}: give either source, or method and its hyper-parameters"
         elif "source" in tuned:
-            ignored = [parameter for parameter in HYPER_PARAMETERS if parameter in tuned]
+            ignored = [key for key in (*HYPER_PARAMETERS, "seeds") if key in tuned]
             yield from (
                 f"{key}.{parameter}: a model from a source is not tuned" for parameter in ignored
             )
         elif "method" in tuned:
             missing = [parameter for parameter in HYPER_PARAMETERS if parameter not in tuned]
             yield from (f"{key}.{parameter}: this key is missing" for parameter in missing)
+            yield from _seeds(config, name)
 
 
-def _experiments(config: dict) -> Iterator[str]:
-    neurons = config["model"]["layers"] * config["model"]["neurons"]
-    baselines: dict[str, list[str]] = {"base": [], "tuned": []}
-    for experiment, content in config["experiments"].items():
-        for name, edits in content["interventions"].items():
-            key = f"experiments.{experiment}.interventions.{name}"
-            if name == "none":
-                baselines[content["state"]].append(key)
-                if edits:
-                    yield f"{key}: none is the baseline and has no edits"
-            for index, edit in enumerate(edits):
-                yield from _edit(edit, f"{key}[{index}]", neurons)
-    for state, keys in baselines.items():
-        if len(keys) != 1:
-            found = f"stands in {' and '.join(keys)}" if keys else "is missing"
-            yield (
-                f"experiments: the baseline `none: []` of the state {state} {found}; it must "
-                "stand in exactly one experiment of that state"
-            )
-
-
-def _edit(edit: dict, key: str, neurons: int) -> Iterator[str]:
-    scales = edit["operation"] in ("scale", "scale_keys")
-    if scales != ("factor" in edit):
-        problem = "this key is missing" if scales else "goes with scale and scale_keys only"
-        yield f"{key}.factor: {problem}"
-    yield from _selection(edit["select"], f"{key}.select", neurons)
-
-
-def _selection(selection: dict, key: str, neurons: int) -> Iterator[str]:
-    kinds = [kind for kind in ("top", "groups", "random") if kind in selection]
-    if len(kinds) != 1:
-        yield f"{key}: give exactly one of top, groups and random"
-        return
-    if "activated" in selection and kinds != ["top"]:
-        yield f"{key}.activated: goes with top only"
-    if ("seed" in selection) != (kinds == ["random"]):
-        yield f"{key}.seed: goes with random, which needs it"
-    if kinds == ["top"] and selection["top"] > neurons:
-        yield f"{key}.top: {selection['top']} neurons, but the model has only {neurons}"
-    if kinds == ["random"]:
-        yield from _selection(selection["random"], f"{key}.random", neurons)
+def _seeds(config: dict, name: str) -> Iterator[str]:
+    tuned = config["tuned"][name]
+    for index, seed in enumerate(tuned.get("seeds", [])):
+        key = f"tuned.{name}.seeds[{index}]"
+        if seed == tuned.get("seed"):
+            yield f"{key}: {seed} is the seed of the version itself; seeds are further ones"
+        replica = _replica(name, seed)
+        if replica in (*config["tuned"], config["model"]["name"]):
+            yield f"{key}: its results go by the name {replica}, which is taken; rename the other"

@@ -8,6 +8,7 @@ and line styles say the same, so that a figure is readable in greyscale.
 from __future__ import annotations
 
 import logging
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from neurondynamics.analysis.attribution import GROUPS, REDUCING, UNCHANGED
 from neurondynamics.data.records import replacing
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 UNITS = "residual-stream units"
 DARK = "0.15"
+ALL = "all"  # stands for all groups together where a table sums over them
 
 _PALETTE = sns.color_palette("colorblind")
 _QUADRANT_COLOURS = {"TP": _PALETTE[3], "AN": _PALETTE[0], "TN": _PALETTE[1], "AP": _PALETTE[2]}
@@ -37,6 +39,11 @@ _QUADRANT_MARKERS = {"TP": "o", "AN": "s", "TN": "^", "AP": "D"}
 def with_minus(text: str) -> str:
     """Write the hyphens of a group's name or of a number as minus signs."""
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def name_of_intervention(name: str) -> str:
+    """Write the hyphen that ends a group's name as a minus sign, and leave all other hyphens."""
+    return re.sub(r"\b([TA][PN])-", lambda match: with_minus(match[0]), name)
 
 
 def group_colour(group: str) -> tuple[float, float, float]:
@@ -63,10 +70,11 @@ def bar_style(group: str) -> dict:
 
 
 def new_figure(
-    title: str, model: str, tuned: str, rows: int = 1, height: float = 4.0
+    title: str, model: str, tuned: str, rows: int = 1, height: float = 4.0, columns: int = 1
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure 5.5 inches wide and its axes, one above the other, that share their x axis.
+    """Return a figure 5.5 inches wide and its axes, row by row.
 
+    Axes one above the other share their x axis, and axes side by side their y axis.
     Fonts are chosen to stay readable when the figure is printed half a page wide. The second line
     of the title names the two models that are compared.
     """
@@ -89,7 +97,7 @@ def new_figure(
         },
     )
     figure = Figure(figsize=(5.5, height), layout="constrained")
-    axes = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
+    axes = figure.subplots(rows, columns, sharex="col", sharey="row", squeeze=False).ravel()
     for ax in axes:
         ax.set_axisbelow(True)
     names = textwrap.wrap(f"{model}, tuned: {tuned}", 60, break_on_hyphens=False)
@@ -120,6 +128,27 @@ def count_along(ax: Axes, first: int, last: int, label: str) -> None:
     ax.grid(visible=False, axis="x")
     ax.set_xlim(first - 0.7, last + 0.7)
     ax.set_xlabel(label)
+
+
+def scale_logarithmically(axis, values) -> None:
+    """Give an axis of one panel a logarithmic scale over positive values, in round numbers.
+
+    Values that are not finite are left out. Ticks stand at round numbers, at 1, 2 and 5 of each
+    decade or at decades, by how many decades there are, and read 50, 2k or 10M.
+    """
+    finite = np.asarray(values, dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    low, high = (finite.min(), finite.max()) if len(finite) else (1.0, 10.0)
+    span = max(high / low, 2.0) ** 0.08
+    decades = np.log10(high / low) if high > low else 0
+    name = axis.axis_name  # x or y
+    axis.axes.set(**{f"{name}scale": "log", f"{name}lim": (low / span, high * span)})
+    if decades < 0.7:
+        axis.set_major_locator(MaxNLocator(nbins=4))
+    else:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1,), numticks=6))
+    axis.set_major_formatter(EngFormatter(sep=""))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def group_thousands(axis) -> None:
@@ -161,7 +190,7 @@ def read_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
     if table.empty:
         raise ValueError(f"{path}: the table has no row, so there is nothing to draw")
     if "group" in columns:
-        unknown = set(table["group"]) - set(GROUPS)
+        unknown = set(table["group"]) - {*GROUPS, ALL}
         if unknown:
             raise ValueError(f"{path}: unknown group {', '.join(sorted(map(str, unknown)))}")
     return table[list(columns)]

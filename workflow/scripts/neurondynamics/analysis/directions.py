@@ -1,7 +1,9 @@
-"""The toxicity direction: fitted on labelled features, measured on held-out prompts."""
+"""Directions of toxicity: the study's, fitted on labelled features and measured on held-out
+prompts, and the others that steering compares with it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +77,36 @@ def _mean_difference(features, toxic, prompts) -> Direction:
     return Direction(vector, float(line.intercept_[0] / slope))
 
 
+def embedding_difference(toxic: Sequence[np.ndarray], neutral: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the mean unembedding of toxic words minus that of neutral ones, (d_model,).
+
+    A word is given as the unembedding rows of its tokens, (tokens, d_model), which are averaged
+    first, so that every word weighs the same (arXiv 2411.06424v3).
+
+    Raises ValueError if there are no words of a kind.
+    """
+    if not toxic or not neutral:
+        raise ValueError("the difference of embeddings needs toxic and neutral words")
+    means = [np.mean([rows.mean(axis=0) for rows in words], axis=0) for words in (toxic, neutral)]
+    return means[0] - means[1]
+
+
+def singular_direction(values: np.ndarray) -> np.ndarray:
+    """Return what value vectors (n, d_model) share most: their first singular vector, (d_model,).
+
+    Each vector is normalised first (Lee et al., arXiv 2401.01967). Of the two signs the one is
+    taken whose mean cosine with the vectors is positive.
+
+    Raises ValueError if a value vector is zero or not finite.
+    """
+    norms = np.linalg.norm(values, axis=1, keepdims=True)
+    if not np.isfinite(norms).all() or not norms.all():
+        raise ValueError("a value vector is zero or not finite, so it has no direction")
+    units = values / norms
+    singular = np.linalg.svd(units, full_matrices=False).Vh[0]  # (d_model,)
+    return -singular if (units @ singular).sum() < 0 else singular
+
+
 def hold_out(prompts: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split rows into fitting and held-out indices so that no prompt stands on both sides."""
     splitter = GroupShuffleSplit(n_splits=1, test_size=share, random_state=seed)
@@ -94,14 +126,26 @@ def quality(direction: Direction, features: np.ndarray, toxic: np.ndarray) -> di
 
 def write_direction(path: str | Path, direction: Direction) -> None:
     """Write a direction as safetensors: `vector` (d_model,) and `intercept`, in float64."""
-    with replacing(path) as temporary:
-        tensors = {"vector": direction.vector, "intercept": np.array([direction.intercept])}
-        save_file(
-            {name: np.ascontiguousarray(t, np.float64) for name, t in tensors.items()}, temporary
-        )
+    write_directions(
+        path, {"vector": direction.vector, "intercept": np.array([direction.intercept])}
+    )
 
 
 def read_direction(path: str | Path) -> Direction:
     """Read what `write_direction` wrote."""
     tensors = load_file(path)
     return Direction(tensors["vector"], float(tensors["intercept"][0]))
+
+
+def write_directions(path: str | Path, directions: dict[str, np.ndarray]) -> None:
+    """Write named vectors, (d_model,), as safetensors in float64."""
+    with replacing(path) as temporary:
+        save_file(
+            {name: np.ascontiguousarray(v, np.float64) for name, v in directions.items()},
+            temporary,
+        )
+
+
+def read_directions(path: str | Path) -> dict[str, np.ndarray]:
+    """Read what `write_directions` wrote."""
+    return load_file(path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,17 @@ import pandas as pd
 from neurondynamics.analysis.selection import select
 from neurondynamics.lm.interventions import Edit
 from neurondynamics.lm.weights import unit
+
+
+def chosen_steps(steps: list[dict] | dict, choice: str | Path | None) -> list[dict]:
+    """Return the steps of an intervention, which may be {best_of: the interventions of a search}.
+
+    `choice` is then the JSON file that names the chosen one.
+    """
+    if isinstance(steps, list):
+        return steps
+    chosen = json.loads(Path(choice).read_text(encoding="utf-8"))["intervention"]
+    return steps["best_of"][chosen]
 
 
 def plan_edits(
@@ -43,11 +56,21 @@ def _plan(neurons: pd.DataFrame, step: dict, directions: Mapping[str, np.ndarray
     values = None
     if operation == "patch":
         operation, values = _patch(chosen, step.get("mode", "mean"), step.get("shuffle_signs"))
-    elif operation == "edit":  # the paper's tuning-free editing, (1 ± alpha)·mean
-        operation, values = "set", step["factor"] * chosen.activation_base.to_numpy()
+    elif operation == "edit":
+        operation, values = _edit(chosen, step["factor"], step.get("mode", "mean"))
     factor = step.get("factor") if values is None else None
     places = chosen.layer.to_numpy(), chosen.neuron.to_numpy()
     return Edit(operation, *places, values, factor, positions)
+
+
+def _edit(chosen: pd.DataFrame, factor: float, mode: str) -> tuple[str, np.ndarray]:
+    """Return the operation that moves neurons' means to `factor` times what they are.
+
+    `mean` is the paper's tuning-free editing, the constant (1 ± alpha)·mean; `shift` moves the
+    mean as far and leaves what varies about it.
+    """
+    mean = chosen.activation_base.to_numpy()
+    return ("set", factor * mean) if mode == "mean" else ("shift", (factor - 1) * mean)
 
 
 def _patch(chosen: pd.DataFrame, mode: str, shuffle: int | None) -> tuple[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Where each model family keeps its MLPs. The only module that knows a family.
+"""Where each model family keeps its parts. The only module that knows a family.
 
 A neuron's activation is the input of the down projection; its value vector is its row of that
 projection, its key vectors are what produces it. To add a family, add a row to `FAMILIES`.
@@ -6,7 +6,7 @@ projection, its key vectors are what produces it. To add a family, add a row to 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import torch
@@ -19,22 +19,42 @@ class Family:
     """Module paths of one family: `blocks` and `final_norm` from the model, the rest from a block.
 
     `keys` are the projections whose outputs the neuron's nonlinearity reads: one in a plain MLP,
-    gate and up in a gated one.
+    gate and up in a gated one. `attention` and `mlp` are the modules whose outputs are added to
+    the residual stream: in a family that normalises an output before adding it, that norm.
+    `mlp_bias` is the switch of the configuration that gives keys and down projection biases, if
+    the family has one.
     """
 
     blocks: str
     final_norm: str
     keys: tuple[str, ...]
     down: str
+    attention: str
+    mlp: str
+    mlp_bias: str | None = None
 
 
-_GPT2 = Family("transformer.h", "transformer.ln_f", ("mlp.c_fc",), "mlp.c_proj")
-_LLAMA = Family("model.layers", "model.norm", ("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj")
+_GPT2 = Family(
+    blocks="transformer.h",
+    final_norm="transformer.ln_f",
+    keys=("mlp.c_fc",),
+    down="mlp.c_proj",
+    attention="attn",
+    mlp="mlp",
+)
+_LLAMA = Family(
+    blocks="model.layers",
+    final_norm="model.norm",
+    keys=("mlp.gate_proj", "mlp.up_proj"),
+    down="mlp.down_proj",
+    attention="self_attn",
+    mlp="mlp",
+)
 
 # `model_type` of the Hugging Face configuration -> where its parts are
 FAMILIES: dict[str, Family] = {
     "gpt2": _GPT2,
-    "llama": _LLAMA,
+    "llama": replace(_LLAMA, mlp_bias="mlp_bias"),
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
 }
@@ -42,16 +62,23 @@ FAMILIES: dict[str, Family] = {
 
 @dataclass(frozen=True)
 class Layer:
-    """The parts of one block that capture and interventions hook."""
+    """The parts of one block that recorders and interventions hook."""
 
     block: nn.Module
     keys: tuple[nn.Module, ...]
     down: nn.Module
+    attention: nn.Module
+    mlp: nn.Module
 
     def value_vectors(self) -> torch.Tensor:
         """Return the neurons' value vectors, (d_mlp, d_model), a view on the weight."""
         weight = self.down.weight.detach()
         return weight if isinstance(self.down, Conv1D) else weight.T
+
+    def key_vectors(self) -> tuple[torch.Tensor, ...]:
+        """Return the neurons' vectors in each key projection, (d_mlp, d_model), as views."""
+        weights = ((key, key.weight.detach()) for key in self.keys)
+        return tuple(weight.T if isinstance(key, Conv1D) else weight for key, weight in weights)
 
     def bias(self) -> torch.Tensor:
         """Return what the down projection adds beside its neurons, (d_model,), or zeros."""
@@ -88,9 +115,34 @@ def dissect(model: nn.Module) -> Anatomy:
     layers = []
     for block in blocks:
         keys = tuple(_projection(block, path, model_type) for path in family.keys)
-        layers.append(Layer(block, keys, _projection(block, family.down, model_type)))
+        down = _projection(block, family.down, model_type)
+        attention = _part(block, family.attention, model_type)
+        mlp = _part(block, family.mlp, model_type)
+        layers.append(Layer(block, keys, down, attention, mlp))
     norm = _part(model, family.final_norm, model_type)
     return Anatomy(tuple(layers), norm, model.get_output_embeddings())
+
+
+def add_mlp_biases(model: nn.Module) -> None:
+    """Give the MLPs of a model biases of zero where they have none; nothing it computes changes.
+
+    The configuration says so too, so that a saved folder loads. Raises ValueError if the family's
+    down projections have no biases and its configuration cannot give them any.
+    """
+    layers = dissect(model).layers
+    if all(layer.down.bias is not None for layer in layers):
+        return
+    model_type = model.config.model_type
+    family = FAMILIES[model_type]
+    if family.mlp_bias is None:
+        raise ValueError(
+            f"the down projection {family.down!r} of a model of type {model_type!r} has no bias, "
+            "and its configuration has no switch that gives it one"
+        )
+    setattr(model.config, family.mlp_bias, True)
+    for module in (module for layer in layers for module in (*layer.keys, layer.down)):
+        if module.bias is None:
+            module.bias = nn.Parameter(module.weight.new_zeros(module.out_features), False)
 
 
 def _part(root: nn.Module, path: str, model_type: str) -> nn.Module:
@@ -117,12 +169,14 @@ def _unknown_family(model_type: str) -> str:
     looked_for = sorted(
         {
             f"{family.blocks} (blocks), {family.down} (down projection), "
-            f"{' and '.join(family.keys)} (keys), {family.final_norm} (final norm)"
+            f"{' and '.join(family.keys)} (keys), {family.attention} (attention), "
+            f"{family.mlp} (mlp), {family.final_norm} (final norm)"
             for family in FAMILIES.values()
         }
     )
     return (
         f"models of type {model_type!r} are not known; known are {', '.join(sorted(FAMILIES))}. "
         f"The parts looked for are: {'; or '.join(looked_for)}. To add the family, add a row "
-        f"{model_type!r}: Family(blocks, final_norm, keys, down) to FAMILIES in lm/anatomy.py"
+        f"{model_type!r}: Family(blocks, final_norm, keys, down, attention, mlp) to FAMILIES in "
+        "lm/anatomy.py"
     )

@@ -1,10 +1,12 @@
-"""Copies of a prompt's key-value cache that decoding extends in place."""
+"""Key-value caches: put together from parts of a batch, and copied with room to grow in place."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
+from torch.nn.functional import pad
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 
@@ -60,3 +62,30 @@ def fork(cache: DynamicCache, room: int) -> DynamicCache:
         for layer in cache.layers
     ]
     return copied
+
+
+def can_stack(cache: DynamicCache) -> bool:
+    """Return whether caches like this one can be stacked: none of its layers forgets."""
+    return all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def stack(caches: Sequence[DynamicCache | None], positions: int) -> DynamicCache | None:
+    """Join caches of parts of a batch, row after row, each padded on the left to `positions`.
+
+    What stands in the padding is masked by whoever reads the cache.
+    """
+    if len(caches) == 1 or caches[0] is None:
+        return caches[0]
+    joined = copy.copy(caches[0])
+    joined.layers = []
+    for parts in zip(*(cache.layers for cache in caches), strict=True):
+        whole = DynamicLayer()
+        whole.lazy_initialization(parts[0].keys, parts[0].values)
+        whole.keys = torch.cat([_widened(part.keys, positions) for part in parts])
+        whole.values = torch.cat([_widened(part.values, positions) for part in parts])
+        joined.layers.append(whole)
+    return joined
+
+
+def _widened(states: torch.Tensor, positions: int) -> torch.Tensor:
+    return pad(states, (0, 0, positions - states.shape[-2], 0))  # (batch, heads, positions, width)

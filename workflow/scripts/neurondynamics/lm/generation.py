@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from neurondynamics.lm.caches import fork
+from neurondynamics.lm.caches import can_stack, fork, stack
 from neurondynamics.lm.hooks import PositionMeans
 
+PREFILL_ROWS = 32  # prompts padded to one length; more fill no processor better
 PADDING = -1  # fills stored tokens after a continuation's end; never fed to a model
 
 
@@ -105,20 +106,34 @@ def prefill(
     prompts: Sequence[Sequence[int]],
     leader: PreTrainedModel | None = None,
 ) -> Prefix:
-    """Run all prompt tokens but the last of each prompt; prompts are token lists."""
+    """Run all prompt tokens but the last of each prompt; prompts are token lists.
+
+    Prompts of similar length should stand together: a few at a time are padded to one length.
+    """
     ids, mask = pad_left(prompts, model.device)
-    tokens = {
-        "input_ids": ids[:, :-1],
-        "attention_mask": mask[:, :-1],
-        "position_ids": positions_of(mask[:, :-1]),
-    }
-    caches = []
-    for reader in (leader, model):  # the leader first
-        cache = None if reader is None else DynamicCache(config=reader.config)
-        if cache is not None and ids.shape[1] > 1:
-            reader.base_model(**tokens, past_key_values=cache, use_cache=True)
-        caches.append(cache)
-    return Prefix(caches[1], caches[0], mask[:, :-1], ids[:, -1], mask.sum(1))
+    step = PREFILL_ROWS if can_stack(DynamicCache(config=model.config)) else len(prompts)
+    least = min(2, ids.shape[1])  # so that each part has a cache, if any has
+    parts = []
+    for start in range(0, len(prompts), step):
+        width = max(least, *map(len, prompts[start : start + step]))
+        some = mask[start : start + step, -width:-1]
+        tokens = {
+            "input_ids": ids[start : start + step, -width:-1],
+            "attention_mask": some,
+            "position_ids": positions_of(some),
+        }
+        parts.append([_prefilled(reader, tokens) for reader in (leader, model)])  # leader first
+    ahead, cache = (stack(caches, ids.shape[1] - 1) for caches in zip(*parts, strict=True))
+    return Prefix(cache, ahead, mask[:, :-1], ids[:, -1], mask.sum(1))
+
+
+def _prefilled(reader: PreTrainedModel | None, tokens: dict[str, torch.Tensor]) -> Cache | None:
+    if reader is None:
+        return None
+    cache = DynamicCache(config=reader.config)
+    if tokens["input_ids"].shape[1]:
+        reader.base_model(**tokens, past_key_values=cache, use_cache=True)
+    return cache
 
 
 @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import torch
@@ -29,9 +30,12 @@ def resolve_device(device: str) -> torch.device:
 
 
 def load_model(folder: str | Path, dtype: str, device: str) -> PreTrainedModel:
-    """Load a causal language model for inference from a local folder of safetensors."""
+    """Load a causal language model for inference from a local folder of safetensors.
+
+    `dtype` is a name of torch's, or `auto` for the one that the folder is stored in.
+    """
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True
+        folder, dtype=dtype, local_files_only=True, use_safetensors=True
     )
     return model.to(resolve_device(device)).eval().requires_grad_(False)
 
@@ -39,6 +43,24 @@ def load_model(folder: str | Path, dtype: str, device: str) -> PreTrainedModel:
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a local model folder."""
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: str | Path,
+    card: str | None = None,
+) -> None:
+    """Save a model folder under a temporary name, then rename it; `card` is its README.md."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+        staged = Path(scratch) / folder.name
+        model.save_pretrained(staged)
+        tokenizer.save_pretrained(staged)
+        if card is not None:
+            (staged / "README.md").write_text(card, encoding="utf-8")
+        staged.rename(folder)
 
 
 def check_shape(model: PreTrainedModel, layers: int, neurons: int) -> None:

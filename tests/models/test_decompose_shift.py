@@ -1,0 +1,194 @@
+"""The shift of the final residual stream, against differences of the stream in float64."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import plain
+import pytest
+import tiny
+import torch
+from capture_activations import capture_activations
+from decompose_shift import TOLERANCE, check_sums, decompose_shift, tabulate
+from neurondynamics.analysis.directions import Direction, write_direction
+from neurondynamics.analysis.statistics import bootstrap_mean
+from neurondynamics.lm.anatomy import FAMILIES
+
+W = np.random.default_rng(4).normal(size=tiny.HIDDEN)
+OPTIONS = {"samples": 300, "confidence": 0.9, "seed": 0}
+ROWS = 1 + 2 * tiny.LAYERS + 4
+STATES = ["base", "tuned_on_base_text", "tuned"]
+
+
+@pytest.fixture
+def study(case, tmp_path, prompts_file, settings):
+    """The folder of a tuned model, the stores of both models, and a direction."""
+    return make_study(case, tmp_path, prompts_file, settings)
+
+
+def make_study(case, tmp_path, prompts_file, settings) -> dict:
+    tuned = tiny.save(tiny.nudge(tiny.build_model(case.family), 0.1), tmp_path / "tuned-model")
+    write_direction(tmp_path / "direction.safetensors", Direction(W, 0.0))
+    stores = {}
+    for state, folder in (("base", case.folder), ("tuned", tuned)):
+        stores[state] = [str(tmp_path / f"{state}-{n}.h5") for n in (1, 2)]
+        for shard, path in zip(("1-of-2", "2-of-2"), stores[state], strict=True):
+            capture_activations(
+                str(folder), str(prompts_file), path, texts=[], neurons=None, state=state,
+                shard=shard, ablated=0, origin={}, **settings,
+            )  # fmt: skip
+    return {
+        "base_model": str(case.folder),
+        "tuned_model": str(tuned),
+        "direction": str(tmp_path / "direction.safetensors"),
+        **stores,
+    }
+
+
+def decompose(study, settings, **changes) -> pd.DataFrame:
+    output = study["direction"].replace("direction.safetensors", "shift.csv")
+    reading = {key: value for key, value in settings.items() if key != "new_tokens"}
+    decompose_shift(**study, output=output, **reading | OPTIONS | changes)
+    return pd.read_csv(output)
+
+
+def stream(model, prompts, continuations) -> np.ndarray:
+    """Return the projection of what each step adds to the residual stream, (n, 2 + 2 layers).
+
+    What attention adds is read as the difference between the stream before the block and before
+    its second norm; the last column is the whole stream.
+    """
+    gpt2 = hasattr(model, "transformer")
+    blocks = plain.blocks(model)
+    norms = [block.ln_2 if gpt2 else block.post_attention_layernorm for block in blocks]
+    unit = torch.tensor(W / np.linalg.norm(W))
+    rows = []
+    for prompt, new in zip(prompts, continuations, strict=True):
+        ids = torch.tensor([*prompt, *new[:-1]])
+        if gpt2:
+            places = torch.arange(len(ids))
+            embeddings = model.transformer.wte(ids) + model.transformer.wpe(places)
+        else:
+            embeddings = model.model.embed_tokens(ids)
+        between = plain.read(model, prompt, new, norms)  # (layers, T, d_model)
+        after = plain.read(model, prompt, new, blocks, "output")
+        steps = [embeddings[len(prompt) - 1 :]]
+        for middle, end in zip(between, after, strict=True):
+            steps += [middle, end]
+        stages = torch.stack(steps).mean(1) @ unit  # (1 + 2 layers,)
+        rows.append(torch.cat([stages[:1], stages.diff(), stages[-1:]]))
+    return torch.stack(rows).numpy()
+
+
+def test_everything_equals_plain_differences(case, study, settings):
+    table = decompose(study, settings)
+    tuned = plain.load(study["tuned_model"])
+    own = [plain.generate(tuned, prompt, 8, [0]) for prompt in case.prompts]
+    assert own != case.greedy
+    expected = {
+        "base": stream(case.plain, case.prompts, case.greedy),
+        "tuned_on_base_text": stream(tuned, case.prompts, case.greedy),
+        "tuned": stream(tuned, case.prompts, own),
+    }
+    assert list(table["component"]) == [
+        "embeddings",
+        *["attention", "mlp"] * tiny.LAYERS,
+        *["attention_all", "mlp_all", "total", "residue"],
+    ]
+    layers = table["layer"].dropna()
+    assert layers.tolist() == np.repeat(range(tiny.LAYERS), 2).tolist()
+    assert list(layers.index) == list(range(1, ROWS - 4))
+    near = {"rtol": 1e-4, "atol": 1e-4}
+    for state, columns in expected.items():
+        found = table[state]
+        np.testing.assert_allclose(found[: ROWS - 4], columns[:, :-1].mean(0), **near)
+        np.testing.assert_allclose(found[ROWS - 2], columns[:, -1].mean(), **near)
+        np.testing.assert_allclose(found[ROWS - 4], columns[:, 1:-1:2].sum(1).mean(), **near)
+        np.testing.assert_allclose(found[ROWS - 3], columns[:, 2:-1:2].sum(1).mean(), **near)
+    for suffix, after in (("", "tuned"), ("_same_text", "tuned_on_base_text")):
+        shifts = expected["base"] - expected[after]
+        estimate = bootstrap_mean(shifts, **OPTIONS)
+        for ending, values in zip(("", "_low", "_high"), estimate, strict=True):
+            found = table[f"shift{suffix}{ending}"]
+            np.testing.assert_allclose(found[: ROWS - 4], values[:-1], **near)
+            np.testing.assert_allclose(found[ROWS - 2], values[-1], **near)
+
+
+def test_the_residue_is_rounding(study, settings):
+    table = decompose(study, settings).set_index("component")
+    for column in [*STATES, "shift", "shift_same_text"]:
+        parts = table.loc[["embeddings", "attention", "mlp"], column]
+        total, residue = table.loc["total", column], table.loc["residue", column]
+        np.testing.assert_allclose(total - parts.sum(), residue, rtol=0, atol=1e-12)
+        assert abs(residue) <= TOLERANCE * abs(total)
+        assert abs(residue) <= 1e-6 * parts.abs().sum()
+
+
+def test_the_batch_size_does_not_matter(study, settings):
+    one, four = (decompose(study, settings, batch_size=size)[STATES] for size in (1, 4))
+    np.testing.assert_allclose(one, four, rtol=0, atol=1e-5)
+
+
+@pytest.fixture
+def llama(case_of, tmp_path, prompts_file, settings):
+    """The study of the llama model."""
+    return make_study(case_of("llama"), tmp_path, prompts_file, settings)
+
+
+def test_a_model_against_itself_shifts_nothing(llama, settings):
+    same = llama | {"tuned_model": llama["base_model"], "tuned": llama["base"]}
+    table = decompose(same, settings)
+    assert (table.filter(regex="shift") == 0).all(axis=None)
+    assert table["share"].isna().all()
+    assert (table["base"] == table["tuned"]).all()
+
+
+def test_the_table_by_hand():
+    """Two prompts, one layer: embeddings, attention, MLP and the stream, rounded in the base."""
+    runs = {
+        "base": np.array([[1.0, 4.0, 6.0, 11.5], [1.0, 6.0, 8.0, 15.5]]),
+        "tuned_on_base_text": np.array([[1.0, 2.0, 3.0, 6.0], [1.0, 2.0, 3.0, 6.0]]),
+        "tuned": np.array([[2.0, 1.0, 2.0, 5.0], [0.0, 1.0, 2.0, 3.0]]),
+    }
+    table = tabulate(runs, **OPTIONS).set_index("component")
+    assert table.index.tolist() == [
+        *("embeddings", "attention", "mlp"),
+        *("attention_all", "mlp_all", "total", "residue"),
+    ]
+    assert table["base"].tolist() == [1, 5, 7, 5, 7, 13.5, 0.5]
+    assert table["tuned"].tolist() == [1, 1, 2, 1, 2, 4, 0]
+    assert table["shift"].tolist() == [0, 4, 5, 4, 5, 9.5, 0.5]
+    assert table["shift_same_text"].tolist() == [0, 3, 4, 3, 4, 7.5, 0.5]
+    assert table["share"].tolist() == [value / 9.5 for value in table["shift"]]
+    assert table.loc["attention", ["shift_low", "shift_high"]].tolist() == [3, 5]
+    assert table["layer"].tolist()[1:3] == [0, 0]
+    assert table["layer"].isna().sum() == 5
+
+
+def test_a_part_that_is_not_added_to_the_stream_is_noticed(llama, settings, monkeypatch):
+    wrong = replace(FAMILIES["llama"], attention="self_attn.q_proj")
+    monkeypatch.setitem(FAMILIES, "llama", wrong)
+    with pytest.raises(ValueError, match=r"do not add up.*base.*FAMILIES"):
+        decompose(llama, settings)
+
+
+def test_sixteen_bits_are_too_few(llama, settings):
+    with pytest.raises(ValueError, match="Read in float32"):
+        decompose(llama, settings, dtype="bfloat16")
+
+
+def test_a_total_near_zero_is_no_error():
+    """The parts cancel: their rounding must not be compared with what is left."""
+    check_sums(np.array([[1000.0, -500.0, -500.0, 1e-3]]), "base")
+    with pytest.raises(ValueError, match="prompt 1"):
+        check_sums(np.array([[1.0, 1.0, 1.0, 3.0], [1000.0, -500.0, -500.0, 1.0]]), "base")
+
+
+def test_what_is_not_finite_is_refused():
+    with pytest.raises(ValueError, match="NaN or infinite for prompt 1 of tuned"):
+        check_sums(np.array([[1.0, 1.0], [np.nan, 1.0]]), "tuned")
+
+
+def test_stores_of_other_prompts_are_refused(llama, settings):
+    with pytest.raises(ValueError, match="different prompts"):
+        decompose(llama | {"tuned": llama["tuned"][::-1]}, settings)

@@ -1,0 +1,235 @@
+"""Controls that experiments ask for, what experiments depend on, and mistakes in them by key."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from neurondynamics.experiments import (
+    all_edits,
+    check_experiments,
+    searches,
+    selected_files,
+    with_controls,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+MODEL = {"layers": 3, "neurons": 10}
+PATCH = {"select": {"groups": ["TP-"]}, "operation": "patch", "mode": "shift"}
+ZERO = {"select": {"top": 3}, "operation": "zero"}
+
+
+def study(**experiments):
+    """Return a configuration of a base and a tuned experiment and those given."""
+    least = {
+        "a": {"state": "base", "interventions": {"none": []}},
+        "b": {"state": "tuned", "interventions": {"none": []}},
+    }
+    return {"model": MODEL, "experiments": least | experiments}
+
+
+def on(state, *edits, **keys):
+    return study(c={"state": state, "interventions": {"x": list(edits)}, **keys})
+
+
+def problems(config):
+    return list(check_experiments(config))
+
+
+def test_controls_follow_what_they_control():
+    experiment = {
+        "interventions": {"none": [], "x": [PATCH]},
+        "controls": {"random": 2, "signs": 1},
+    }
+    before = copy.deepcopy(experiment)
+    assert with_controls(experiment) == {
+        "none": [],
+        "x": [PATCH],
+        "x~random-1": [{**PATCH, "select": {"random": PATCH["select"], "seed": 1}}],
+        "x~random-2": [{**PATCH, "select": {"random": PATCH["select"], "seed": 2}}],
+        "x~signs-1": [{**PATCH, "shuffle_signs": 1}],
+    }
+    assert experiment == before
+
+
+def test_without_controls_nothing_is_added():
+    interventions = {"none": [], "x": [PATCH, ZERO]}
+    assert with_controls({"interventions": interventions}) == interventions
+
+
+def test_an_experiment_may_make_the_edits_of_its_searches():
+    config = study(
+        s={
+            "state": "base",
+            "search": {"perplexity": 2},
+            "interventions": {"none": [], "y": [ZERO]},
+        },
+        c={"state": "base", "interventions": {"x": [PATCH], "z": {"best_of": "s"}}},
+    )
+    assert problems(config) == []
+    experiments = config["experiments"]
+    assert searches(experiments["c"]) == {"z": "s"}
+    assert list(all_edits(experiments, experiments["c"])) == [PATCH, ZERO]
+
+
+def test_files_that_neurons_are_selected_from():
+    edits = [
+        ZERO,
+        {"select": {"file": "b.csv"}, "operation": "zero"},
+        {"select": {"random": {"file": "a.csv"}, "seed": 0}, "operation": "zero"},
+        {"operation": "subtract", "direction": "probe", "layer": 0, "scale": 1},
+    ]
+    assert selected_files(iter(edits)) == ["a.csv", "b.csv"]
+
+
+EDITS = [
+    ZERO,
+    PATCH | {"shuffle_signs": 3, "positions": "all"},
+    {"select": {"top": 30, "by": "reduction"}, "operation": "scale", "factor": 0.5},
+    {"select": {"neurons": [[0, 1], [2, 9]]}, "operation": "scale_keys", "factor": -2},
+    {"select": {"file": "neurons.csv"}, "operation": "patch", "mode": "paired"},
+    {
+        "select": {"groups": ["TP", "AN"], "fraction": 0.5, "ranked": "highest"},
+        "operation": "edit",
+        "factor": 0.95,
+    },
+    {"operation": "subtract", "direction": "svd", "layer": 2, "scale": 20.0, "positions": "new"},
+]
+
+
+def accepts(edit):
+    validator = Draft202012Validator({"$ref": "#/$defs/edit", "$defs": SCHEMA["$defs"]})
+    return validator.is_valid(edit)
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_every_selection_and_operation_is_accepted(edit):
+    assert accepts(edit)
+    assert problems(on("base", edit)) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mode": "average"},
+        {"positions": "prompt"},
+        {"select": {"neurons": [[0, 1, 2]]}},
+        {"select": {"neurons": []}},
+        {"select": {"groups": ["TP"], "fraction": 1.5, "ranked": "highest"}},
+        {"select": {"top": 3, "by": "norm"}},
+        {"shuffle_signs": -1},
+        {"direction": "lens"},
+    ],
+)
+def test_values_that_mean_nothing_are_refused(change):
+    assert not accepts(PATCH | change)
+
+
+SEARCH = {"state": "base", "search": {"perplexity": 2}, "interventions": {"none": [], "y": [ZERO]}}
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "said"),
+    [
+        (on("base", ZERO | {"mode": "mean"}), "c.interventions.x[0].mode", "not go with zero"),
+        (on("base", {"operation": "zero"}), "c.interventions.x[0].select", "zero needs it"),
+        (on("base", PATCH | {"factor": 2}), "c.interventions.x[0].factor", "not go with patch"),
+        (on("base", {**ZERO, "operation": "edit"}), "c.interventions.x[0].factor", "missing"),
+        (
+            on("base", {"operation": "subtract", "direction": "svd", "layer": 3, "scale": 1}),
+            "c.interventions.x[0].layer",
+            "3, but layers are counted 0 to 2",
+        ),
+        (
+            on("base", {"operation": "subtract", "direction": "svd", "scale": 1}),
+            "c.interventions.x[0].layer",
+            "subtract needs it",
+        ),
+        (
+            on("base", ZERO | {"operation": "edit", "factor": 2, "mode": "paired"}),
+            "c.interventions.x[0].mode",
+            "its modes are mean and shift",
+        ),
+        (on("tuned", PATCH), "c.interventions.x[0]", "the state must be base"),
+        (
+            on("base", {"select": {"groups": ["TP"], "fraction": 0.5}, "operation": "zero"}),
+            "c.interventions.x[0].select",
+            "fraction and ranked go together",
+        ),
+        (
+            on("base", {"select": {"top": 3, "fraction": 0.5}, "operation": "zero"}),
+            "c.interventions.x[0].select.fraction",
+            "does not go with top",
+        ),
+        (
+            on(
+                "base",
+                {"select": {"random": {"random": {"top": 3}, "seed": 1}, "seed": 1}, **ZERO}
+                | {"select": {"random": {"random": {"top": 3}, "seed": 1}, "seed": 1}},
+            ),
+            "c.interventions.x[0].select.random",
+            "random neurons cannot match random ones",
+        ),
+        # controls
+        (on("base", ZERO, controls={"signs": 1}), "c.controls.signs", "x is no patch"),
+        (
+            on(
+                "base",
+                {"operation": "subtract", "direction": "svd", "layer": 0, "scale": 1},
+                controls={"random": 1},
+            ),
+            "c.controls",
+            "x edits no selected neurons",
+        ),
+        (
+            on(
+                "base",
+                {"select": {"random": {"top": 3}, "seed": 1}, "operation": "zero"},
+                controls={"random": 1},
+            ),
+            "c.controls",
+            "x cannot have controls",
+        ),
+        # searches
+        (
+            study(s=SEARCH | {"interventions": {"y": [ZERO]}}),
+            "s",
+            "a search needs the baseline `none: []`",
+        ),
+        (study(s=SEARCH | {"controls": {"random": 1}}), "s.controls", "a search has no controls"),
+        (
+            study(c={"state": "base", "interventions": {"x": {"best_of": "a"}}}),
+            "c.interventions.x.best_of",
+            "'a' is no experiment with the key search",
+        ),
+        (
+            study(c={"state": "base", "interventions": {"x": {"best_of": "nowhere"}}}),
+            "c.interventions.x.best_of",
+            "'nowhere' is no experiment",
+        ),
+        (
+            study(s=SEARCH, c={"state": "tuned", "interventions": {"x": {"best_of": "s"}}}),
+            "c.interventions.x.best_of",
+            "s runs on the base model",
+        ),
+        (
+            study(s=SEARCH, t=SEARCH | {"interventions": {"none": [], "x": {"best_of": "s"}}}),
+            "t",
+            "a search cannot take the best of another",
+        ),
+    ],
+)
+def test_mistakes_are_named_by_key(config, key, said):
+    found = problems(config)
+    assert any(line.startswith(f"experiments.{key}: ") and said in line for line in found), found
+
+
+def test_the_baseline_of_a_search_is_its_own():
+    assert problems(study(s=SEARCH)) == []
+
+
+def test_a_curve_needs_its_experiment():
+    assert problems(study() | {"curve": "a"}) == []
+    assert problems(study() | {"curve": "z"}) == ["curve: there is no experiment 'z'"]

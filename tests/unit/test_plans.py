@@ -1,0 +1,110 @@
+"""From steps of the configuration to edits of named neurons."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from neurondynamics.analysis.plans import plan_edits
+
+NEURONS = pd.DataFrame(
+    {
+        "layer": [0, 0, 1, 1],
+        "neuron": [0, 1, 0, 1],
+        "cosine": [0.1, 0.4, 0.3, -0.2],
+        "activation_base": [1.0, 2.0, -3.0, 4.0],
+        "activation_tuned": [1.5, 1.0, -1.0, 4.0],
+        "reduction": [0.0, 3.0, 2.0, 1.0],
+        "group": ["TP+", "TP-", "TN-", "unchanged"],
+    }
+)
+ALL = {"neurons": [[0, 0], [0, 1], [1, 0], [1, 1]]}
+
+
+def plan(**step):
+    (edit,) = plan_edits(NEURONS, [{"select": ALL, **step}], {})
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("step", "operation", "values"),
+    [
+        ({"operation": "patch"}, "set", [1.5, 1.0, -1.0, 4.0]),
+        ({"operation": "patch", "mode": "mean"}, "set", [1.5, 1.0, -1.0, 4.0]),
+        ({"operation": "patch", "mode": "shift"}, "shift", [0.5, -1.0, 2.0, 0.0]),
+        ({"operation": "patch", "mode": "paired"}, "paired", [1.0, 1.0, 1.0, 1.0]),
+        ({"operation": "edit", "factor": 1.1}, "set", [1.1, 2.2, -3.3, 4.4]),
+        ({"operation": "edit", "factor": 1.1, "mode": "shift"}, "shift", [0.1, 0.2, -0.3, 0.4]),
+        ({"operation": "zero"}, "zero", None),
+    ],
+)
+def test_values(step, operation, values):
+    edit = plan(**step)
+    assert edit.operation == operation
+    assert edit.layers.tolist() == [0, 0, 1, 1]
+    assert edit.neurons.tolist() == [0, 1, 0, 1]
+    assert edit.factor is None
+    assert edit.positions == "new"
+    found = vars(edit)["values"]
+    if values is None:
+        assert found is None
+    else:
+        np.testing.assert_allclose(found, values, rtol=1e-12)
+
+
+@pytest.mark.parametrize("operation", ["scale", "scale_keys"])
+def test_factors_and_positions(operation):
+    edit = plan(operation=operation, factor=2.5, positions="all")
+    assert (edit.operation, edit.factor) == (operation, 2.5)
+    assert vars(edit)["values"] is None
+    assert edit.positions == "all"
+
+
+@pytest.mark.parametrize("mode", ["mean", "shift", "paired"])
+def test_shuffled_signs_move_half_of_the_neurons_the_other_way(mode):
+
+    def values(mode, **options):
+        edit = plan(operation="patch", mode=mode, **options)
+        return vars(edit)["values"]
+
+    straight = values(mode)
+    seen = set()
+    for seed in range(20):
+        shuffled = values(mode, shuffle_signs=seed)
+        again = values(mode, shuffle_signs=seed)
+        np.testing.assert_array_equal(shuffled, again)
+        middle = NEURONS.activation_base.to_numpy() if mode == "mean" else 0.0
+        opposite = 2 * middle - straight
+        flipped = values("paired", shuffle_signs=seed) < 0
+        assert flipped.sum() == 2
+        np.testing.assert_allclose(shuffled, np.where(flipped, opposite, straight))
+        seen.add(tuple(flipped))
+    assert len(seen) > 1
+
+
+def test_a_direction_is_subtracted_at_the_length_given():
+    step = {"operation": "subtract", "direction": "probe", "layer": 5, "scale": 10.0}
+    (edit,) = plan_edits(NEURONS, [step], {"probe": np.array([3.0, 4.0])})
+    assert edit.operation == "subtract"
+    assert edit.layers.tolist() == [5]
+    assert edit.neurons.size == 0
+    np.testing.assert_allclose(edit.values, [6.0, 8.0])
+
+
+def test_steps_keep_their_order():
+    steps = [{"select": {"top": 1}, "operation": "zero"}, {"select": ALL, "operation": "patch"}]
+    assert [edit.operation for edit in plan_edits(NEURONS, steps, {})] == ["zero", "set"]
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (
+            {"operation": "subtract", "direction": "probe", "layer": 0, "scale": 1.0},
+            r"^\[1\]: there is no direction 'probe'; known are svd$",
+        ),
+        ({"select": {"top": 9}, "operation": "zero"}, r"^\[1\]: top: 9 "),
+    ],
+)
+def test_a_wrong_step_is_named(step, said):
+    first = {"select": {"top": 1}, "operation": "zero"}
+    with pytest.raises(ValueError, match=said):
+        plan_edits(NEURONS, [first, step], {"svd": np.ones(2)})
