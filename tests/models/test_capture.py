@@ -133,6 +133,12 @@ def test_ablated_neurons_are_stored_as_zero_and_change_the_rest(case, capture, t
     assert new != case.greedy
 
 
+def test_given_text_is_read_unedited_or_not_at_all(case_of, capture):
+    folder = case_of("llama").folder
+    with pytest.raises(ValueError, match="ablated while generating"):
+        capture(folder, "both", texts=["base.h5"], neurons="neurons.parquet", ablated=3)
+
+
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_shards_hold_the_rows_of_one_store(case, capture, batch_size):
     """To the bit where a prompt meets the same others in its batch, else to float32 rounding."""

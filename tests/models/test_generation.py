@@ -9,6 +9,7 @@ import plain
 import pytest
 import tiny
 import torch
+from neurondynamics.lm import generation
 from neurondynamics.lm.generation import (
     NonFiniteError,
     decode,
@@ -45,6 +46,27 @@ def test_the_plain_continuations_put_something_to_the_test(case):
 @pytest.mark.parametrize("batch_size", [1, 3, len(tiny.PROMPTS)])
 def test_batched_equals_one_at_a_time(case, batch_size):
     assert generate(case.model, case.prompts, batch_size) == case.greedy
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+def test_a_batch_is_prefilled_in_parts_of_similar_length(case, monkeypatch, rows):
+    """Also where a part holds prompts of one token only, and others do not."""
+    monkeypatch.setattr(generation, "PREFILL_ROWS", rows)
+    assert generate(case.model, case.prompts, len(case.prompts)) == case.greedy
+    unsorted = decode(case.model, prefill(case.model, case.prompts), NEW_TOKENS).lists()
+    assert unsorted == case.greedy
+
+
+def test_parts_leave_little_padding(case_of, monkeypatch):
+    """What is computed for the prompts grows with their tokens, not with the longest."""
+    model = case_of("llama").model
+    monkeypatch.setattr(generation, "PREFILL_ROWS", 2)
+    shapes = []
+    mlp = plain.blocks(model)[0].mlp
+    hook = mlp.register_forward_hook(lambda _, __, output: shapes.append(output.shape[:2]))
+    prefill(model, [[7] * 9, [8] * 8, [9] * 3, [1] * 2])
+    hook.remove()
+    assert shapes == [(2, 8), (2, 2)]
 
 
 def test_prompts_of_one_token_alone(case):

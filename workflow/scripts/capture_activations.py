@@ -61,8 +61,11 @@ def capture_activations(
     `texts` are the stores whose continuations are read; empty to generate. `neurons` is the
     neuron table whose `ablated` most toxic neurons are set to zero; None for no intervention.
     `origin` (model, revision, seed) is recorded in the store.
-    Raises ValueError, naming the prompt, where activations or logits are not finite.
+    Raises ValueError, naming the prompt, where activations or logits are not finite, and where
+    both texts and neurons are given: neurons are ablated while generating only.
     """
+    if texts and neurons is not None:
+        raise ValueError(f"{state}: neurons are ablated while generating, not in given texts")
     set_threads(threads)
     tokenizer = load_tokenizer(model)
     lm = load_model(model, dtype, device)
