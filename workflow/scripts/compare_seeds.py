@@ -11,7 +11,6 @@ if __name__ == "__main__":
 
 import itertools
 import logging
-import math
 from statistics import NormalDist
 
 import numpy as np
@@ -20,6 +19,7 @@ from neurondynamics.analysis.attribution import REDUCING
 from neurondynamics.analysis.reductions import read_reductions
 from neurondynamics.analysis.statistics import bootstrap
 from neurondynamics.data.records import replacing
+from scipy.stats import hypergeom, spearmanr
 
 logger = logging.getLogger("compare_seeds")
 
@@ -140,9 +140,7 @@ def overlap_of_seeds(tables: list[pd.DataFrame]) -> pd.DataFrame:
         best = [set(table["reduction"].nlargest(top).index) for table in tables]
         overlaps = [len(a & b) / len(a | b) for a, b in itertools.combinations(best, 2)]
         add("jaccard", top, overlaps, chance_overlap(top, number))
-    ranks = [table["reduction"].rank().to_numpy() for table in tables]
-    with np.errstate(invalid="ignore"):  # reductions that are all the same have no correlation
-        related = [np.corrcoef(a, b)[0, 1] for a, b in itertools.combinations(ranks, 2)]
+    related = [spearmanr(a["reduction"], b["reduction"]).statistic for a, b in pairs]
     add("spearman", number, related, 0.0)
     same = [(a["group"] == b["group"]).mean() for a, b in pairs]
     add("same_group", number, same, np.mean([chance_same_group(a, b) for a, b in pairs]))
@@ -152,18 +150,10 @@ def overlap_of_seeds(tables: list[pd.DataFrame]) -> pd.DataFrame:
 def chance_overlap(top: int, number: int) -> float:
     """Return the expected Jaccard overlap of two random sets of `top` out of `number` neurons.
 
-    What they share is hypergeometric: C(top, x) C(number − top, top − x) / C(number, top), and x
-    shared ones make an overlap of x / (2 top − x).
+    What they share is hypergeometric, and x shared ones make an overlap of x / (2 top − x).
     """
-
-    def log_choose(n: int, k: int) -> float:
-        return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-
-    ways = log_choose(number, top)
-    return math.fsum(
-        x / (2 * top - x) * math.exp(log_choose(top, x) + log_choose(number - top, top - x) - ways)
-        for x in range(max(0, 2 * top - number), top + 1)
-    )
+    shared = np.arange(max(0, 2 * top - number), top + 1)
+    return float(hypergeom(number, top, top).pmf(shared) @ (shared / (2 * top - shared)))
 
 
 def chance_same_group(first: pd.DataFrame, second: pd.DataFrame) -> float:
