@@ -96,6 +96,8 @@ EDITS = [
         "factor": 0.95,
     },
     {"operation": "subtract", "direction": "svd", "layer": 2, "scale": 20.0, "positions": "new"},
+    {"operation": "subtract", "direction": "svd", "layer": "last", "scale": 20.0},
+    {"select": {"top": "all", "by": "reduction"}, "operation": "zero"},
 ]
 
 

@@ -89,6 +89,12 @@ def test_a_direction_is_subtracted_at_the_length_given():
     np.testing.assert_allclose(edit.values, [6.0, 8.0])
 
 
+def test_the_last_layer_is_that_of_the_table():
+    step = {"operation": "subtract", "direction": "probe", "layer": "last", "scale": 1.0}
+    (edit,) = plan_edits(NEURONS, [step], {"probe": np.ones(2)})
+    assert edit.layers.tolist() == [1]
+
+
 def test_steps_keep_their_order():
     steps = [{"select": {"top": 1}, "operation": "zero"}, {"select": ALL, "operation": "patch"}]
     assert [edit.operation for edit in plan_edits(NEURONS, steps, {})] == ["zero", "set"]

@@ -26,7 +26,8 @@ def pairs(table):
 
 def test_top_by_cosine_and_ties_in_the_order_of_the_table(neurons):
     assert pairs(select(neurons, {"top": 3})) == [(0, 2), (1, 0), (0, 0)]
-    assert len(select(neurons, {"top": 8})) == 8
+    assert pairs(select(neurons, {"top": 8})) == pairs(select(neurons, {"top": "all"}))
+    assert len(select(neurons, {"top": "all", "activated": "positive"})) == 5
 
 
 def test_top_is_by_the_cosine_with_its_sign(neurons):

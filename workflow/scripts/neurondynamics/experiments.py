@@ -140,7 +140,7 @@ def _edit(edit: dict, key: str, experiment: dict, model: dict) -> Iterator[str]:
         yield f"{key}.mode: an edit follows no second model; its modes are mean and shift"
     if operation == "patch" and experiment["state"] != "base":
         yield f"{key}: a patch moves the base model toward the tuned one; the state must be base"
-    if edit.get("layer", 0) >= model["layers"]:
+    if isinstance(edit.get("layer"), int) and edit["layer"] >= model["layers"]:
         yield f"{key}.layer: {edit['layer']}, but layers are counted 0 to {model['layers'] - 1}"
     if "select" in edit:
         yield from _selection(edit["select"], f"{key}.select", model)
@@ -158,7 +158,7 @@ def _selection(selection: dict, key: str, model: dict) -> Iterator[str]:
     if ("fraction" in selection) != ("ranked" in selection):
         yield f"{key}: fraction and ranked go together"
     number = model["layers"] * model["neurons"]
-    if kind == "top" and selection["top"] > number:
+    if kind == "top" and selection["top"] != "all" and selection["top"] > number:
         yield f"{key}.top: {selection['top']} neurons, but the model has only {number}"
     if kind == "random":
         yield from _selection(selection["random"], f"{key}.random", model)

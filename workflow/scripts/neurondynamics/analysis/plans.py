@@ -50,8 +50,9 @@ def _plan(neurons: pd.DataFrame, step: dict, directions: Mapping[str, np.ndarray
             known = ", ".join(sorted(directions))
             raise ValueError(f"there is no direction {step['direction']!r}; known are {known}")
         vector = step["scale"] * unit(directions[step["direction"]])
+        layer = neurons.layer.max() if step["layer"] == "last" else step["layer"]
         nothing = np.array([], dtype=int)
-        return Edit("subtract", np.array([step["layer"]]), nothing, vector, positions=positions)
+        return Edit("subtract", np.array([layer]), nothing, vector, positions=positions)
     chosen = select(neurons, step["select"])
     values = None
     if operation == "patch":

@@ -18,7 +18,7 @@ READERS = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
 def select(neurons: pd.DataFrame, selection: dict) -> pd.DataFrame:
     """Return the rows of the neuron table that a selection names.
 
-    `{top: N}`                         the N neurons of highest cosine
+    `{top: N}`                         the N neurons of highest cosine, or `all`
       `by: reduction`                  of largest reduction instead
       `activated: positive`            among those positively activated in the base model (0 counts
                                        as positive); `negative` among the others
@@ -57,7 +57,7 @@ def select(neurons: pd.DataFrame, selection: dict) -> pd.DataFrame:
 
 
 def _top(
-    neurons: pd.DataFrame, top: int, by: str = "cosine", activated: str | None = None
+    neurons: pd.DataFrame, top: int | str, by: str = "cosine", activated: str | None = None
 ) -> pd.DataFrame:
     if by not in ("cosine", "reduction"):
         raise ValueError(f"by: neurons are ranked by cosine or by reduction, not by {by!r}")
@@ -69,6 +69,8 @@ def _top(
     if activated is not None:
         positive = neurons.activation_base >= 0
         among = neurons[positive if activated == "positive" else ~positive]
+    if top == "all":
+        top = len(among)
     if top < 1:
         raise ValueError(f"top: {top} neurons are none; ask for at least 1")
     if top > len(among):
