@@ -196,9 +196,9 @@ NONE = "experiments: {ablation: {interventions: "
         ("prompts: {train: {dataset: wikipedia}}", "prompts.train.dataset", "articles"),
         # baselines
         (
-            "experiments: {steering: {interventions: {none: []}}}",
+            "experiments: {tuning-free: {interventions: {none: []}}}",
             "experiments",
-            "experiments.ablation.interventions.none and experiments.steering.interventions.none",
+            "experiments.ablation.interventions.none and experiments.tuning-free.interventions.none",
         ),
         (NONE + "{none: null}}}", "experiments", "of the state base is missing"),
         (
