@@ -198,7 +198,7 @@ NONE = "experiments: {ablation: {interventions: "
         (
             "experiments: {tuning-free: {interventions: {none: []}}}",
             "experiments",
-            "experiments.ablation.interventions.none and experiments.tuning-free.interventions.none",
+            "experiments.ablation.interventions.none and experiments.tuning-free.interventions",
         ),
         (NONE + "{none: null}}}", "experiments", "of the state base is missing"),
         (
