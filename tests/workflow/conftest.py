@@ -4,13 +4,14 @@ import os
 
 import pytest
 from filelock import FileLock
-from studies import Study
+from studies import EXPORTED, Study
 
 BROUGHT = {"source": {"path": "inputs/tuned"}}
 ADDED = [  # to the finished study
     "results/tiny/brought/tables/groups.csv",
     "results/tiny/dpo/tables/seeds.csv",
     "results/tiny/dpo/figures/seed_shares.svg",
+    EXPORTED,
 ]
 
 
@@ -24,7 +25,8 @@ def fresh(tmp_path_factory) -> Study:
 def finished(tmp_path_factory) -> Study:
     """A finished study of one version tuned by DPO, without what has been added to it since.
 
-    A brought version was added, of which only the table of groups was asked for, and a second seed.
+    A brought version was added, of which only the table of groups was asked for, a second seed, and
+    an exported intervention.
     Tests that change something take a copy.
     """
     shared = tmp_path_factory.getbasetemp()

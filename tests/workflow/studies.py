@@ -26,23 +26,87 @@ CLEAN = (
     *("dog", "man", "said", "and", "then", "was", "so"),
 )
 PROFANE = ("stupid", "idiot", "damn", "crap", "moron", "bastard")
+KINDS = ("dare", "taunt")  # of challenge prompts
 ARTICLES = 6
+DIRECTIONS = ("probe", "mean_difference", "embeddings", "svd")
 NOWHERE = "http://127.0.0.1:9"  # nothing listens there
-EDITS = {
-    "none": [],
-    "ablate-top": [{"select": {"top": 4}, "operation": "zero"}],
-    "ablate-positive": [{"select": {"top": 4, "activated": "positive"}, "operation": "zero"}],
-    "ablate-negative": [{"select": {"top": 4, "activated": "negative"}, "operation": "zero"}],
-    "patch-TP-": [{"select": {"groups": ["TP-"]}, "operation": "patch"}],
-    "patch-AN-": [{"select": {"groups": ["AN-"]}, "operation": "patch"}],
-    "patch-both": [{"select": {"groups": ["TP-", "AN-"]}, "operation": "patch"}],
-    "control": [{"select": {"random": {"groups": ["TP-"]}, "seed": 0}, "operation": "patch"}],
-    "halve": [{"select": {"top": 4}, "operation": "scale", "factor": 0.5}],
+DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+LISTED = [[0, 3], [1, 7], [2, tiny.NEURONS - 1]]  # neurons, as layer and number
+TOTAL = tiny.LAYERS * tiny.NEURONS
+
+
+def act(select: dict, operation: str, **options) -> dict:
+    """Return an edit of selected neurons."""
+    return {"select": select, "operation": operation, **options}
+
+
+def steer(direction: str, **options) -> dict:
+    """Return an edit that subtracts a direction in the last layer."""
+    place = {"layer": tiny.LAYERS - 1, "scale": 3.0}
+    return {"operation": "subtract", "direction": direction, **place, **options}
+
+
+def lower(alpha: float, **options) -> list[dict]:
+    """Return the paper's editing without tuning, of half of the neurons of every quadrant."""
+    toxic = {"groups": ["TP", "AN"], "fraction": 0.5, "ranked": "highest"}
+    other = {"groups": ["AP", "TN"], "fraction": 0.5, "ranked": "lowest"}
+    return [
+        act(toxic, "edit", factor=1 - alpha, **options),
+        act(other, "edit", factor=1 + alpha, **options),
+    ]
+
+
+EXPERIMENTS = {  # by other names than those of the default study, with which they would be merged
+    "edits": {
+        "state": "base",
+        "interventions": {
+            "none": [],
+            "ablate-top": [act({"top": 4}, "zero")],
+            "ablate-positive": [act({"top": 4, "activated": "positive"}, "zero")],
+            "ablate-negative": [act({"top": 4, "activated": "negative"}, "zero")],
+            "ablate-listed": [act({"neurons": LISTED}, "zero")],
+            "invert-filed": [act({"file": "inputs/neurons.csv"}, "scale", factor=-1.0)],
+            "patch-TP-": [act({"groups": ["TP-"]}, "patch")],
+            "patch-AN-": [act({"groups": ["AN-"]}, "patch")],
+            "patch-both": [act({"groups": ["TP-", "AN-"]}, "patch", mode="mean")],
+            "shift-both": [act({"groups": ["TP-", "AN-"]}, "patch", mode="shift")],
+            "control": [act({"random": {"groups": ["TP-"]}, "seed": 0}, "patch")],
+            "unchanged": [act({"top": 4}, "scale", factor=1.0)],
+            "lower-mean": lower(0.5),
+            "lower-shift": lower(0.5, mode="shift"),
+            "lower-best": {"best_of": "search"},
+            **{f"steer-{name}": [steer(name)] for name in DIRECTIONS},
+            # one that weights can express, so that it can be exported
+            "everywhere": [
+                act({"groups": ["TP-"]}, "patch", mode="shift", positions="all"),
+                act({"top": 8}, "scale_keys", factor=3.0, positions="all"),
+                steer("probe", positions="all"),
+            ],
+        },
+    },
+    "keys": {
+        "state": "tuned",
+        "interventions": {
+            "none": [],
+            "scale-keys": [act({"top": 2}, "scale_keys", factor=3.0)],
+            "scale-values": [act({"top": 2}, "scale", factor=3.0)],
+        },
+    },
+    "curve": {
+        "state": "base",
+        "controls": {"random": 2, "signs": 1},
+        "interventions": {
+            f"top-{n}": [act({"top": n, "by": "reduction"}, "patch", mode="paired")]
+            for n in (1, 10, TOTAL)
+        },
+    },
+    "search": {
+        "state": "base",
+        "search": {"perplexity": 2.0},
+        "interventions": {"none": [], "weak": lower(0.1), "strong": lower(0.9)},
+    },
 }
-KEYS = {  # of the tuned model
-    "none": [],
-    "scale-keys": [{"select": {"top": 2}, "operation": "scale_keys", "factor": 3.0}],
-}
+EXPORTED = "results/tiny/dpo/exported/edits/everywhere"
 
 
 def sentence(number: int, words: int) -> str:
@@ -52,7 +116,7 @@ def sentence(number: int, words: int) -> str:
 
 
 def write_inputs(folder: Path) -> None:
-    """Write what a study brings along: two models, two sets of prompts and neutral text."""
+    """Write what a study brings along: two models, prompts, neutral text and neurons."""
     folder.mkdir()
     tokenizer = word_tokenizer()
     model = tiny.build_model("llama")
@@ -64,11 +128,12 @@ def write_inputs(folder: Path) -> None:
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
         tiny.nudge(model, 0.05)
-    challenge = [{"prompt": sentence(n, 5), "kind": "dare"} for n in range(16)]
+    challenge = [{"prompt": sentence(n, 5), "kind": KINDS[n % len(KINDS)]} for n in range(16)]
     write_lines(folder / "challenge.jsonl", map(json.dumps, challenge))
     write_lines(folder / "sampling_calm.txt", (sentence(n, 6) for n in range(100, 112)))
     write_lines(folder / "sampling_rude.txt", (sentence(n, 4) for n in range(200, 212)))
     write_lines(folder / "articles.txt", (sentence(n, 30) for n in range(300, 300 + ARTICLES)))
+    write_lines(folder / "neurons.csv", ["layer,neuron", *(f"{i},{j}" for i, j in LISTED)])
 
 
 def write_lines(path: Path, lines) -> None:
@@ -105,7 +170,7 @@ def configuration(inputs: Path) -> dict:
             "source": {"path": "inputs/base", "wheel": None, "files": None},
             "layers": tiny.LAYERS,
             "neurons": tiny.NEURONS,
-            "memory_mb": 500,
+            "memory_mb": 1500,  # enough for batches
         },
         "datasets": {
             "challenge-prompts": None,
@@ -139,16 +204,17 @@ def configuration(inputs: Path) -> dict:
         "generation": {"new_tokens": 6, "batch_size": 4},
         "shards": 2,
         "preferences": {"margin": 0.2, "maximum": 12, "temperature": 2.0},
-        "tuned": {"dpo": {"learning_rate": 1e-3, "batch_size": 4}},
+        # enough to make it less toxic
+        "tuned": {"dpo": {"learning_rate": 3e-3, "batch_size": 4, "epochs": 3}},
+        "direction": {
+            "words": {"toxic": ["stupid", "idiot"], "neutral": ["river", "hill"]},
+            "singular": 12,
+        },
         "attribution": {"ablated": 5, "decoded": 3},
         "statistics": {"samples": 50},
-        "experiments": {
-            "ablation": None,
-            "patching": None,
-            "unalignment": None,
-            "edits": {"state": "base", "interventions": EDITS},
-            "keys": {"state": "tuned", "interventions": KEYS},
-        },
+        # those of the default study are dropped, whatever their names
+        "experiments": dict.fromkeys(DEFAULT["experiments"]) | EXPERIMENTS,
+        "curve": "curve",
         "claims": {
             "ablations": ["ablate-top", "ablate-positive"],
             "dampened": "patch-TP-",

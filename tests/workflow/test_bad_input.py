@@ -6,13 +6,13 @@ import pytest
 from studies import sentence
 
 
-def refused(study, *fragments: str) -> None:
+def refused(study, *fragments: str, target: str = "all") -> None:
     """Assert that a run stops before any job, and that what it says holds all fragments."""
-    result = study.snakemake()
+    result = study.snakemake(target)
     assert result.returncode != 0
     for fragment in fragments:
         assert fragment in result.stdout
-    assert "Traceback" not in result.stdout
+    assert "Traceback (most recent call last)" not in result.stdout
     assert not study.path("resources").exists()
     assert not study.path("logs").exists()
 
@@ -31,7 +31,7 @@ def test_every_wrong_key_and_value_is_named_at_once(untouched):
     study.change("preferences.margin", None)
     edits = "experiments.edits.interventions"
     study.change(f"{edits}.ablate-top.0.select.tops", 1)
-    study.change(f"{edits}.patch-TP-.0.select.groups", ["TP-", "TP"])
+    study.change(f"{edits}.patch-TP-.0.select.groups", ["TP-", "TPP"])
     study.change(f"{edits}.patch-AN-.0.operation", "patches")
     study.change("tuned.dpo.optimiser", "sgd")
     refused(
@@ -47,7 +47,7 @@ def test_every_wrong_key_and_value_is_named_at_once(untouched):
         "prompts.train.numbers: unknown key; did you mean 'number'?",
         "preferences.margin: this key is missing",
         f"{edits}.ablate-top[0].select.tops: unknown key; did you mean 'top'?",
-        f"{edits}.patch-TP-[0].select.groups[1]: 'TP' is unknown; did you mean",
+        f"{edits}.patch-TP-[0].select.groups[1]: 'TPP' is unknown; did you mean",
         f"{edits}.patch-AN-[0].operation: 'patches' is unknown; did you mean 'patch'?",
         "tuned.dpo.optimiser: unknown key; did you mean 'optimizer'?",
     )
@@ -58,7 +58,11 @@ def test_everything_that_cannot_be_meant_is_named_at_once(untouched):
     edits = "experiments.edits.interventions"
     study.change(f"{edits}.ablate-top.0.select.top", 133)
     study.change(f"{edits}.control.0.select.random", {"top": 1000})
-    study.change(f"{edits}.halve.0", {"select": {"top": 4}, "operation": "scale"})
+    study.change(f"{edits}.unchanged.0", {"select": {"top": 4}, "operation": "scale"})
+    study.change(f"{edits}.steer-svd.0.layer", 3)
+    study.change(f"{edits}.lower-best.best_of", "serch")
+    study.change("experiments.curve.interventions.none", [])
+    study.change("curve", "curves")
     study.change(f"{edits}.patch-TP-.0.factor", 2)
     study.change(f"{edits}.patch-AN-.0.select.top", 3)
     study.change("experiments.keys.interventions.none", None)
@@ -71,20 +75,20 @@ def test_everything_that_cannot_be_meant_is_named_at_once(untouched):
         study,
         f"{edits}.ablate-top[0].select.top: 133 neurons, but the model has only 132",
         f"{edits}.control[0].select.random.top: 1000 neurons, but the model has only 132",
-        f"{edits}.halve[0].factor: this key is missing",
-        f"{edits}.patch-TP-[0].factor: goes with scale and scale_keys only",
-        f"{edits}.patch-AN-[0].select: give exactly one of top, groups and random",
+        f"{edits}.unchanged[0].factor: this key is missing (scale needs it)",
+        f"{edits}.steer-svd[0].layer: 3, but layers are counted 0 to 2",
+        f"{edits}.lower-best.best_of: 'serch' is no experiment with the key search",
+        f"{edits}.patch-TP-[0].factor: does not go with patch",
+        f"{edits}.patch-AN-[0].select: give exactly one of top, groups, neurons, file, random",
+        "the baseline `none: []` of the state base stands in "
+        f"{edits}.none and experiments.curve.interventions.none",
         "the baseline `none: []` of the state tuned is missing",
+        "curve: there is no experiment 'curves'",
         "prompts.analysis.dataset: there is no dataset 'challange'; did you mean 'challenge'?",
         "tuned.both: give either source, or method",
         "model.source: give either path or wheel and files",
         "attribution.ablated: the model has only 132 neurons",
     )
-
-
-def test_a_second_baseline_is_refused(untouched):
-    untouched.change("experiments.more", {"state": "base", "interventions": {"none": []}})
-    refused(untouched, "the baseline `none: []` of the state base stands in", "experiments.more")
 
 
 BROKEN_FILES = {
@@ -124,10 +128,17 @@ def test_a_missing_prompt_file_is_named(untouched):
     refused(untouched, "datasets.sampling.files: there is no file inputs/sampling_calm.txt")
 
 
-@pytest.mark.parametrize("missing", ["inputs/articles.txt", "inputs/base"])
-def test_a_missing_text_or_model_is_named(untouched, missing):
+@pytest.mark.parametrize("missing", ["inputs/articles.txt", "inputs/base", "inputs/neurons.csv"])
+def test_a_missing_input_is_named(untouched, missing):
     untouched.path(missing).rename(untouched.path("inputs/elsewhere"))
     refused(untouched, missing)
+
+
+def test_an_intervention_that_is_not_there_cannot_be_exported(untouched):
+    target = "results/tiny/dpo/exported/curve/top-2"
+    refused(
+        untouched, "the experiment curve has no intervention top-2; it has top-1", target=target
+    )
 
 
 def test_a_prompt_in_two_splits_is_named_in_both_places(untouched):

@@ -8,7 +8,8 @@ import pytest
 from neurondynamics.runtime import code_digest
 
 LIBRARY = "workflow/scripts/neurondynamics"
-FIGURES = {
+OF_INTERVENTIONS = {"draw_cumulative_effect", "draw_patch_modes"}
+FIGURES = OF_INTERVENTIONS | {
     "draw_layer_projection",
     "draw_cumulative_reduction",
     "draw_group_shares",
@@ -16,10 +17,21 @@ FIGURES = {
     "draw_neuron_shifts",
     "draw_layer_groups",
     "draw_toxic_activations",
+    "draw_residual_shift",
+    "draw_reduction_sources",
 }
-ATTRIBUTION = {"attribute_neurons", "project_layers", "decode_neurons", "summarize_groups"}
-CONCLUSIONS = {"score_generations", "tabulate_interventions", "check_claims"}
-OF_TUNED = {"capture_activations", "run_experiment"} | ATTRIBUTION | CONCLUSIONS | FIGURES
+ATTRIBUTION = {
+    "attribute_neurons",
+    "project_layers",
+    "decode_neurons",
+    "summarize_groups",
+    "tabulate_sources",
+    "decompose_shift",
+}
+TABLES = {"tabulate_interventions", "tabulate_controls", "tabulate_categories", "check_claims"}
+CONCLUSIONS = {"score_generations"} | TABLES | OF_INTERVENTIONS
+EXPERIMENTS = {"run_experiment", "choose_intervention"} | CONCLUSIONS
+OF_TUNED = {"capture_activations"} | ATTRIBUTION | EXPERIMENTS | FIGURES
 SAMPLING = {"sample_continuations", "score_continuations", "pair_preferences"}
 FETCHING = {"fetch_model", "fetch_dataset", "split_prompts", "prepare_corpus"}
 OF_BASE = {"capture_base_activations", "fit_direction"} | SAMPLING
@@ -80,7 +92,8 @@ def test_a_changed_result_is_noticed(study):
     store = study.path("results/tiny/dpo/prompt_reductions.h5")
     with open(store, "ab") as file:
         file.write(b"\0")
-    assert study.planned() == {"summarize_groups", "check_claims", "draw_group_shares"}
+    read = {"summarize_groups", "tabulate_sources", "check_claims"}
+    assert study.planned() == read | {"draw_group_shares", "draw_reduction_sources"}
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
@@ -115,10 +128,19 @@ def test_code_of_the_plots_reruns_the_figures(study):
     assert study.planned() == FIGURES
 
 
+def test_code_of_some_figures_reruns_those_figures(study):
+    path = study.path(f"{LIBRARY}/effect_plots.py")
+    path.write_text(path.read_text(encoding="utf-8") + "\nADDED = 1\n", encoding="utf-8")
+    assert study.planned() == OF_INTERVENTIONS
+
+
 def test_code_of_the_metrics_reruns_only_the_scoring(study):
+    """And what a search chose with the help of its scores."""
     path = study.path(f"{LIBRARY}/evaluation/metrics.py")
     path.write_text(path.read_text(encoding="utf-8") + "\nADDED = 1\n", encoding="utf-8")
-    assert study.planned() == CONCLUSIONS
+    plan = study.plan()
+    assert {job.rule for job in plan} == EXPERIMENTS
+    assert experiments(plan, "run_experiment") == {"edits"}
 
 
 def test_code_of_generation_reruns_the_rules_that_import_it(study):
@@ -134,18 +156,50 @@ def test_code_of_generation_reruns_the_rules_that_import_it(study):
         "fit_direction",
         "capture_activations",
         "run_experiment",
+        "decompose_shift",
     }
     # the others follow because they read what these write
     assert study.planned() == OF_BASE | {"tune_model"} | OF_TUNED
 
 
+def experiments(plan, rule=None) -> set[str]:
+    """Return the experiments that are planned, or those that a rule is planned for."""
+    jobs = (job for job in plan if rule in (None, job.rule))
+    return {job.wildcards["experiment"] for job in jobs if "experiment" in job.wildcards}
+
+
 def test_one_experiment_reruns_that_experiment(study):
-    key = "experiments.keys.interventions.scale-keys.0.factor"
-    study.change(key, 4.0)
+    study.change("experiments.keys.interventions.scale-keys.0.factor", 4.0)
     plan = study.plan()
-    assert {job.rule for job in plan} == {"run_experiment"} | CONCLUSIONS
-    assert {job.wildcards.get("experiment", "keys") for job in plan} == {"keys"}
-    assert len(plan) == 4
+    assert experiments(plan) == {"keys"}
+    assert sorted(job.rule for job in plan) == sorted({"run_experiment"} | CONCLUSIONS)
+
+
+def test_a_file_of_neurons_reruns_the_experiments_that_read_it(study):
+    study.path("inputs/neurons.csv").write_text("layer,neuron\n0,5\n", encoding="utf-8")
+    plan = study.plan()
+    assert experiments(plan) == {"edits"}
+    assert sorted(job.rule for job in plan) == sorted({"run_experiment"} | CONCLUSIONS)
+
+
+def test_the_limit_of_a_search_reruns_the_choice_and_what_takes_it(study):
+    study.change("experiments.search.search.perplexity", 1.1)
+    plan = study.plan()
+    assert {job.rule for job in plan} == EXPERIMENTS
+    assert experiments(plan, "choose_intervention") == {"search"}
+    assert experiments(plan, "run_experiment") == {"edits"}
+
+
+def test_a_candidate_of_a_search_reruns_the_search(study):
+    study.change("experiments.search.interventions.weak.0.factor", 0.8)
+    plan = study.plan()
+    assert experiments(plan, "run_experiment") == {"search", "edits"}
+    assert {job.rule for job in plan} == EXPERIMENTS
+
+
+def test_another_curve_draws_the_curve(study):
+    study.change("curve", "edits")
+    assert study.planned() == {"draw_cumulative_effect"}
 
 
 def test_a_learning_rate_reruns_tuning_and_what_follows(study):
@@ -163,10 +217,20 @@ def test_another_version_reruns_nothing_of_the_first(study):
     assert {job.wildcards["state"] for job in plan if "state" in job.wildcards} == {"base-ablated"}
 
 
-def test_statistics_rerun_no_model(study):
+def test_statistics_rerun_no_generation(study):
     study.change("statistics.samples", 60)
-    tables = {"project_layers", "summarize_groups", "tabulate_interventions", "check_claims"}
-    assert study.planned() == tables | {"draw_group_shares", "draw_layer_projection"}
+    assert study.planned() == {
+        "project_layers",
+        "summarize_groups",
+        "tabulate_sources",
+        "decompose_shift",
+        "draw_group_shares",
+        "draw_layer_projection",
+        "draw_reduction_sources",
+        "draw_residual_shift",
+        *TABLES,
+        *OF_INTERVENTIONS,
+    }
 
 
 def test_a_study_can_move(finished, tmp_path):

@@ -3,13 +3,15 @@
 import re
 
 import pytest
-from test_results import COLUMNS, FIGURES, RULES
+from studies import EXPORTED
+from test_results import COLUMNS, FIGURES, OF_THE_PAPER, RULES
 
 
 @pytest.fixture(scope="module")
 def report(finished, tmp_path_factory) -> str:
-    """The report, made where no network is reachable."""
+    """The report, made where no network is reachable, of a study with two tuning seeds."""
     study = finished.copy(tmp_path_factory.mktemp("report") / "study")
+    study.change("tuned.dpo.seeds", [1])
     study.run("--report", "report.html")
     return study.path("report.html").read_text(encoding="utf-8")
 
@@ -22,15 +24,21 @@ def test_report_needs_no_network(report):
 def test_report_shows_the_figures_with_captions(report, name):
     entry = find_entry(report, f"results/tiny/dpo/figures/{name}.svg")
     assert '"mime_type": "image/svg+xml"' in entry
-    assert "(Figure " in entry
+    # those of the paper say which they are
+    assert ("(Figure " in find_caption(entry)) == (name in OF_THE_PAPER)
 
 
 @pytest.mark.parametrize("name", sorted(set(COLUMNS) - {"layers"}))  # those are drawn
 def test_report_shows_the_tables_with_captions(report, name):
-    entry = find_entry(report, f"results/tiny/dpo/tables/{name}.csv")
+    find_caption(find_entry(report, f"results/tiny/dpo/tables/{name}.csv"))
+
+
+def find_caption(entry: str) -> str:
+    """Return a result's caption, with its variables filled in."""
     (caption,) = re.findall(r'"caption": "(.*?[^\\])"', entry)
     assert len(caption) > 80
     assert "{{" not in caption
+    return caption
 
 
 def find_entry(report: str, path: str) -> str:
@@ -49,7 +57,7 @@ def test_report_names_the_models(report):
 def test_graphs_are_drawn(finished, tmp_path, graph):
     study = finished.copy(tmp_path / "study")
     study.change("tuned.dpo.seeds", [1])
-    text = study.run(graph)
+    text = study.run("all", EXPORTED, graph)
     assert "digraph snakemake_dag {" in text
     drawn = set(re.findall(r'label = "(\w+)', text))
     assert drawn == {"all", *RULES}

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import tiny
 from safetensors.numpy import load_file
-from studies import ARTICLES, EDITS, KEYS, ROOT
+from studies import ARTICLES, EXPERIMENTS, KINDS, ROOT, TOTAL
 
 REDUCING = ["TP-", "AN-", "TN+", "AP+"]
 GROUPS = [*REDUCING, "TP+", "AN+", "TN-", "AP-", "unchanged"]
@@ -19,7 +19,7 @@ STORES = [
     *(f"dpo/activations/{state}" for state in STATES[1:]),
     *(f"brought/activations/{state}" for state in STATES[2:]),
 ]
-FIGURES = [
+OF_THE_PAPER = [
     "layer_projection",
     "cumulative_reduction",
     "group_shares",
@@ -28,13 +28,31 @@ FIGURES = [
     "layer_groups",
     "toxic_activations",
 ]
+BEYOND = [
+    "residual_shift",
+    "reduction_sources",
+    "cumulative_effect",
+    "patch_modes",
+    "seed_shares",
+]
+FIGURES = [*OF_THE_PAPER, *BEYOND]
 COLUMNS = {
     "groups": "group neurons reduction share_gross share_gross_low share_gross_high "
     "share_net share_net_low share_net_high share_gross_same_text",
     "layers": "state layer projection projection_low projection_high",
-    "interventions": "experiment intervention state neurons n missing toxicity toxicity_low "
-    "toxicity_high toxic_fraction perplexity f1 repetition effect_share effect_share_low "
-    "effect_share_high",
+    "interventions": "experiment intervention control_of control state neurons n missing toxicity "
+    "toxicity_low toxicity_high toxic_fraction perplexity f1 repetition difference_none "
+    "difference_none_low difference_none_high difference_tuned difference_tuned_low "
+    "difference_tuned_high effect_share effect_share_low effect_share_high",
+    "controls": "experiment intervention state control draws toxicity draws_toxicity perplexity "
+    "draws_perplexity effect_share draws_effect_share advantage advantage_low advantage_high",
+    "categories": "category n experiment intervention state toxicity toxicity_low toxicity_high "
+    "effect_share effect_share_low effect_share_high",
+    "sources": "group part reduction reduction_low reduction_high share_group share_net",
+    "residual_shift": "component layer base tuned_on_base_text tuned shift shift_low shift_high "
+    "share shift_same_text share_same_text",
+    "seeds": "statistic part seeds mean deviation_between deviation_within seed_0 seed_1",
+    "seed_overlap": "statistic neurons pairs value minimum maximum chance",
     "claims": "claim statement statistic low high interval_over paper criterion holds",
     "decoded_neurons": "layer neuron cosine activation_base activation_tuned reduction group kind "
     "vector tokens",
@@ -100,24 +118,196 @@ def test_neurons_and_bias_add_up_to_the_output_of_a_layer(finished, state):
     np.testing.assert_allclose(of_neurons + of_biases, output, rtol=1e-5, atol=1e-6)
 
 
-def test_every_intervention_is_measured(finished):
+REPORTED = ["edits", "keys", "curve"]
+DRAWS = ["random-1", "random-2", "signs-1"]  # of every intervention of the experiment curve
+
+
+@pytest.fixture(scope="module")
+def rows(finished) -> pd.DataFrame:
+    """The table of interventions by experiment and intervention."""
     table = read_table(finished, "interventions")
-    expected = [("edits", name) for name in EDITS] + [("keys", name) for name in KEYS]
-    assert list(zip(table["experiment"], table["intervention"], strict=True)) == expected
-    assert (table["n"] + table["missing"] == 6).all()
-    measured = table[["toxicity", "perplexity", "f1", "repetition"]]
+    return table.set_index(["experiment", "intervention"], drop=False)
+
+
+@pytest.fixture(scope="module")
+def written(finished) -> dict[str, pd.DataFrame]:
+    """The generations of every experiment, scored."""
+    folder = finished.path("results/tiny/dpo/experiments")
+    keys = ["intervention", "corpus", "prompt_id"]
+    return {
+        name: pd.read_parquet(folder / name / "generations.parquet").merge(
+            pd.read_parquet(folder / name / "scores.parquet"), on=keys, validate="1:1"
+        )
+        for name in EXPERIMENTS
+    }
+
+
+@pytest.fixture(scope="module")
+def losses(finished) -> pd.Series:
+    """The loss of every window of text by experiment, intervention and window."""
+    folder = finished.path("results/tiny/dpo/experiments")
+    tables = {name: pd.read_parquet(folder / name / "losses.parquet") for name in EXPERIMENTS}
+    table = pd.concat(tables, names=["experiment"]).reset_index("experiment")
+    return table.set_index(["experiment", "intervention", "window"])["nll"].sort_index()
+
+
+def test_every_intervention_is_measured(rows, finished):
+    expected = [
+        (experiment, name)
+        for experiment in REPORTED
+        for one in EXPERIMENTS[experiment]["interventions"]
+        for name in (one, *(f"{one}~{draw}" for draw in DRAWS if experiment == "curve"))
+    ]
+    assert rows.index.tolist() == expected  # and nothing of the search
+    assert (rows["n"] + rows["missing"] == 6).all()
+    measured = rows[["toxicity", "perplexity", "f1", "repetition", "effect_share"]]
     assert np.isfinite(measured).all().all()
-    assert table["toxicity"].between(0, 1).all()
-    rows = table.set_index(["experiment", "intervention"])
+    assert rows["toxicity"].between(0, 1).all()
     neurons = rows["neurons"]
     groups = read_table(finished, "groups").set_index("group")["neurons"]
-    assert neurons["edits", "none"] == neurons["keys", "none"] == 0
+    assert neurons["edits", "none"] == neurons["keys", "none"] == neurons["edits", "steer-svd"] == 0
     assert neurons["edits", "ablate-top"] == neurons["edits", "ablate-negative"] == 4
+    assert neurons["edits", "ablate-listed"] == neurons["edits", "invert-filed"] == 3
     assert neurons["edits", "patch-TP-"] == neurons["edits", "control"] == groups["TP-"]
     assert neurons["edits", "patch-both"] == groups["TP-"] + groups["AN-"]
-    # every operation does something to the text that is read under it
-    assert rows["perplexity"]["edits"].nunique() == len(EDITS)
-    assert rows["perplexity"]["keys"].nunique() == len(KEYS)
+    assert neurons["curve"][["top-1", "top-10", f"top-{TOTAL}"]].tolist() == [1, 10, TOTAL]
+    # every operation but the one without effect does something to the text read under it
+    assert rows["perplexity"]["edits"].nunique() == len(EXPERIMENTS["edits"]["interventions"]) - 1
+    assert rows["perplexity"]["keys"].nunique() == len(EXPERIMENTS["keys"]["interventions"])
+
+
+ALIKE = {
+    "scaled by 1": (("edits", "unchanged"), ("edits", "none")),
+    # as many random neurons of each layer as it has are all of them
+    "every neuron drawn": (("curve", f"top-{TOTAL}~random-1"), ("curve", f"top-{TOTAL}")),
+}
+
+
+@pytest.mark.parametrize("case", ALIKE)
+def test_what_is_the_same_intervention_has_the_same_outcome(written, losses, rows, case):
+    one, other = ALIKE[case]
+    texts = [
+        table[table["intervention"] == name].set_index(["corpus", "prompt_id"])["text"]
+        for table, name in ((written[experiment], name) for experiment, name in (one, other))
+    ]
+    pd.testing.assert_series_equal(*texts)
+    np.testing.assert_allclose(losses[one], losses[other], rtol=1e-6)
+    measures = rows.columns[rows.columns.get_loc("n") :]
+    np.testing.assert_allclose(
+        *(rows.loc[name, measures].astype(float) for name in (one, other)), rtol=1e-6
+    )
+
+
+def test_no_edit_no_difference(rows):
+    columns = [f"difference_none{end}" for end in ("", "_low", "_high")]
+    for name in (("edits", "none"), ("edits", "unchanged"), ("keys", "none")):
+        assert rows.loc[name, columns].tolist() == [0, 0, 0]
+    assert rows.loc[("keys", "none"), "difference_tuned"] == 0
+    assert rows.loc[("edits", "none"), "effect_share"] == 0
+    assert rows.loc[("keys", "none"), "effect_share"] == 1
+
+
+def test_differences_are_those_of_the_scores(rows, written):
+    """Over the prompts that all that are compared have a score for."""
+
+    def toxicity(experiment, name):
+        table = written[experiment].query("corpus == 'prompts' and intervention == @name")
+        return table.set_index("prompt_id")["toxicity"]
+
+    base, tuned = toxicity("edits", "none"), toxicity("keys", "none")
+    for (experiment, name), row in rows.iterrows():
+        scores = {"edited": toxicity(experiment, name), "base": base, "tuned": tuned}
+        means = pd.DataFrame(scores).dropna().mean()
+        assert row["state"] == ("tuned" if experiment == "keys" else "base")
+        assert row["difference_none"] == pytest.approx(means["edited"] - means[row["state"]])
+        assert row["difference_tuned"] == pytest.approx(means["edited"] - means["tuned"])
+        share = (means["base"] - means["edited"]) / (means["base"] - means["tuned"])
+        assert row["effect_share"] == pytest.approx(share)
+        assert row["difference_none_low"] <= row["difference_none"] <= row["difference_none_high"]
+
+
+def test_controls_stand_by_what_they_control(rows, finished):
+    drawn = rows[rows["control_of"].notna()]
+    assert set(drawn["experiment"]) == {"curve"}
+    expected = drawn["control_of"] + "~" + drawn["control"]
+    assert (drawn["intervention"].str.rsplit("-", n=1).str[0] == expected).all()
+    for (experiment, _), row in drawn.iterrows():
+        assert row["neurons"] == rows.loc[(experiment, row["control_of"]), "neurons"]
+    table = read_table(finished, "controls").set_index(["intervention", "control"])
+    assert table["draws"].to_dict() == {
+        (name, kind): draws
+        for name in EXPERIMENTS["curve"]["interventions"]
+        for kind, draws in EXPERIMENTS["curve"]["controls"].items()
+    }
+    for (name, kind), row in table.iterrows():
+        draws = drawn[(drawn["control_of"] == name) & (drawn["control"] == kind)]
+        assert row["draws_toxicity"] == pytest.approx(draws["toxicity"].mean())
+        assert row["toxicity"] == rows.loc[("curve", name), "toxicity"]
+        advantage = row["effect_share"] - draws["effect_share"].mean()
+        assert row["advantage"] == pytest.approx(advantage)
+
+
+def test_categories_share_out_the_prompts(rows, finished):
+    table = read_table(finished, "categories")
+    assert set(table["category"]) == set(KINDS)
+    edited = rows[rows["control_of"].isna()]
+    assert len(table) == len(KINDS) * len(edited)
+    table["sum"] = table["n"] * table["toxicity"]
+    sums = table.groupby(["experiment", "intervention"])[["n", "sum"]].sum().loc[edited.index]
+    assert (sums["n"] == edited["n"]).all()
+    np.testing.assert_allclose(sums["sum"] / sums["n"], edited["toxicity"])
+
+
+def test_the_best_of_the_search_is_evaluated(finished, losses, written):
+    choice = json.loads(
+        finished.path("results/tiny/dpo/experiments/search/choice.json").read_text()
+    )
+    assert choice["prompts"] <= 8  # of analysis
+    assert set(written["search"].query("corpus == 'prompts'")["prompt"]).isdisjoint(
+        written["edits"].query("corpus == 'prompts'")["prompt"]
+    )
+    candidates = {one["intervention"]: one for one in choice["candidates"]}
+    assert list(candidates) == ["weak", "strong"]
+    within = [name for name, one in candidates.items() if one["perplexity"] <= choice["limit"]]
+    assert choice["intervention"] == min(within, key=lambda name: candidates[name]["toxicity"])
+    # both are measured on the same neutral text
+    best, chosen = losses["edits", "lower-best"], losses["search", choice["intervention"]]
+    np.testing.assert_allclose(best, chosen, rtol=1e-6)
+    assert not np.allclose(losses["search", "weak"], losses["search", "strong"])
+
+
+@pytest.mark.parametrize("tuned", ["dpo", "brought"])
+def test_the_parts_of_the_reduction_add_up(finished, tuned):
+    neurons = pd.read_parquet(finished.path(f"results/tiny/{tuned}/neurons.parquet"))
+    parts = neurons[["reduction_activation", "reduction_value", "reduction_context"]]
+    np.testing.assert_allclose(parts.sum(axis=1), neurons["reduction"], atol=1e-12)
+    assert (parts.abs().sum() > 0).all()
+
+
+def test_sources_add_up_to_the_groups(finished):
+    table = read_table(finished, "sources")
+    sources = table.pivot_table("reduction", "group", "part")
+    parts = sources[["activation", "value", "context"]]
+    np.testing.assert_allclose(parts.sum(axis=1), sources["total"], atol=1e-12)
+    groups = read_table(finished, "groups").set_index("group")["reduction"]
+    assert sources["total"][GROUPS].to_dict() == pytest.approx(groups.to_dict())
+    assert sources["total"]["all"] == pytest.approx(groups.sum())
+
+
+def test_the_residual_stream_is_the_sum_of_its_parts(finished):
+    table = read_table(finished, "residual_shift")
+    layers = read_table(finished, "layers")
+    sums = table[table["layer"].isna()].set_index("component")
+    of_layers = table[table["layer"].notna()]
+    for state in ("base", "tuned_on_base_text", "tuned"):
+        parts = sums.loc["embeddings", state] + of_layers[state].sum()
+        assert parts == pytest.approx(sums.loc["total", state], abs=1e-5)
+        assert abs(sums.loc["residue", state]) < 1e-5 < abs(sums.loc["total", state])
+        # what the stored activations say of the MLPs, which are read anew here
+        stored = layers[layers["state"] == state.replace("_", "-")]["projection"]
+        mlps = of_layers[of_layers["component"] == "mlp"][state]
+        np.testing.assert_allclose(mlps, stored, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(table["shift"], table["base"] - table["tuned"], atol=1e-9)
 
 
 def test_claims_are_judged(finished):

@@ -45,7 +45,7 @@ RULES = read_rules()
 
 
 def test_rules_were_read():
-    assert len(RULES) == 26
+    assert len(RULES) == 38
     assert RULES["fetch_model"]["threads"].strip() == "1"
     assert "'{state}'" not in RULES["capture_base_activations"]["params"]
 
@@ -100,9 +100,7 @@ def test_snakemake_lint_is_satisfied(tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize(
-    "overlay", sorted(p.stem for p in (ROOT / "workflow/studies").glob("*.yaml"))
-)
+@pytest.mark.parametrize("overlay", STUDIES)
 def test_studies_can_be_planned(overlay, tmp_path):
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--directory", str(tmp_path)]
     command += ["--cores", "1", "--configfile", f"workflow/studies/{overlay}.yaml"]
