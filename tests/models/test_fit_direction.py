@@ -7,14 +7,10 @@ import pandas as pd
 import plain
 import pytest
 import tiny
-from fit_direction import fit_direction, mean_residuals, mixed_prompts, nearest_values, word_rows
+from fit_direction import fit_direction, mean_residuals, mixed_prompts
 from neurondynamics.analysis.directions import read_direction, read_directions
-from tokenizers import Tokenizer, models, pre_tokenizers
-from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast
 
 WORDS = (" stupid", " angry")  # a sample is toxic if it holds one of them
-LISTS = {"toxic": ["stupid", "angry"], "neutral": ["river", "house", "spring"]}
 SAMPLES = (
     " stupid old dog",
     " house on the hill",
@@ -51,9 +47,9 @@ def scored(case_of, tmp_path):
 def fit(case, scored, tmp_path, **changes):
     options = {
         "method": "probe", "held_out": 0.3, "threshold": 0.5, "dtype": "float32", "device": "cpu",
-        "threads": 1, "max_tokens": 32, "batch_size": 7, "seed": 0, "words": LISTS, "singular": 9,
+        "threads": 1, "max_tokens": 32, "batch_size": 7, "seed": 0,
     }  # fmt: skip
-    names = ("direction.safetensors", "directions.safetensors", "direction.json")
+    names = ("direction.safetensors", "fitted.safetensors", "direction.json")
     files = [str(tmp_path / name) for name in names]
     fit_direction(str(case.folder), scored, *files, **options | changes)
     return read_direction(files[0]), json.loads((tmp_path / names[-1]).read_text())
@@ -141,95 +137,15 @@ def test_too_few_mixed_prompts_name_the_keys(case_of, scored, tmp_path):
     assert not (tmp_path / "direction.safetensors").exists()
 
 
-def cosine(a, b):
-    return a @ b / np.sqrt((a @ a) * (b @ b))
-
-
 @pytest.mark.parametrize("method", ["probe", "mean_difference"])
-def test_the_studys_direction_is_one_of_those_that_steer(case_of, scored, tmp_path, method):
+def test_every_method_is_fitted_and_the_chosen_one_is_the_direction(
+    case_of, scored, tmp_path, method
+):
     case = case_of("gpt2")
     other = {"probe": "mean_difference", "mean_difference": "probe"}[method]
     alone, _ = fit(case, scored, tmp_path, method=other)
-    direction, description = fit(case, scored, tmp_path, method=method)
-    found = read_directions(tmp_path / "directions.safetensors")
+    direction, _ = fit(case, scored, tmp_path, method=method)
+    found = read_directions(tmp_path / "fitted.safetensors")
+    assert list(found) == sorted(found) == ["mean_difference", "probe"]
     np.testing.assert_array_equal(found[method], direction.vector)
     np.testing.assert_array_equal(found[other], alone.vector)
-    assert list(description["directions"]) == ["probe", "mean_difference", "embeddings", "svd"]
-    for name, told in description["directions"].items():
-        assert found[name].shape == (tiny.HIDDEN,)
-        assert told["cosine"] == pytest.approx(cosine(found[name], direction.vector))
-    told = description["directions"]
-    assert told[method]["tokens_toward"] == description["tokens_toward"]
-    assert len({tuple(other["tokens_toward"]) for other in told.values()}) == 4
-
-
-def test_the_embeddings_and_the_svd_are_those_of_the_plain_weights(case, scored, tmp_path):
-    direction, _ = fit(case, scored, tmp_path)
-    found = read_directions(tmp_path / "directions.safetensors")
-    unembedding = case.plain.lm_head.weight.numpy()
-    means = {
-        kind: np.mean([unembedding[case.tokenizer(word).input_ids].mean(0) for word in words], 0)
-        for kind, words in LISTS.items()
-    }
-    np.testing.assert_allclose(found["embeddings"], means["toxic"] - means["neutral"], atol=1e-6)
-    values = np.concatenate([plain.values(block).numpy() for block in plain.blocks(case.plain)])
-    values /= np.sqrt((values**2).sum(1, keepdims=True))
-    nearest = values[np.argsort(values @ direction.vector)[-9:]]
-    _, vectors = np.linalg.eigh(nearest.T @ nearest)
-    largest = vectors[:, -1] * np.sign((nearest @ vectors[:, -1]).mean())
-    np.testing.assert_allclose(found["svd"], largest, atol=1e-5)
-
-
-def test_the_nearest_value_vectors_are_in_order_of_their_cosine(case):
-    direction = np.random.default_rng(3).normal(size=tiny.HIDDEN)
-    found = nearest_values(case.model, direction, tiny.LAYERS * tiny.NEURONS)
-    along = [cosine(value, direction) for value in found]
-    assert along == sorted(along, reverse=True)
-    everything = np.concatenate([plain.values(block).numpy() for block in plain.blocks(case.plain)])
-    np.testing.assert_allclose(np.sort(found, axis=0), np.sort(everything, axis=0), atol=1e-6)
-
-
-def test_more_value_vectors_than_there_are_name_the_key(case_of):
-    with pytest.raises(ValueError, match=r"direction.singular is 133; the model has 132 neurons"):
-        nearest_values(case_of("llama").model, np.ones(tiny.HIDDEN), 133)
-
-
-def test_words_are_averaged_over_their_tokens(case_of):
-    case = case_of("llama")
-    rows = word_rows(case.model, case.tokenizer, LISTS, "neutral")
-    assert max(len(row) for row in rows) > 1
-    assert [len(row) for row in rows] == [
-        len(case.tokenizer.tokenize(word)) for word in LISTS["neutral"]
-    ]
-
-
-def test_a_token_that_begins_every_text_is_no_part_of_a_word(case_of):
-    tokenizer = tiny.build_tokenizer()
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single=f"{tiny.END} $A", special_tokens=[(tiny.END, 0)]
-    )
-    case = case_of("llama")
-    expected = word_rows(case.model, case.tokenizer, LISTS, "toxic")
-    for rows, others in zip(
-        word_rows(case.model, tokenizer, LISTS, "toxic"), expected, strict=True
-    ):
-        np.testing.assert_array_equal(rows, others)
-
-
-@pytest.mark.parametrize("word", ["", "  "])
-def test_an_empty_word_is_refused_before_anything_is_written(case_of, scored, tmp_path, word):
-    with pytest.raises(ValueError, match=rf"the word '{word}' of direction.words.neutral is empty"):
-        fit(case_of("llama"), scored, tmp_path, words={**LISTS, "neutral": ["river", word]})
-    assert not list(tmp_path.glob("direction*"))
-
-
-def test_a_word_that_the_tokenizer_does_not_know_is_named(case_of):
-    model = models.WordLevel({"[UNK]": 0, "fool": 1, "friend": 2}, unk_token="[UNK]")
-    backend = Tokenizer(model)
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]")
-    lm = case_of("llama").model
-    words = {"toxic": ["fool", "idiot"], "neutral": ["friend"]}
-    assert len(word_rows(lm, tokenizer, words, "neutral")) == 1
-    with pytest.raises(ValueError, match=r"'idiot' of direction.words.toxic is empty or unknown"):
-        word_rows(lm, tokenizer, words, "toxic")

@@ -34,7 +34,7 @@ EXPERIMENTS = {"run_experiment", "choose_intervention"} | CONCLUSIONS
 OF_TUNED = {"capture_activations"} | ATTRIBUTION | EXPERIMENTS | FIGURES
 SAMPLING = {"sample_continuations", "score_continuations", "pair_preferences"}
 FETCHING = {"fetch_model", "fetch_dataset", "split_prompts", "prepare_corpus"}
-OF_BASE = {"capture_base_activations", "fit_direction"} | SAMPLING
+OF_BASE = {"capture_base_activations", "fit_direction", "collect_directions"} | SAMPLING
 
 
 def touch(folder) -> None:
@@ -195,6 +195,13 @@ def test_a_candidate_of_a_search_reruns_the_search(study):
     plan = study.plan()
     assert experiments(plan, "run_experiment") == {"search", "edits"}
     assert {job.rule for job in plan} == EXPERIMENTS
+
+
+def test_a_word_to_steer_with_reruns_the_experiments_that_steer(study):
+    study.change("direction.words.toxic", ["stupid"])
+    plan = study.plan()
+    assert experiments(plan, "run_experiment") == {"edits"}
+    assert {job.rule for job in plan} == {"collect_directions", "run_experiment"} | CONCLUSIONS
 
 
 def test_another_curve_draws_the_curve(study):

@@ -45,7 +45,7 @@ RULES = read_rules()
 
 
 def test_rules_were_read():
-    assert len(RULES) == 38
+    assert len(RULES) == 39
     assert RULES["fetch_model"]["threads"].strip() == "1"
     assert "'{state}'" not in RULES["capture_base_activations"]["params"]
 

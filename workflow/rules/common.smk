@@ -166,11 +166,17 @@ def direction_settings():
     """Return what fitting the direction uses."""
     reading = generation_settings()
     return {
-        **config["direction"],
+        **{key: config["direction"][key] for key in ("method", "held_out")},
         "threshold": config["toxic_threshold"],
         "seed": config["seed"],
         **{key: reading[key] for key in ("dtype", "device", "max_tokens", "batch_size")},
     }
+
+
+def steering_settings():
+    """Return what the directions to steer with depend on beside the fitted ones."""
+    chosen = {key: config["direction"][key] for key in ("words", "singular")}
+    return {**chosen, "dtype": config["model"]["dtype"]}
 
 
 def shift_settings():
@@ -271,8 +277,8 @@ def experiment_model(wildcards):
 def experiment_inputs(wildcards):
     """Return the model that an experiment runs on, its prompts, and what its edits need.
 
-    `files` are those that neurons are selected from, `choices` the outcomes of its searches, and
-    `tuned_model` is the model that paired patches follow.
+    `files` are those that neurons are selected from, `choices` the outcomes of its searches,
+    `tuned_model` is the model that paired patches follow, `directions` holds what is subtracted.
     """
     experiment = config["experiments"][wildcards.experiment]
     edits = list(experiments.all_edits(config["experiments"], experiment))
@@ -289,6 +295,8 @@ def experiment_inputs(wildcards):
     }
     if any(edit.get("mode") == "paired" for edit in edits):
         found["tuned_model"] = tuned_model(wildcards)
+    if any("direction" in edit for edit in edits):
+        found["directions"] = f"{results}/base/directions.safetensors"
     return found
 
 

@@ -1,11 +1,11 @@
 rule fit_direction:
-    """Fit the toxicity direction on labelled samples, and others to steer with."""
+    """Fit the toxicity direction on the base model's labelled samples."""
     input:
         model=base_model,
         scored=labelled_samples,
     output:
         vector="results/{model}/base/direction.safetensors",
-        directions="results/{model}/base/directions.safetensors",
+        fitted="results/{model}/base/fitted_directions.safetensors",
         description="results/{model}/base/direction.json",
     log:
         "logs/{model}/base/fit_direction.log",
@@ -22,3 +22,29 @@ rule fit_direction:
         code=code_digest("fit_direction"),
     script:
         "../scripts/fit_direction.py"
+
+
+rule collect_directions:
+    """Collect the directions to steer with: the fitted ones, of embeddings, and of neurons."""
+    input:
+        model=base_model,
+        direction="results/{model}/base/direction.safetensors",
+        fitted="results/{model}/base/fitted_directions.safetensors",
+    output:
+        directions="results/{model}/base/directions.safetensors",
+        description="results/{model}/base/directions.json",
+    log:
+        "logs/{model}/base/collect_directions.log",
+    benchmark:
+        "benchmarks/{model}/base/collect_directions.tsv"
+    conda:
+        "../../envs/language-model.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of_model(),
+        runtime=30,
+    params:
+        settings=steering_settings(),
+        code=code_digest("collect_directions"),
+    script:
+        "../scripts/collect_directions.py"

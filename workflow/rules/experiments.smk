@@ -29,7 +29,6 @@ rule run_experiment:
     input:
         unpack(experiment_inputs),
         neurons="results/{model}/{tuned}/neurons.parquet",
-        directions="results/{model}/base/directions.safetensors",
         corpus="results/{model}/base/corpus.jsonl",
     output:
         generations="results/{model}/{tuned}/experiments/{experiment}/generations.parquet",

@@ -19,10 +19,8 @@ import numpy as np
 import pandas as pd
 from neurondynamics.analysis.directions import (
     METHODS,
-    embedding_difference,
     hold_out,
     quality,
-    singular_direction,
     write_direction,
     write_directions,
 )
@@ -38,7 +36,6 @@ from neurondynamics.lm.loading import (
     load_tokenizer,
     set_threads,
 )
-from neurondynamics.lm.weights import cosines, unit
 from neurondynamics.runtime import progress
 
 logger = logging.getLogger(__name__)
@@ -48,13 +45,11 @@ def fit_direction(
     model: str,
     scored: list[str],
     vector: str,
-    directions: str,
+    fitted: str,
     description: str,
     *,
     method: str,
     held_out: float,
-    words: dict[str, list[str]],
-    singular: int,
     threshold: float,
     dtype: str,
     device: str,
@@ -63,17 +58,15 @@ def fit_direction(
     batch_size: int,
     seed: int,
 ) -> None:
-    """Write the direction, named directions to steer with, and what they are.
+    """Write the direction, those of all methods by name, and what the direction is worth.
 
-    The direction that is written is fitted on all prompts; accuracy and AUROC are those of a fit
-    without the held-out prompts. `words` are {toxic, neutral} for the difference of embeddings,
-    `singular` is the number of value vectors whose first singular vector is taken. Raises
-    ValueError if too few prompts have samples of both kinds, or for a word without tokens.
+    The directions that are written are fitted on all prompts; accuracy and AUROC are those of a
+    fit without the held-out prompts. Raises ValueError if too few prompts have samples of both
+    kinds.
     """
     set_threads(threads)
     tokenizer = load_tokenizer(model)
     lm = load_model(model, dtype, device)
-    toxic_words, neutral_words = (word_rows(lm, tokenizer, words, k) for k in ("toxic", "neutral"))
     texts = mixed_prompts(scored, threshold)
     prompts = encode_prompts(tokenizer, texts.prompt.tolist(), max_tokens)
     features = mean_residuals(lm, prompts, texts.tokens.tolist(), batch_size)
@@ -81,14 +74,11 @@ def fit_direction(
     fitting, held = hold_out(numbers, held_out, seed)
     partial = fit(features[fitting], toxic[fitting], numbers[fitting], method, seed)
     measured = quality(partial, features[held], toxic[held])
-    fitted = {name: fit(features, toxic, numbers, name, seed) for name in METHODS}
-    direction = fitted[method]
-    vectors = {name: other.vector for name, other in fitted.items()}
-    vectors["embeddings"] = embedding_difference(toxic_words, neutral_words)
-    vectors["svd"] = singular_direction(nearest_values(lm, direction.vector, singular))
+    every = {name: fit(features, toxic, numbers, name, seed) for name in METHODS}
+    direction = every[method]
     logger.info("%s on %d held-out texts: %s", method, len(held), measured)
     write_direction(vector, direction)
-    write_directions(directions, vectors)
+    write_directions(fitted, {name: other.vector for name, other in every.items()})
     counts = {
         "texts": len(texts),
         "toxic_texts": int(toxic.sum()),
@@ -98,49 +88,7 @@ def fit_direction(
     both = np.stack([direction.vector, -direction.vector])
     toward, away = decode_vectors(lm, tokenizer, both, tokens=20)
     tokens = {"tokens_toward": toward, "tokens_away": away}
-    decoded = decode_vectors(lm, tokenizer, np.stack(list(vectors.values())), tokens=20)
-    others = {
-        name: {"cosine": float(unit(other) @ unit(direction.vector)), "tokens_toward": row}
-        for (name, other), row in zip(vectors.items(), decoded, strict=True)
-    }
-    write_json(
-        description,
-        {"method": method, **counts, "held_out": measured, **tokens, "directions": others},
-    )
-
-
-def word_rows(lm, tokenizer, words: dict[str, list[str]], kind: str) -> list[np.ndarray]:
-    """Return the unembedding rows of each word's tokens, (tokens, d_model) in float64.
-
-    Raises ValueError naming a word that has no tokens or that the tokenizer does not know.
-    """
-    weight = dissect(lm).unembedding.weight
-    rows = []
-    for word in words[kind]:
-        ids = tokenizer(word, add_special_tokens=False).input_ids
-        if not word.strip() or not ids or tokenizer.unk_token_id in ids:
-            raise ValueError(
-                f"the word {word!r} of direction.words.{kind} is empty or unknown to the "
-                "tokenizer; take another"
-            )
-        rows.append(weight[ids].double().cpu().numpy())
-    return rows
-
-
-def nearest_values(lm, direction: np.ndarray, number: int) -> np.ndarray:
-    """Return the value vectors of highest cosine with a direction, (number, d_model) in float64.
-
-    Raises ValueError if the model has fewer.
-    """
-    layers = [layer.value_vectors() for layer in dissect(lm).layers]
-    along = np.concatenate([cosines(v.double().cpu().numpy(), direction)[0] for v in layers])
-    if number > len(along):
-        raise ValueError(f"direction.singular is {number}; the model has {len(along)} neurons")
-    best = np.argsort(-along, kind="stable")[:number]
-    starts = np.cumsum([0, *(len(v) for v in layers)])
-    owners = np.searchsorted(starts, best, side="right") - 1
-    rows = [layers[i][j - starts[i]] for i, j in zip(owners, best, strict=True)]
-    return np.stack([row.double().cpu().numpy() for row in rows])
+    write_json(description, {"method": method, **counts, "held_out": measured, **tokens})
 
 
 def mixed_prompts(scored: list[str], threshold: float) -> pd.DataFrame:
@@ -185,7 +133,7 @@ if __name__ == "__main__":
         model=snakemake.input.model,
         scored=snakemake.input.scored,
         vector=snakemake.output.vector,
-        directions=snakemake.output.directions,
+        fitted=snakemake.output.fitted,
         description=snakemake.output.description,
         threads=snakemake.threads,
         **snakemake.params.settings,

@@ -95,7 +95,7 @@ def run_experiment(
     model: str,
     tuned_model: str | None,
     neurons: str,
-    directions: str,
+    directions: str | None,
     prompts: str,
     corpus: str,
     choices: list[str],
@@ -119,9 +119,10 @@ def run_experiment(
     `interventions` maps a name to its list of edits as the configuration states them, or to
     {best_of: the interventions of a search}; `choices` are the files that say which one was
     chosen, in the order of these interventions. `tuned_model` is the folder that paired patches
-    follow, None where there are none. `passages` holds the keys of the configuration's `corpus`
-    that give numbers and widths. Raises ValueError, naming the intervention, for a selection that
-    does not fit the model and for a NaN or infinite output, then with the prompt or window too.
+    follow, `directions` the file of what is subtracted; None where there is none. `passages` holds
+    the keys of the configuration's `corpus` that give numbers and widths. Raises ValueError, naming
+    the intervention, for a selection that does not fit the model and for a NaN or infinite output,
+    then with the prompt or window too.
     """
     set_threads(threads)
     tokenizer = load_tokenizer(model)
@@ -130,9 +131,8 @@ def run_experiment(
     searched = (name for name, steps in interventions.items() if isinstance(steps, dict))
     choice = dict(zip(searched, choices, strict=True))
     steps = {name: chosen_steps(steps, choice.get(name)) for name, steps in interventions.items()}
-    edits = resolve_interventions(
-        pd.read_parquet(neurons), read_directions(directions), steps, experiment
-    )
+    vectors = {} if directions is None else read_directions(directions)
+    edits = resolve_interventions(pd.read_parquet(neurons), vectors, steps, experiment)
     records = read_jsonl(prompts)
     encoded = encode_prompts(tokenizer, [record["text"] for record in records], max_tokens)
     windows, texts = neutral_passages(
@@ -262,7 +262,7 @@ if __name__ == "__main__":
         model=snakemake.input.model,
         tuned_model=snakemake.input.get("tuned_model"),
         neurons=snakemake.input.neurons,
-        directions=snakemake.input.directions,
+        directions=snakemake.input.get("directions"),
         prompts=snakemake.input.prompts,
         corpus=snakemake.input.corpus,
         choices=snakemake.input.get("choices", []),
