@@ -28,6 +28,12 @@ class Case:
     ends: list[int]
     greedy: list[list[int]]  # the plain continuations; some end early
 
+    @property
+    def stored(self) -> tuple[list[list[int]], list[list[int]]]:
+        """Prompts and continuations in the order of a store's rows: the longest prompt first."""
+        rows = sorted(range(len(self.prompts)), key=lambda row: -len(self.prompts[row]))
+        return [self.prompts[row] for row in rows], [self.greedy[row] for row in rows]
+
 
 def choose_end(continuations: list[list[int]]) -> int:
     """Return a token at which some continuations end in their middle, and others do not."""

@@ -78,12 +78,13 @@ def group_by_hand(cosine, base, tuned):
 
 
 def test_everything_equals_brute_force(case, attributed):
+    prompts, greedy = case.stored
     table = pd.read_parquet(attributed["neurons"])
     tuned = attributed["tuned"]
-    own = [plain.generate(tuned, prompt, 8, [0]) for prompt in case.prompts]
-    m_base, u_base = brute_force(case.plain, case.prompts, case.greedy)
-    m_tuned, u_tuned = brute_force(tuned, case.prompts, own)
-    m_same, _ = brute_force(tuned, case.prompts, case.greedy)
+    own = [plain.generate(tuned, prompt, 8, [0]) for prompt in prompts]
+    m_base, u_base = brute_force(case.plain, prompts, greedy)
+    m_tuned, u_tuned = brute_force(tuned, prompts, own)
+    m_same, _ = brute_force(tuned, prompts, greedy)
     p_base, p_tuned, p_same = m_base * u_base, m_tuned * u_tuned, m_same * u_tuned
     # what a change does if it comes first, and if it comes after the other one
     by_activation = (p_base - m_same * u_base + m_base * u_tuned - p_same) / 2

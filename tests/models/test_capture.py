@@ -9,7 +9,7 @@ import plain
 import pytest
 import tiny
 import torch
-from capture_activations import capture_activations
+from capture_activations import capture_activations, capture_batch
 from neurondynamics.analysis.directions import Direction, write_direction
 from neurondynamics.data.store import ActivationStore
 from neurondynamics.lm.weights import value_projections
@@ -33,10 +33,20 @@ def capture(tmp_path, prompts_file, settings):
     return run
 
 
-def read_means(path):
-    """Read a store's means without the project's reader: (layers, n, d_mlp)."""
-    with h5py.File(path) as file:
-        return np.stack([file[f"mean/{layer:02d}"][:] for layer in range(len(file["mean"]))])
+def by_prompt(file):
+    """Return the rows of an open store in the order of the prompts."""
+    return np.argsort(file["prompt_ids"][:])
+
+
+def read_means(*paths):
+    """Read means without the project's reader, in the order of the prompts: (layers, n, d_mlp)."""
+    parts, numbers = [], []
+    for path in paths:
+        with h5py.File(path) as file:
+            layers = range(len(file["mean"]))
+            parts.append(np.stack([file[f"mean/{layer:02d}"][:] for layer in layers]))
+            numbers.extend(file["prompt_ids"][:])
+    return np.concatenate(parts, 1)[:, np.argsort(numbers)]
 
 
 def plain_means(model, prompts, continuations, changes=()):
@@ -55,10 +65,11 @@ def test_means_while_generating(case, capture):
         read_means(store), plain_means(case.plain, case.prompts, case.greedy), **PLAIN_TOLERANCE
     )
     with h5py.File(store) as file:
-        assert [text.decode() for text in file["prompts"]] == list(tiny.PROMPTS)
-        assert file["prompt_ids"][:].tolist() == list(range(len(tiny.PROMPTS)))
-        assert file["lengths"][:].tolist() == [len(new) for new in case.greedy]
-        for row, new in zip(file["tokens"][:], case.greedy, strict=True):
+        order = by_prompt(file)
+        assert [file["prompts"][row].decode() for row in order] == list(tiny.PROMPTS)
+        assert file["prompt_ids"][:][order].tolist() == list(range(len(tiny.PROMPTS)))
+        assert file["lengths"][:][order].tolist() == [len(new) for new in case.greedy]
+        for row, new in zip(file["tokens"][:][order], case.greedy, strict=True):
             assert row.tolist() == new + [-1] * (len(row) - len(new))
         assert file["mean/00"].shape == (len(tiny.PROMPTS), tiny.NEURONS)
         assert file["mean/00"].dtype == np.float32
@@ -139,28 +150,49 @@ def test_given_text_is_read_unedited_or_not_at_all(case_of, capture):
         capture(folder, "both", texts=["base.h5"], neurons="neurons.parquet", ablated=3)
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
-def test_shards_hold_the_rows_of_one_store(case, capture, batch_size):
-    """To the bit where a prompt meets the same others in its batch, else to float32 rounding."""
-    whole = capture(case.folder, "whole", batch_size=batch_size)
-    shards = [
-        capture(case.folder, f"shard{k}", shard=f"{k}-of-3", batch_size=batch_size)
-        for k in (1, 2, 3)
-    ]
+@pytest.mark.parametrize("number", [2, 3])
+@pytest.mark.parametrize("given", [False, True])
+def test_shards_hold_the_rows_of_one_store_to_the_bit(case, capture, number, given):
+    def run(name, shard):
+        texts = [str(capture(case.folder, f"text-{name}", shard=shard))] if given else []
+        return capture(case.folder, name, shard=shard, texts=texts)
+
+    whole = run("whole", "1-of-1")
+    shards = [run(f"shard{k}", f"{k}-of-{number}") for k in range(1, number + 1)]
     with ActivationStore([whole]) as one, ActivationStore(shards) as several:
         assert several.prompts == one.prompts
         np.testing.assert_array_equal(several.prompt_ids, one.prompt_ids)
         np.testing.assert_array_equal(several.tokens, one.tokens)
+        np.testing.assert_array_equal(several.lengths, one.lengths)
         for layer in range(one.layers):
             rows, expected = (np.concatenate(list(s.blocks(layer))) for s in (several, one))
-            if batch_size == 1:
-                np.testing.assert_array_equal(rows, expected)
-            np.testing.assert_allclose(rows, expected, **PLAIN_TOLERANCE)
+            np.testing.assert_array_equal(rows, expected)
 
 
-def test_more_shards_than_prompts_are_refused(case_of, capture):
-    with pytest.raises(ValueError, match="shards"):
-        capture(case_of("llama").folder, "shard", shard="1-of-11")
+def test_more_shards_than_batches_are_refused(case_of, capture):
+    """Ten prompts in batches of four are three batches."""
+    with pytest.raises(ValueError, match=r"3 batches.*4 shards.*generation\.batch_size"):
+        capture(case_of("llama").folder, "shard", shard="1-of-4")
+
+
+def test_a_batch_that_does_not_fit_is_halved(case, capture, monkeypatch):
+    """Memory for three prompts: the batches of four are halved, each anew."""
+    whole = read_means(capture(case.folder, "whole"))
+    tried = []
+
+    def scarce(lm, anatomy, prompts, *rest):
+        tried.append(len(prompts))
+        if len(prompts) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return capture_batch(lm, anatomy, prompts, *rest)
+
+    monkeypatch.setattr("capture_activations.capture_batch", scarce)
+    halved = capture(case.folder, "halved")
+    assert tried == [4, 2, 2, 4, 2, 2, 2]
+    np.testing.assert_allclose(read_means(halved), whole, **PLAIN_TOLERANCE)
+    with h5py.File(halved) as file:
+        new = [file["tokens"][row][: file["lengths"][row]].tolist() for row in by_prompt(file)]
+    assert new == case.greedy
 
 
 def test_shards_read_the_text_of_their_own_shard(case_of, capture):
@@ -171,8 +203,7 @@ def test_shards_read_the_text_of_their_own_shard(case_of, capture):
         for k in (1, 2)
     ]
     expected = plain_means(case.plain, case.prompts, case.greedy)
-    means = np.concatenate([read_means(path) for path in read], 1)
-    np.testing.assert_allclose(means, expected, **PLAIN_TOLERANCE)
+    np.testing.assert_allclose(read_means(*read), expected, **PLAIN_TOLERANCE)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])

@@ -81,14 +81,15 @@ def stream(model, prompts, continuations) -> np.ndarray:
 
 
 def test_everything_equals_plain_differences(case, study, settings):
+    prompts, greedy = case.stored
     table = decompose(study, settings)
     tuned = plain.load(study["tuned_model"])
-    own = [plain.generate(tuned, prompt, 8, [0]) for prompt in case.prompts]
-    assert own != case.greedy
+    own = [plain.generate(tuned, prompt, 8, [0]) for prompt in prompts]
+    assert own != greedy
     expected = {
-        "base": stream(case.plain, case.prompts, case.greedy),
-        "tuned_on_base_text": stream(tuned, case.prompts, case.greedy),
-        "tuned": stream(tuned, case.prompts, own),
+        "base": stream(case.plain, prompts, greedy),
+        "tuned_on_base_text": stream(tuned, prompts, greedy),
+        "tuned": stream(tuned, prompts, own),
     }
     assert list(table["component"]) == [
         "embeddings",

@@ -11,6 +11,8 @@ import tiny
 import torch
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.analysis.directions import write_directions
+from neurondynamics.analysis.effects import read_experiments
+from neurondynamics.lm.generation import decode, token_losses
 from run_experiment import run_experiment
 
 NEW_TOKENS = 8
@@ -74,7 +76,7 @@ def run(tmp_path, prompts_file, settings, neurons):
             passages=PASSAGES,
             seed=5,
             **paths,
-            **settings | {"memory_mb": 4000} | changes,
+            **settings | {"shard": "1-of-1"} | changes,
         )
         return [pd.read_parquet(path) for path in paths.values()]
 
@@ -139,7 +141,8 @@ def lists(column):
 def test_rows_are_complete_and_in_order(case_of, run):
     generations, losses = run(case_of("llama").folder)
     assert list(generations.columns) == [
-        "intervention", "corpus", "prompt_id", "prompt", "text", "tokens", "reference_tokens",
+        "experiment", "intervention", "corpus", "prompt_id", "prompt", "text", "tokens",
+        "reference_tokens",
     ]  # fmt: skip
     assert not generations.duplicated(["intervention", "corpus", "prompt_id"]).any()
     assert generations.intervention.unique().tolist() == list(INTERVENTIONS)
@@ -228,9 +231,9 @@ def test_losses_are_those_of_a_text_edited_everywhere(case, run, neurons, monkey
     seen = []
     measure = run_experiment.__globals__["measure_losses"]
 
-    def spy(stage, edits, windows):
+    def spy(stage, edits, windows, shard):
         seen.append(windows)
-        return measure(stage, edits, windows)
+        return measure(stage, edits, windows, shard)
 
     monkeypatch.setitem(run_experiment.__globals__, "measure_losses", spy)
     _, losses = run(case.folder)
@@ -295,12 +298,44 @@ def test_a_selection_of_more_than_there_are_names_the_key(case_of, run):
         run(case_of("llama").folder, wrong)
 
 
-def test_memory_limits_the_batch_and_changes_nothing(case_of, run):
-    folder = case_of("llama").folder
-    ample, losses = run(folder)
-    scarce, same_losses = run(folder, memory_mb=1)
-    pd.testing.assert_frame_equal(ample, scarce)
+def test_what_does_not_fit_is_halved_and_changes_nothing(case, run, monkeypatch):
+    """Memory for one text under edits: it runs out in the midst of a batch's interventions."""
+    ample, losses = run(case.folder)
+
+    def scarce(model, prefix, *rest, **options):
+        if len(prefix.last) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(model, prefix, *rest, **options)
+
+    def scarce_losses(model, windows, *rest):
+        if len(windows) > 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return token_losses(model, windows, *rest)
+
+    monkeypatch.setattr("run_experiment.decode", scarce)
+    monkeypatch.setattr("run_experiment.token_losses", scarce_losses)
+    halved, same_losses = run(case.folder)
+    pd.testing.assert_frame_equal(ample, halved)
     np.testing.assert_allclose(losses.nll, same_losses.nll, rtol=1e-5)
+    assert losses.drop(columns="nll").equals(same_losses.drop(columns="nll"))
+
+
+@pytest.mark.parametrize("number", [2, 4])
+def test_shards_hold_the_rows_of_one_run_to_the_bit(case, run, number, monkeypatch, tmp_path):
+    """Fourteen texts are four batches of four; three windows, a pass each, leave a shard empty."""
+    monkeypatch.setattr("run_experiment.TOKENS_PER_PASS", PASSAGES["window_tokens"])
+    whole = run(case.folder)
+    runs = [run(case.folder, shard=f"{k}-of-{number}") for k in range(1, number + 1)]
+    for expected, shards in zip(whole, zip(*runs, strict=True), strict=True):
+        for k, shard in enumerate(shards):
+            shard.to_parquet(tmp_path / f"part{k}.parquet")
+        expected.to_parquet(tmp_path / "whole.parquet")
+        paths = [str(tmp_path / f"part{k}.parquet") for k in range(number)]
+        one = read_experiments([str(tmp_path / "whole.parquet")], ["test"])["test"]
+        several = read_experiments(paths, ["test"])["test"]
+        pd.testing.assert_frame_equal(one, several)
+        assert list(dict.fromkeys(several.intervention)) == list(INTERVENTIONS)
+    assert (number == 4) == any(shard.empty for shard in shards)
 
 
 def test_a_table_of_another_model_is_refused(case_of, run, neurons, tmp_path):

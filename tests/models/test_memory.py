@@ -1,42 +1,96 @@
-"""How many rows fit the memory, from sizes worked out by hand."""
+"""Going on where memory runs out: by hand, and where it really does."""
 
-import tiny
-from neurondynamics.lm.memory import (
-    PROCESS,
-    decoding_rows,
-    free_bytes,
-    reading_rows,
-)
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
-LOGITS = 16 * tiny.VOCABULARY  # bytes of a position: four copies in float32
-
-
-def weights(model):
-    return 4 * sum(parameter.numel() for parameter in model.parameters())
+import pytest
+import torch
+from neurondynamics.lm.memory import fitting, halving
 
 
-def rows_of(bytes_per_row, models, memory_mb):
-    free = memory_mb * 1e6 - PROCESS - sum(map(weights, models))
-    return int(free // bytes_per_row)
+def room_for(rows, error):
+    """A piece of work that raises an error for more than so many rows."""
+    tried = []
+
+    def work(some):
+        tried.append(len(some))
+        if len(some) > rows:
+            raise error
+        return [10 * value for value in some]
+
+    return work, tried
 
 
-def test_rows_of_a_model_with_shared_keys(case_of):
-    """Llama's three layers keep two heads of a quarter of the width each, keys and values."""
-    model = case_of("llama").model
-    cache = 2 * tiny.LAYERS * 2 * (tiny.HIDDEN // 4) * 4
-    assert decoding_rows([model], 30, 1100) == rows_of(2 * 30 * cache + LOGITS, [model], 1100)
-    assert reading_rows([model], 50, 1100) == rows_of(50 * LOGITS, [model], 1100)
+ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+    MemoryError(),
+]
 
 
-def test_a_leader_needs_a_cache_of_its_own(case_of):
-    """GPT-2 keeps all four heads: the whole width."""
-    model = case_of("gpt2").model
-    cache = 2 * tiny.LAYERS * tiny.HIDDEN * 4
-    pair = [model, model]
-    assert decoding_rows(pair, 30, 1100) == rows_of(2 * 2 * 30 * cache + LOGITS, pair, 1100)
+@pytest.mark.parametrize("error", ERRORS)
+def test_halves_come_in_their_order(error):
+    work, tried = room_for(2, error)
+    parts = list(halving([1, 2, 3, 4, 5, 6, 7], work))
+    assert tried == [7, 3, 1, 2, 4, 2, 2]
+    assert parts == [([1], [10]), ([2, 3], [20, 30]), ([4, 5], [40, 50]), ([6, 7], [60, 70])]
 
 
-def test_one_row_is_tried_however_little_there_is(case_of):
-    model = case_of("llama").model
-    assert free_bytes([model], 1) < 0
-    assert decoding_rows([model], 30, 1) == reading_rows([model], 30, 1) == 1
+def test_all_at_once_where_they_fit():
+    work, tried = room_for(7, ERRORS[0])
+    assert list(halving([1, 2, 3], work)) == [([1, 2, 3], [10, 20, 30])]
+    assert tried == [3]
+
+
+def test_a_row_that_does_not_fit_names_a_remedy():
+    work, _ = room_for(0, ERRORS[0])
+    with pytest.raises(MemoryError, match=r"single text.*model\.dtype"):
+        list(halving([1, 2], work))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA error: device-side assert"), ValueError("x")])
+def test_other_errors_are_raised(error):
+    work, tried = room_for(1, error)
+    with pytest.raises(type(error), match=str(error)):
+        list(halving([1, 2], work))
+    assert tried == [2]
+
+
+def test_fewer_at_a_time_until_they_fit():
+    def work(number):
+        tried.append(number)
+        if number > 3:
+            raise ERRORS[0]
+        return number
+
+    tried = []
+    assert fitting(12, work) == 3
+    assert tried == [12, 6, 3]
+    with pytest.raises(MemoryError, match="9 at a time"):
+        fitting(9, work)
+
+
+def test_memory_that_really_runs_out():
+    """A process that may take 1 GB more than it has, and rows of 100 MB each."""
+    code = """
+        import resource
+        import torch
+        from neurondynamics.lm.memory import halving
+
+        pages = int(open("/proc/self/statm").read().split()[0])
+        limit = pages * resource.getpagesize() + 10**9
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        parts = halving(range(64), lambda rows: torch.ones(len(rows), 25 * 10**6).sum().item())
+        sizes = [len(rows) for rows, _ in parts]
+        assert sum(sizes) == 64 and max(sizes) in (4, 8), sizes
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=Path(__file__).resolve().parents[2] / "workflow" / "scripts",
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "going on with" in result.stderr

@@ -26,10 +26,11 @@ def choose(tmp_path):
                     intervention=name, window=0, neurons=3
                 )
             )
-        pd.concat(scores).to_parquet(tmp_path / "scores.parquet")
-        pd.concat(losses).to_parquet(tmp_path / "losses.parquet")
-        paths = [str(tmp_path / name) for name in ("scores.parquet", "losses.parquet", "c.json")]
-        choose_intervention(*paths, perplexity=perplexity)
+        for kind, tables in (("scores", scores), ("losses", losses)):
+            table = pd.concat(tables) if tables else pd.DataFrame()
+            table.assign(experiment="search").to_parquet(tmp_path / f"{kind}.parquet")
+        paths = [[str(tmp_path / f"{kind}.parquet")] for kind in ("scores", "losses")]
+        choose_intervention(*paths, str(tmp_path / "c.json"), "search", perplexity=perplexity)
         return json.loads((tmp_path / "c.json").read_text())
 
     return search
@@ -99,9 +100,9 @@ def test_without_one_within_the_limit_the_most_fluent_is_chosen(choose, caplog):
 @pytest.mark.parametrize(
     ("interventions", "message"),
     [
-        ({"a": NONE, "b": NONE}, r"scores\.parquet: a search needs the intervention 'none'.* a, b"),
+        ({"a": NONE, "b": NONE}, "search: a search needs the intervention 'none'.* a, b"),
         ({"none": NONE}, r"candidates beside it; there are none"),
-        ({"none": ([0.5], np.inf), "a": ([0.5], 10)}, r"losses\.parquet: the perplexity of 'none'"),
+        ({"none": ([0.5], np.inf), "a": ([0.5], 10)}, "search: the perplexity of 'none'"),
         ({"none": ([0.5, NAN], 10), "a": ([NAN, 0.5], 10)}, "no prompt has a score under all of"),
     ],
 )

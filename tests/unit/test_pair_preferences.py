@@ -15,9 +15,11 @@ def continuations(rows):
 
 
 def run(tmp_path, table, **options):
-    table.to_parquet(tmp_path / "scored.parquet")
+    shards = [str(tmp_path / f"scored-{number}.parquet") for number in (1, 2)]
+    for rows, shard in zip((table[::2], table[1::2]), shards, strict=True):
+        rows.to_parquet(shard)
     pair_preferences(
-        str(tmp_path / "scored.parquet"),
+        shards,
         str(tmp_path / "preferences.jsonl"),
         **({"margin": 0.3, "maximum": 100, "seed": 0} | options),
     )

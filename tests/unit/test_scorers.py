@@ -197,6 +197,7 @@ def generations(**changes):
     rows = {
         "intervention": ["none", "none", "none", "edit", "edit", "edit"],
         "corpus": ["prompts", "prompts", "articles"] * 2,
+        "experiment": ["edits"] * 6,
         "prompt_id": [0, 1, 0] * 2,
         "prompt": ["p", "q", "a"] * 2,
         "text": [" go go go", "", " x", " go go go", " be", " y"],

@@ -43,8 +43,8 @@ def write_experiment(folder, name, toxicities):
                 intervention=intervention, neurons=number * 100
             )
         )
-    pd.concat(scores).to_parquet(folder / f"{name}-scores.parquet")
-    pd.concat(losses).to_parquet(folder / f"{name}-losses.parquet")
+    for kind, tables in (("scores", scores), ("losses", losses)):
+        pd.concat(tables).assign(experiment=name).to_parquet(folder / f"{name}-{kind}.parquet")
 
 
 @pytest.fixture

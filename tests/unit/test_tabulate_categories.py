@@ -21,7 +21,8 @@ def write_scores(folder, name, interventions):
         for intervention, toxicity in interventions.items()
     ]
     article = {"prompt_id": 77, "toxicity": NAN, "intervention": "none", "corpus": "articles"}
-    pd.concat([*parts, pd.DataFrame([article])]).to_parquet(folder / f"{name}.parquet")
+    table = pd.concat([*parts, pd.DataFrame([article])]).assign(experiment=name)
+    table.to_parquet(folder / f"{name}.parquet")
 
 
 def tabulate(folder, states=STATES):

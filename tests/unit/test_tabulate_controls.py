@@ -23,8 +23,8 @@ def write_experiment(folder, name, interventions):
         losses.append(
             pd.DataFrame([row], columns=["intervention", "window", "nll", "tokens", "neurons"])
         )
-    pd.concat(scores).to_parquet(folder / f"{name}-scores.parquet")
-    pd.concat(losses).to_parquet(folder / f"{name}-losses.parquet")
+    for kind, tables in (("scores", scores), ("losses", losses)):
+        pd.concat(tables).assign(experiment=name).to_parquet(folder / f"{name}-{kind}.parquet")
 
 
 def tabulate(folder, states=STATES):

@@ -170,7 +170,10 @@ def configuration(inputs: Path) -> dict:
             "source": {"path": "inputs/base", "wheel": None, "files": None},
             "layers": tiny.LAYERS,
             "neurons": tiny.NEURONS,
-            "memory_mb": 1500,  # enough for batches
+            "width": tiny.HIDDEN,
+            "key_value_width": tiny.HIDDEN // 2,
+            "vocabulary": tiny.VOCABULARY,
+            "parameters": 48_360,
         },
         "datasets": {
             "challenge-prompts": None,

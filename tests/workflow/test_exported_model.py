@@ -13,9 +13,9 @@ def test_an_exported_model_writes_what_the_intervention_wrote(finished):
     folder = finished.path(EXPORTED)
     model = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    table = pd.read_parquet(
-        finished.path("results/tiny/dpo/experiments/edits/generations.parquet")
-    ).query("corpus == 'prompts'")
+    table = pd.read_parquet(finished.path("results/tiny/dpo/experiments/edits/generations")).query(
+        "corpus == 'prompts'"
+    )
     texts = {
         name: rows.set_index("prompt")["tokens"] for name, rows in table.groupby("intervention")
     }

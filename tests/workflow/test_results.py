@@ -133,10 +133,10 @@ def rows(finished) -> pd.DataFrame:
 def written(finished) -> dict[str, pd.DataFrame]:
     """The generations of every experiment, scored."""
     folder = finished.path("results/tiny/dpo/experiments")
-    keys = ["intervention", "corpus", "prompt_id"]
+    keys = ["experiment", "intervention", "corpus", "prompt_id"]
     return {
-        name: pd.read_parquet(folder / name / "generations.parquet").merge(
-            pd.read_parquet(folder / name / "scores.parquet"), on=keys, validate="1:1"
+        name: pd.read_parquet(folder / name / "generations").merge(
+            pd.read_parquet(folder / name / "scores"), on=keys, validate="1:1"
         )
         for name in EXPERIMENTS
     }
@@ -146,8 +146,7 @@ def written(finished) -> dict[str, pd.DataFrame]:
 def losses(finished) -> pd.Series:
     """The loss of every window of text by experiment, intervention and window."""
     folder = finished.path("results/tiny/dpo/experiments")
-    tables = {name: pd.read_parquet(folder / name / "losses.parquet") for name in EXPERIMENTS}
-    table = pd.concat(tables, names=["experiment"]).reset_index("experiment")
+    table = pd.concat(pd.read_parquet(folder / name / "losses") for name in EXPERIMENTS)
     return table.set_index(["experiment", "intervention", "window"])["nll"].sort_index()
 
 
@@ -370,7 +369,7 @@ def test_tuning_and_sampling_leave_what_they_were_based_on(finished):
     assert direction["prompts"] >= 4
     assert 0 <= direction["held_out"]["auroc"] <= 1
     assert len((results / "base/corpus.jsonl").read_text().splitlines()) == ARTICLES
-    continuations = pd.read_parquet(results / "base/continuations/train-scored.parquet")
+    continuations = pd.read_parquet(results / "base/continuations/train-scored")
     assert len(continuations) == 20 * 4
     splits = [
         {json.loads(line)["text"] for line in (results / f"base/prompts/{split}.jsonl").open()}

@@ -13,8 +13,9 @@ rule capture_base_activations:
         "../../envs/language-model.yaml"
     threads: 8
     resources:
-        mem_mb=memory_of_model(),
+        mem_mb=memory_of("capture_activations"),
         runtime=120,
+        gpu=gpus(),
     params:
         settings=capture_settings,
         code=code_digest("capture_activations"),

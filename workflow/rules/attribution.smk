@@ -53,7 +53,7 @@ rule attribute_neurons:
         "../../envs/language-model.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of_model(),
+        mem_mb=memory_of("attribute_neurons"),
         runtime=60,
     params:
         dtype=config["model"]["dtype"],
@@ -78,7 +78,7 @@ rule project_layers:
         "../../envs/language-model.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of_model(),
+        mem_mb=memory_of("project_layers"),
         runtime=60,
     params:
         dtype=config["model"]["dtype"],
@@ -103,7 +103,7 @@ rule decode_neurons:
         "../../envs/language-model.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of_model(),
+        mem_mb=memory_of("decode_neurons"),
         runtime=30,
     params:
         number=config["attribution"]["decoded"],
@@ -128,7 +128,7 @@ rule summarize_groups:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_of("summarize_groups"),
         runtime=10,
     params:
         statistics=config["statistics"] | {"seed": config["seed"]},
@@ -154,7 +154,7 @@ rule compare_seeds:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_of("compare_seeds"),
         runtime=10,
     params:
         seeds=tuning_seeds,
@@ -178,7 +178,7 @@ rule tabulate_sources:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_of("tabulate_sources"),
         runtime=10,
     params:
         statistics=config["statistics"] | {"seed": config["seed"]},
@@ -203,8 +203,9 @@ rule decompose_shift:
         "../../envs/language-model.yaml"
     threads: 8
     resources:
-        mem_mb=memory_in_float32(),
+        mem_mb=memory_of("decompose_shift"),
         runtime=60,
+        gpu=gpus(),
     params:
         settings=shift_settings(),
         code=code_digest("decompose_shift"),

@@ -11,7 +11,7 @@ from snakemake.settings.types import DAGSettings
 WORKFLOW = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(WORKFLOW / "scripts"))
 
-from neurondynamics import configuration, experiments, runtime
+from neurondynamics import capacity, configuration, experiments, runtime
 
 SPLITS = configuration.SPLITS
 FIGURES = (
@@ -35,7 +35,8 @@ class ByContent(type(workflow)):
     the code in every rule's params, a touched script or an edited comment reruns nothing. Nor
     does a touched store, once files above Snakemake's 1 MB are compared by checksum too. Only a
     profile beside the Snakefile or the command line could say so otherwise, and what they say
-    beyond Snakemake's defaults stays as it is.
+    beyond Snakemake's defaults stays as it is. What an interruption left unfinished is run again,
+    without `--rerun-incomplete`: every rule gives the same result again.
     """
 
     @property
@@ -49,6 +50,7 @@ class ByContent(type(workflow)):
             chosen.rerun_triggers = RerunTrigger.all() - {RerunTrigger.CODE}
         if chosen.max_checksum_file_size == default.max_checksum_file_size:
             chosen.max_checksum_file_size = LARGEST_CHECKSUM
+        chosen.force_incomplete = True
         vars(self)["dag_settings"] = chosen
 
 
@@ -80,14 +82,31 @@ def code_digest(script):
     return runtime.code_digest(WORKFLOW / "scripts" / f"{script}.py")
 
 
-def memory_of_model(times=1):
-    """Return the memory of a rule that holds the model `times` over, in MB."""
-    return times * config["model"]["memory_mb"]
+def memory_of(rule):
+    """Return the function that says how much memory a job of a rule is given, in MB.
+
+    A job that is tried again, as after a scheduler stopped it for its memory, is given more.
+    """
+
+    def given(wildcards, attempt):
+        return capacity.given_mb(rule, config, attempt, **dict(wildcards.items()))
+
+    return given
 
 
-def memory_in_float32():
-    """Return the memory of a rule that holds the model in float32 whatever it runs in, in MB."""
-    return memory_of_model(1 if config["model"]["dtype"] == "float32" else 2)
+def model_shape(wildcards):
+    """Return what the configuration says of a fetched model's shape.
+
+    A tuned version needs the neurons of the base model, not its vocabulary.
+    """
+    base = wildcards.fetched == config["model"]["name"]
+    keys = capacity.SHAPE if base else ("layers", "neurons", "width")
+    return {key: config["model"][key] for key in keys}
+
+
+def gpus():
+    """Return how many GPUs a rule that runs a model asks for."""
+    return 0 if config["device"] == "cpu" else 1
 
 
 def dataset_files(wildcards):
@@ -200,13 +219,18 @@ def training(wildcards):
     return {key: tuned[key] for key in configuration.HYPER_PARAMETERS}
 
 
+def sharded(path, **wildcards):
+    """Return the paths of all shards of a file, for every value of the wildcards that are given."""
+    shards = gather.shards(path.replace("{shard}", "{scatteritem}"), allow_missing=True)
+    return expand(shards, allow_missing=True, **wildcards) if wildcards else shards
+
+
 def stores_of(*states):
     """Return the shards of the activations of model states, by name with underscores."""
     owners = {state: "base" if state == "base" else "{tuned}" for state in states}
     return {
-        state.replace("-", "_"): gather.shards(
-            f"results/{{model}}/{owner}/activations/{state}/{{scatteritem}}.h5",
-            allow_missing=True,
+        state.replace("-", "_"): sharded(
+            f"results/{{model}}/{owner}/activations/{state}/{{shard}}.h5"
         )
         for state, owner in owners.items()
     }
@@ -240,12 +264,6 @@ def scorer_files(wildcards):
 def compared_models(wildcards):
     """Return the folders of the base and the tuned model."""
     return {"base_model": base_model(wildcards), "tuned_model": tuned_model(wildcards)}
-
-
-def labelled_samples(wildcards):
-    """Return the scored samples that the direction is fitted on."""
-    folder = f"results/{wildcards.model}/base/continuations"
-    return [f"{folder}/{split}-scored.parquet" for split in ("train", "analysis")]
 
 
 def capture_settings(wildcards):

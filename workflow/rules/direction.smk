@@ -2,7 +2,7 @@ rule fit_direction:
     """Fit the toxicity direction on the base model's labelled samples."""
     input:
         model=base_model,
-        scored=labelled_samples,
+        scored=sharded(SCORED, split=["train", "analysis"]),
     output:
         vector="results/{model}/base/direction.safetensors",
         fitted="results/{model}/base/fitted_directions.safetensors",
@@ -15,8 +15,9 @@ rule fit_direction:
         "../../envs/language-model.yaml"
     threads: 8
     resources:
-        mem_mb=memory_of_model(),
+        mem_mb=memory_of("fit_direction"),
         runtime=60,
+        gpu=gpus(),
     params:
         settings=direction_settings(),
         code=code_digest("fit_direction"),
@@ -41,7 +42,7 @@ rule collect_directions:
         "../../envs/language-model.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of_model(),
+        mem_mb=memory_of("collect_directions"),
         runtime=30,
     params:
         settings=steering_settings(),

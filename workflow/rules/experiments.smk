@@ -1,5 +1,6 @@
-SCORES = "results/{model}/{tuned}/experiments/{experiment}/scores.parquet"
-LOSSES = "results/{model}/{tuned}/experiments/{experiment}/losses.parquet"
+GENERATIONS = "results/{model}/{tuned}/experiments/{experiment}/generations/{shard}.parquet"
+SCORES = "results/{model}/{tuned}/experiments/{experiment}/scores/{shard}.parquet"
+LOSSES = "results/{model}/{tuned}/experiments/{experiment}/losses/{shard}.parquet"
 CHOICE = "results/{model}/{tuned}/experiments/{experiment}/choice.json"
 # The state of each experiment that is reported; a search is not.
 STATES = {
@@ -25,24 +26,25 @@ TABLES = {
 
 
 rule run_experiment:
-    """Run an experiment's interventions on its model: generations and token losses."""
+    """Run an experiment's interventions on a shard of the texts: generations and token losses."""
     input:
         unpack(experiment_inputs),
         neurons="results/{model}/{tuned}/neurons.parquet",
         corpus="results/{model}/base/corpus.jsonl",
     output:
-        generations="results/{model}/{tuned}/experiments/{experiment}/generations.parquet",
+        generations=GENERATIONS,
         losses=LOSSES,
     log:
-        "logs/{model}/{tuned}/run_experiment/{experiment}.log",
+        "logs/{model}/{tuned}/run_experiment/{experiment}-{shard}.log",
     benchmark:
-        "benchmarks/{model}/{tuned}/run_experiment/{experiment}.tsv"
+        "benchmarks/{model}/{tuned}/run_experiment/{experiment}-{shard}.tsv"
     conda:
         "../../envs/language-model.yaml"
     threads: 8
     resources:
-        mem_mb=memory_of_model(times=2),
+        mem_mb=memory_of("run_experiment"),
         runtime=240,
+        gpu=gpus(),
     params:
         settings=experiment_settings,
         code=code_digest("run_experiment"),
@@ -54,18 +56,18 @@ rule score_generations:
     """Score what the model wrote under each intervention of an experiment."""
     input:
         scorer_files,
-        generations="results/{model}/{tuned}/experiments/{experiment}/generations.parquet",
+        generations=GENERATIONS,
     output:
         scores=SCORES,
     log:
-        "logs/{model}/{tuned}/score_generations/{experiment}.log",
+        "logs/{model}/{tuned}/score_generations/{experiment}-{shard}.log",
     benchmark:
-        "benchmarks/{model}/{tuned}/score_generations/{experiment}.tsv"
+        "benchmarks/{model}/{tuned}/score_generations/{experiment}-{shard}.tsv"
     conda:
         "../../envs/scoring.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory_of("score_generations"),
         runtime=30,
     params:
         scorer=config["scorer"],
@@ -77,8 +79,8 @@ rule score_generations:
 rule tabulate_interventions:
     """Tabulate toxicity, fluency and effect share of every intervention, with intervals."""
     input:
-        scores=expand(SCORES, experiment=STATES, allow_missing=True),
-        losses=expand(LOSSES, experiment=STATES, allow_missing=True),
+        scores=sharded(SCORES, experiment=STATES),
+        losses=sharded(LOSSES, experiment=STATES),
     output:
         table=report("results/{model}/{tuned}/tables/interventions.csv", **TABLES["interventions"]),
     log:
@@ -89,7 +91,7 @@ rule tabulate_interventions:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_of("tabulate_interventions"),
         runtime=10,
     params:
         states=STATES,
@@ -103,8 +105,8 @@ rule tabulate_interventions:
 rule choose_intervention:
     """Choose the intervention of a search: the least toxic of those that still write."""
     input:
-        scores=SCORES,
-        losses=LOSSES,
+        scores=sharded(SCORES),
+        losses=sharded(LOSSES),
     output:
         choice=CHOICE,
     log:
@@ -115,7 +117,7 @@ rule choose_intervention:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_of("choose_intervention"),
         runtime=10,
     params:
         perplexity=lookup(dpath="experiments/{experiment}/search/perplexity", within=config),
@@ -127,8 +129,8 @@ rule choose_intervention:
 rule tabulate_controls:
     """Tabulate each controlled intervention beside the draws of its controls."""
     input:
-        scores=expand(SCORES, experiment=STATES, allow_missing=True),
-        losses=expand(LOSSES, experiment=STATES, allow_missing=True),
+        scores=sharded(SCORES, experiment=STATES),
+        losses=sharded(LOSSES, experiment=STATES),
     output:
         table=report("results/{model}/{tuned}/tables/controls.csv", **TABLES["controls"]),
     log:
@@ -139,7 +141,7 @@ rule tabulate_controls:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_of("tabulate_controls"),
         runtime=10,
     params:
         states=STATES,
@@ -152,7 +154,7 @@ rule tabulate_controls:
 rule tabulate_categories:
     """Tabulate every intervention's toxicity by category of prompt."""
     input:
-        scores=expand(SCORES, experiment=STATES, allow_missing=True),
+        scores=sharded(SCORES, experiment=STATES),
         prompts="results/{model}/base/prompts/evaluation.jsonl",
     output:
         table=report("results/{model}/{tuned}/tables/categories.csv", **TABLES["categories"]),
@@ -164,7 +166,7 @@ rule tabulate_categories:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_of("tabulate_categories"),
         runtime=10,
     params:
         states=STATES,
@@ -177,7 +179,7 @@ rule tabulate_categories:
 rule check_claims:
     """Test each claim of the paper on this pair of models."""
     input:
-        scores=expand(SCORES, experiment=STATES, allow_missing=True),
+        scores=sharded(SCORES, experiment=STATES),
         reductions="results/{model}/{tuned}/prompt_reductions.h5",
         neurons="results/{model}/{tuned}/neurons.parquet",
     output:
@@ -190,7 +192,7 @@ rule check_claims:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_of("check_claims"),
         runtime=10,
     params:
         states=STATES,

@@ -15,7 +15,7 @@ rule export_model:
         "../../envs/language-model.yaml"
     threads: 2
     resources:
-        mem_mb=memory_of_model(times=2),
+        mem_mb=memory_of("export_model"),
         runtime=30,
     params:
         settings=export_settings,

@@ -34,7 +34,7 @@ rule draw_layer_projection:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_of("draw_layer_projection"),
         runtime=10,
     params:
         model="{model}",
@@ -60,7 +60,7 @@ rule draw_cumulative_reduction:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_of("draw_cumulative_reduction"),
         runtime=10,
     params:
         model="{model}",
@@ -85,7 +85,7 @@ rule draw_group_shares:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_of("draw_group_shares"),
         runtime=10,
     params:
         model="{model}",
@@ -110,7 +110,7 @@ rule draw_group_stack:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_of("draw_group_stack"),
         runtime=10,
     params:
         model="{model}",
@@ -135,7 +135,7 @@ rule draw_neuron_shifts:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_of("draw_neuron_shifts"),
         runtime=10,
     params:
         model="{model}",
@@ -160,7 +160,7 @@ rule draw_layer_groups:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_of("draw_layer_groups"),
         runtime=10,
     params:
         model="{model}",
@@ -185,7 +185,7 @@ rule draw_toxic_activations:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_of("draw_toxic_activations"),
         runtime=10,
     params:
         model="{model}",
@@ -227,7 +227,7 @@ rule draw_seed_shares:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_of("draw_seed_shares"),
         runtime=10,
     params:
         model="{model}",
@@ -253,7 +253,7 @@ rule draw_cumulative_effect:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_of("draw_cumulative_effect"),
         runtime=10,
     params:
         model="{model}",
@@ -279,7 +279,7 @@ rule draw_patch_modes:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_of("draw_patch_modes"),
         runtime=10,
     params:
         model="{model}",
@@ -304,7 +304,7 @@ rule draw_residual_shift:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_of("draw_residual_shift"),
         runtime=10,
     params:
         model="{model}",
@@ -329,7 +329,7 @@ rule draw_reduction_sources:
         "../../envs/figures.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_of("draw_reduction_sources"),
         runtime=10,
     params:
         model="{model}",

@@ -1,20 +1,25 @@
+SAMPLES = "results/{model}/base/continuations/{split}/{shard}.parquet"
+SCORED = "results/{model}/base/continuations/{split}-scored/{shard}.parquet"
+
+
 rule sample_continuations:
     """Sample several continuations of each prompt from the base model."""
     input:
         model=base_model,
         prompts="results/{model}/base/prompts/{split}.jsonl",
     output:
-        "results/{model}/base/continuations/{split}.parquet",
+        SAMPLES,
     log:
-        "logs/{model}/base/sample_continuations/{split}.log",
+        "logs/{model}/base/sample_continuations/{split}-{shard}.log",
     benchmark:
-        "benchmarks/{model}/base/sample_continuations/{split}.tsv"
+        "benchmarks/{model}/base/sample_continuations/{split}-{shard}.tsv"
     conda:
         "../../envs/language-model.yaml"
     threads: 8
     resources:
-        mem_mb=memory_of_model(),
+        mem_mb=memory_of("sample_continuations"),
         runtime=120,
+        gpu=gpus(),
     params:
         settings=generation_settings(),
         samples=config["preferences"]["samples"],
@@ -29,18 +34,18 @@ rule score_continuations:
     """Score sampled continuations, to label the direction's samples and to pair preferences."""
     input:
         scorer_files,
-        continuations="results/{model}/base/continuations/{split}.parquet",
+        continuations=SAMPLES,
     output:
-        scored="results/{model}/base/continuations/{split}-scored.parquet",
+        scored=SCORED,
     log:
-        "logs/{model}/base/score_continuations/{split}.log",
+        "logs/{model}/base/score_continuations/{split}-{shard}.log",
     benchmark:
-        "benchmarks/{model}/base/score_continuations/{split}.tsv"
+        "benchmarks/{model}/base/score_continuations/{split}-{shard}.tsv"
     conda:
         "../../envs/scoring.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory_of("score_continuations"),
         runtime=30,
     params:
         scorer=config["scorer"],
@@ -52,7 +57,7 @@ rule score_continuations:
 rule pair_preferences:
     """Pair the least and the most toxic continuation of each training prompt."""
     input:
-        continuations="results/{model}/base/continuations/train-scored.parquet",
+        continuations=sharded(SCORED, split="train"),
     output:
         preferences="results/{model}/base/preferences.jsonl",
     log:
@@ -63,7 +68,7 @@ rule pair_preferences:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_of("pair_preferences"),
         runtime=10,
     params:
         margin=config["preferences"]["margin"],

@@ -14,12 +14,11 @@ rule fetch_model:
         "../../envs/language-model.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of_model(times=2),
+        mem_mb=memory_of("fetch_model"),
         runtime=120,
     params:
         source=model_source,
-        layers=config["model"]["layers"],
-        neurons=config["model"]["neurons"],
+        shape=model_shape,
         code=code_digest("fetch_model"),
     script:
         "../scripts/fetch_model.py"
@@ -41,7 +40,7 @@ rule fetch_dataset:
         "../../envs/fetching.yaml"
     threads: 1
     resources:
-        mem_mb=500,
+        mem_mb=memory_of("fetch_dataset"),
         runtime=30,
     params:
         source=lookup(dpath="datasets/{dataset}", within=config),
@@ -66,7 +65,7 @@ rule split_prompts:
         "../../envs/fetching.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=memory_of("split_prompts"),
         runtime=10,
     params:
         datasets=prompt_datasets,
@@ -91,7 +90,7 @@ rule prepare_corpus:
         "../../envs/fetching.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=memory_of("prepare_corpus"),
         runtime=30,
     params:
         dataset=corpus_dataset,

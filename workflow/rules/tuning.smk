@@ -14,8 +14,9 @@ rule tune_model:
         "../../envs/language-model.yaml"
     threads: 8
     resources:
-        mem_mb=memory_of_model(times=3),
+        mem_mb=memory_of("tune_model"),
         runtime=600,
+        gpu=gpus(),
     params:
         training=training,
         device=config["device"],

@@ -1,7 +1,8 @@
 """Store every neuron's mean activation over the new tokens of each prompt, for one model state.
 
 The model generates while its activations are read, or reads the continuations that another store
-holds (the state `tuned-on-base-text`). Neurons may be ablated on the way (`base-ablated`).
+holds (the state `tuned-on-base-text`). Neurons may be ablated on the way (`base-ablated`). The rows
+of a store stand in the order of the batches, the longest prompt first.
 """
 
 from neurondynamics.runtime import start_log
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 from neurondynamics.analysis.selection import select
 from neurondynamics.data.records import read_jsonl
-from neurondynamics.data.store import ActivationStore, create_store, rows_of_shard
+from neurondynamics.data.store import ActivationStore, create_store
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.generation import (
     Continuations,
@@ -21,7 +22,7 @@ from neurondynamics.lm.generation import (
     decode,
     prefill,
     read_continuations,
-    sorted_batches,
+    shard_batches,
 )
 from neurondynamics.lm.hooks import PositionMeans, hooked, neuron_sites
 from neurondynamics.lm.interventions import Edit, applied
@@ -33,9 +34,8 @@ from neurondynamics.lm.loading import (
     tokenizer_digest,
     weight_digest,
 )
+from neurondynamics.lm.memory import halving
 from neurondynamics.runtime import file_digest, progress
-
-BATCHES_PER_BLOCK = 4  # prompts are sorted by length within a block, and a block is held in memory
 
 
 def capture_activations(
@@ -71,10 +71,10 @@ def capture_activations(
     lm = load_model(model, dtype, device)
     anatomy = dissect(lm)
     records = read_jsonl(prompts)
-    records = records[rows_of_shard(len(records), shard)]
-    given = stored_continuations(texts, [record["prompt_id"] for record in records])
-    edits = [] if neurons is None else [ablation(neurons, ablated)]
     encoded = encode_prompts(tokenizer, [record["text"] for record in records], max_tokens)
+    batches = shard_batches([len(ids) for ids in encoded], batch_size, shard)
+    given = stored_continuations(texts)
+    edits = [] if neurons is None else [ablation(neurons, ablated)]
     attributes = {
         **origin,
         "state": state,
@@ -85,64 +85,55 @@ def capture_activations(
         "dtype": dtype,
         "decoding": {"method": "greedy" if given is None else "given", "new_tokens": new_tokens},
         "max_prompt_tokens": max_tokens,
+        "batch_size": batch_size,
     }
     sizes = {"layers": len(anatomy.layers), "neurons": anatomy.layers[0].n_neurons}
-    block = BATCHES_PER_BLOCK * batch_size
-    starts = range(0, len(records), block)
-    sizes |= {"prompts": len(records), "new_tokens": new_tokens}
-    with create_store(output, attributes=attributes, **sizes) as store:
-        for start in progress(starts, f"capturing {state} in blocks of {block} prompts"):
-            rows = slice(start, start + block)
-            told = None if given is None else given[rows]
-            tokens, lengths, means = capture_block(
-                lm, anatomy, encoded[rows], told, new_tokens, batch_size, records[rows], edits
-            )
-            numbers = [record["prompt_id"] for record in records[rows]]
-            store.append(numbers, [r["text"] for r in records[rows]], tokens, lengths, means)
+    sizes |= {"prompts": sum(map(len, batches)), "new_tokens": new_tokens}
 
-
-def capture_block(lm, anatomy, prompts, given, new_tokens, batch_size, records, edits):
-    """Return tokens (b, T), lengths (b,) and means (layers, b, d_mlp) of a block of prompts.
-
-    The edits are in force at the new-token positions, where activations are read.
-    """
-    lengths = [len(ids) for ids in prompts]
-    parts, order = [], []
-    for batch in sorted_batches(lengths, batch_size):
-        recorder = PositionMeans(neuron_sites(anatomy))
-        ids = [prompts[i] for i in batch]
+    def capture(rows: np.ndarray) -> tuple[Continuations, np.ndarray]:
+        some = [records[i] for i in rows]
+        told = None if given is None else [given[record["prompt_id"]] for record in some]
         try:
-            if given is None:
-                prefix = prefill(lm, ids)
-                with applied(anatomy, edits), hooked(recorder.hooks):
-                    new = decode(lm, prefix, new_tokens, recorder=recorder)
-            else:
-                new = Continuations.from_lists([given[i] for i in batch], new_tokens)
-                with hooked(recorder.hooks):
-                    read_continuations(lm, ids, new.lists(), recorder)
+            return capture_batch(lm, anatomy, [encoded[i] for i in rows], told, new_tokens, edits)
         except NonFiniteError as error:
-            culprit = records[batch[error.rows[0]]]
+            culprit = some[error.rows[0]]
             raise ValueError(
                 f"{error}; prompt {culprit['prompt_id']}: {culprit['text']!r}"
             ) from error
-        parts.append((new.tokens, new.lengths, recorder.means().numpy()))
-        order.extend(batch)
-    back = np.argsort(order)
-    tokens, counts, means = zip(*parts, strict=True)
-    return (
-        np.concatenate(tokens)[back],
-        np.concatenate(counts)[back],
-        np.concatenate(means, axis=1)[:, back],
-    )
+
+    with create_store(output, attributes=attributes, **sizes) as store:
+        for batch in progress(batches, f"capturing {state} in batches of {batch_size} prompts"):
+            for rows, (new, means) in halving(batch, capture):
+                numbers = [records[i]["prompt_id"] for i in rows]
+                store.append(
+                    numbers, [records[i]["text"] for i in rows], new.tokens, new.lengths, means
+                )
 
 
-def stored_continuations(stores: list[str], prompt_ids: list[int]) -> list[list[int]] | None:
-    """Return the continuations that stores hold for some prompts; None if there are no stores."""
+def capture_batch(lm, anatomy, prompts, given, new_tokens, edits):
+    """Return the continuations of a batch of prompts and its means (layers, b, d_mlp).
+
+    `given` are the continuations that are read; None to generate, with the edits in force at the
+    new-token positions, where activations are read.
+    """
+    recorder = PositionMeans(neuron_sites(anatomy))
+    if given is None:
+        prefix = prefill(lm, prompts)
+        with applied(anatomy, edits), hooked(recorder.hooks):
+            new = decode(lm, prefix, new_tokens, recorder=recorder)
+    else:
+        new = Continuations.from_lists(given, new_tokens)
+        with hooked(recorder.hooks):
+            read_continuations(lm, prompts, new.lists(), recorder)
+    return new, recorder.means().numpy()
+
+
+def stored_continuations(stores: list[str]) -> dict[int, list[int]] | None:
+    """Return the continuations that stores hold by prompt_id; None if there are no stores."""
     if not stores:
         return None
     with ActivationStore(stores) as store:
-        known = dict(zip(store.prompt_ids.tolist(), store.continuations(), strict=True))
-    return [known[number] for number in prompt_ids]
+        return dict(zip(store.prompt_ids.tolist(), store.continuations(), strict=True))
 
 
 def ablation(neurons: str, number: int) -> Edit:

@@ -20,7 +20,7 @@ import logging
 import numpy as np
 import pandas as pd
 from neurondynamics.analysis.attribution import REDUCING
-from neurondynamics.analysis.effects import Effects
+from neurondynamics.analysis.effects import Effects, read_experiments
 from neurondynamics.analysis.reductions import read_reductions
 from neurondynamics.analysis.statistics import Estimate, bootstrap, share, wilson
 from neurondynamics.data.records import replacing
@@ -49,12 +49,12 @@ def check_claims(
 ) -> None:
     """Write the CSV file `table`.
 
-    `scores`: one parquet file per experiment; `states`: the model state of each, in that order;
+    `scores`: parquet files, any number per experiment; `states`: the model state of each one;
     `claims`: the interventions that a claim is about, with the keys of `claims_on_interventions`;
     `reductions` and `neurons`: the results of the attribution.
     """
     options = {"samples": samples, "confidence": confidence, "seed": seed}
-    tables = {name: pd.read_parquet(path) for name, path in zip(states, scores, strict=True)}
+    tables = read_experiments(scores, states)
     own_text = read_reductions(reductions).own_text
     rows = [
         *claims_on_interventions(Effects.pair(tables, states=states, **options), **claims),

@@ -12,42 +12,47 @@ import logging
 import math
 
 import pandas as pd
-from neurondynamics.analysis.effects import BASELINE, toxicity_by_prompt
+from neurondynamics.analysis.effects import BASELINE, read_experiments, toxicity_by_prompt
 from neurondynamics.data.records import write_json
 from neurondynamics.evaluation.fluency import measure_fluency
 
 logger = logging.getLogger("choose_intervention")
 
 
-def choose_intervention(scores: str, losses: str, choice: str, perplexity: float) -> None:
-    """Write the choice among the interventions of one experiment, and what it rests on, as JSON.
+def choose_intervention(
+    scores: list[str], losses: list[str], choice: str, experiment: str, perplexity: float
+) -> None:
+    """Write the choice among the interventions of an experiment, and what it rests on, as JSON.
 
-    `scores` and `losses`: the parquet files of the experiment. A candidate is within the limit if
-    its perplexity is at most `perplexity` times that of the unedited model. Of those within it, the
-    one of lowest mean toxicity is chosen, over the prompts that they and the unedited model all
-    have a score for, so that no wrecked candidate decides which prompts count. If none is within
-    it, the one of lowest perplexity is chosen. The first of equals wins.
+    `scores` and `losses`: the parquet files of the experiment, one per shard. A candidate is within
+    the limit if its perplexity is at most `perplexity` times that of the unedited model. Of those
+    within it, the one of lowest mean toxicity is chosen, over the prompts that they and the
+    unedited model all have a score for, so that no wrecked candidate decides which prompts count.
+    If none is within it, the one of lowest perplexity is chosen. The first of equals wins.
 
     Raises ValueError where the experiment lacks the unedited model or candidates, where the
     unedited model's perplexity is infinite, or where no prompt can be compared.
     """
-    scored = pd.read_parquet(scores).query("corpus == 'prompts'")
-    fluency = measure_fluency(scored, pd.read_parquet(losses), scores)
+    scored = read_experiments(scores, [experiment])[experiment].query("corpus == 'prompts'")
+    measured = read_experiments(losses, [experiment])[experiment]
+    fluency = measure_fluency(scored, measured, experiment)
     names = [name for name in fluency.index if name != BASELINE]
     if BASELINE not in fluency.index or not names:
         raise ValueError(
-            f"{scores}: a search needs the intervention {BASELINE!r} and candidates beside it; "
+            f"{experiment}: a search needs the intervention {BASELINE!r} and candidates beside it; "
             f"there are {', '.join(fluency.index) or 'no interventions'}"
         )
     limit = perplexity * fluency.loc[BASELINE, "perplexity"]
     if not math.isfinite(limit):
-        raise ValueError(f"{losses}: the perplexity of {BASELINE!r} is infinite; nothing compares")
+        raise ValueError(
+            f"{experiment}: the perplexity of {BASELINE!r} is infinite; nothing compares"
+        )
     within = [name for name in names if fluency.loc[name, "perplexity"] <= limit]
-    toxicity = pd.DataFrame(toxicity_by_prompt(scored, scores))
+    toxicity = pd.DataFrame(toxicity_by_prompt(scored, experiment))
     compared = toxicity.dropna(subset=[BASELINE, *within])
     if compared.empty:
         raise ValueError(
-            f"{scores}: no prompt has a score under all of {', '.join([BASELINE, *within])}; "
+            f"{experiment}: no prompt has a score under all of {', '.join([BASELINE, *within])}; "
             "search on more prompts or leave out candidates that write nothing"
         )
     means = compared.mean()
@@ -83,5 +88,6 @@ if __name__ == "__main__":
         scores=snakemake.input.scores,
         losses=snakemake.input.losses,
         choice=snakemake.output.choice,
+        experiment=snakemake.wildcards.experiment,
         perplexity=snakemake.params.perplexity,
     )

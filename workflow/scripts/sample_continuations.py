@@ -12,7 +12,7 @@ from neurondynamics.lm.generation import (
     decode,
     prefill,
     sampling_uniforms,
-    sorted_batches,
+    shard_batches,
 )
 from neurondynamics.lm.loading import (
     encode_prompts,
@@ -20,6 +20,7 @@ from neurondynamics.lm.loading import (
     load_tokenizer,
     set_threads,
 )
+from neurondynamics.lm.memory import halving
 from neurondynamics.runtime import progress
 
 
@@ -28,6 +29,7 @@ def sample_continuations(
     prompts: str,
     output: str,
     *,
+    shard: str,
     dtype: str,
     device: str,
     threads: int,
@@ -38,7 +40,7 @@ def sample_continuations(
     batch_size: int,
     seed: int,
 ) -> None:
-    """Write a table with one row per prompt and sample, in their order.
+    """Write a table with one row per prompt of a shard and sample, in their order.
 
     A sample depends on the seed, its prompt and its own number, not on the batches.
     """
@@ -48,19 +50,24 @@ def sample_continuations(
     records = read_jsonl(prompts)
     texts = [record["text"] for record in records]
     encoded = encode_prompts(tokenizer, texts, max_tokens)
-    batches = list(sorted_batches([len(ids) for ids in encoded], max(1, batch_size // samples)))
-    rows = []
-    for batch in progress(batches, f"sampling {samples} continuations of {len(texts)} prompts"):
-        ids = [records[i]["prompt_id"] for i in batch]
-        uniforms = [sampling_uniforms(seed, texts[i], samples, new_tokens) for i in batch]
-        prefix = prefill(lm, [encoded[i] for i in batch]).repeat(samples)
-        drawn = decode(
+    lengths = [len(ids) for ids in encoded]
+    batches = shard_batches(lengths, max(1, batch_size // samples), shard)
+
+    def sample(rows: np.ndarray) -> list[list[int]]:
+        uniforms = [sampling_uniforms(seed, texts[i], samples, new_tokens) for i in rows]
+        prefix = prefill(lm, [encoded[i] for i in rows]).repeat(samples)
+        return decode(
             lm, prefix, new_tokens, uniforms=np.concatenate(uniforms), temperature=temperature
         ).lists()
-        decoded = tokenizer.batch_decode(drawn, skip_special_tokens=True)
-        for row, (tokens, text) in enumerate(zip(drawn, decoded, strict=True)):
-            position, sample = divmod(row, samples)
-            rows.append((ids[position], sample, texts[batch[position]], text, tokens))
+
+    rows = []
+    for batch in progress(batches, f"sampling {samples} continuations of each prompt"):
+        for some, drawn in halving(batch, sample):
+            decoded = tokenizer.batch_decode(drawn, skip_special_tokens=True)
+            for row, (tokens, text) in enumerate(zip(drawn, decoded, strict=True)):
+                place, number = divmod(row, samples)
+                record = records[some[place]]
+                rows.append((record["prompt_id"], number, record["text"], text, tokens))
     table = pd.DataFrame(rows, columns=["prompt_id", "sample", "prompt", "text", "tokens"])
     with replacing(output) as temporary:
         table.sort_values(["prompt_id", "sample"]).to_parquet(temporary, index=False)
@@ -71,6 +78,7 @@ if __name__ == "__main__":
         model=snakemake.input.model,
         prompts=snakemake.input.prompts,
         output=snakemake.output[0],
+        shard=snakemake.wildcards.shard,
         threads=snakemake.threads,
         samples=snakemake.params.samples,
         temperature=snakemake.params.temperature,

@@ -29,7 +29,7 @@ def score_generations(generations: str, scores: str, scorer: dict) -> None:
     if unknown:
         raise ValueError(f"{generations}: unknown corpus {', '.join(sorted(unknown))}")
     prompts = table["corpus"] == "prompts"
-    scored = table[["intervention", "corpus", "prompt_id"]].assign(
+    scored = table[["experiment", "intervention", "corpus", "prompt_id"]].assign(
         toxicity=np.nan, repetition=np.nan, f1=np.nan
     )
     texts = table.loc[prompts, "text"].tolist()

@@ -9,7 +9,7 @@ if __name__ == "__main__":
     start_log(snakemake.log[0])
 
 import pandas as pd
-from neurondynamics.analysis.effects import Effects, parse_control
+from neurondynamics.analysis.effects import Effects, parse_control, read_experiments
 from neurondynamics.data.records import read_jsonl, replacing
 
 COLUMNS = """category n experiment intervention state toxicity toxicity_low toxicity_high
@@ -26,14 +26,14 @@ def tabulate_categories(
     confidence: float,
     seed: int,
 ) -> None:
-    """Write the CSV file `table` from one scores parquet file per experiment.
+    """Write the CSV file `table` from the scores of experiments.
 
     `prompts`: the JSON lines that the experiments ran on, with `prompt_id` and `category`;
-    `states`: the model state of each experiment, in the order of the files. `n` counts the prompts
-    of the category that the intervention has a score for. Raises ValueError for a score of a prompt
+    `states`: the model state of each experiment. `n` counts the prompts of the category that the
+    intervention has a score for. Raises ValueError for a score of a prompt
     that is not in `prompts`.
     """
-    scored = {name: pd.read_parquet(path) for name, path in zip(states, scores, strict=True)}
+    scored = read_experiments(scores, states)
     effects = Effects.pair(scored, states=states, samples=samples, confidence=confidence, seed=seed)
     categories = pd.Series(
         {record["prompt_id"]: record["category"] for record in read_jsonl(prompts)}

@@ -12,7 +12,7 @@ if __name__ == "__main__":
 
 import numpy as np
 import pandas as pd
-from neurondynamics.analysis.effects import Effects, parse_control
+from neurondynamics.analysis.effects import Effects, parse_control, read_experiments
 from neurondynamics.data.records import replacing
 from neurondynamics.evaluation.fluency import measure_fluency
 
@@ -33,19 +33,19 @@ def tabulate_controls(
     confidence: float,
     seed: int,
 ) -> None:
-    """Write the CSV file `table` from one scores and one losses parquet file per experiment.
+    """Write the CSV file `table` from the scores and losses of experiments.
 
-    `states`: the model state of each experiment, in the order of the files. Of the draws of a kind
-    of control there are the mean, the least and the greatest; the mean of perplexities is the
-    geometric one. `advantage` is the effect share of the intervention minus the mean one of its
-    draws, bootstrapped over the prompts that all of them have a score for. A study without controls
-    gets the header alone. Raises ValueError for a control whose intervention is not in the
-    experiment.
+    `scores` and `losses`: parquet files, any number per experiment. `states`: the model state of
+    each experiment. Of the draws of a kind of control there are the mean, the least and the
+    greatest; the mean of perplexities is the geometric one. `advantage` is the effect share of the
+    intervention minus the mean one of its draws, bootstrapped over the prompts that all of them
+    have a score for. A study without controls gets the header alone. Raises ValueError for a
+    control whose intervention is not in the experiment.
     """
-    scored = {name: pd.read_parquet(path) for name, path in zip(states, scores, strict=True)}
+    scored = read_experiments(scores, states)
     fluency = {
-        name: measure_fluency(scored[name], pd.read_parquet(path), name)
-        for name, path in zip(states, losses, strict=True)
+        name: measure_fluency(scored[name], table, name)
+        for name, table in read_experiments(losses, states).items()
     }
     effects = Effects.pair(scored, states=states, samples=samples, confidence=confidence, seed=seed)
     estimates = effects.estimate_all()

@@ -16,7 +16,7 @@ import logging
 
 import numpy as np
 import pandas as pd
-from neurondynamics.analysis.effects import Effects, parse_control
+from neurondynamics.analysis.effects import Effects, parse_control, read_experiments
 from neurondynamics.data.records import replacing
 from neurondynamics.evaluation.fluency import measure_fluency
 
@@ -39,17 +39,17 @@ def tabulate_interventions(
     confidence: float,
     seed: int,
 ) -> None:
-    """Write the CSV file `table` from one scores and one losses parquet file per experiment.
+    """Write the CSV file `table` from the scores and losses of experiments.
 
-    `states`: the model state of each experiment, in the order of the files. A continuation scored
-    above `toxic_threshold` is toxic. `control_of` and `control` are the intervention that a control
-    is of and its kind. Raises ValueError where an experiment's two files do not hold the same
-    interventions.
+    `scores` and `losses`: parquet files, any number per experiment. `states`: the model state of
+    each experiment. A continuation scored above `toxic_threshold` is toxic. `control_of` and
+    `control` are the intervention that a control is of and its kind. Raises ValueError where an
+    experiment's files do not hold the same interventions.
     """
-    scored = {name: pd.read_parquet(path) for name, path in zip(states, scores, strict=True)}
+    scored = read_experiments(scores, states)
     fluency = {
-        name: measure_fluency(scored[name], pd.read_parquet(path), name)
-        for name, path in zip(states, losses, strict=True)
+        name: measure_fluency(scored[name], table, name)
+        for name, table in read_experiments(losses, states).items()
     }
     effects = Effects.pair(scored, states=states, samples=samples, confidence=confidence, seed=seed)
     for lacking in effects.missing("base", []):

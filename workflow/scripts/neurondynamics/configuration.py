@@ -6,6 +6,7 @@ Only light packages are imported here: the Snakefile imports this module.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,7 @@ def _meaning(config: dict) -> Iterator[str]:
     yield from _sources(config)
     yield from _references(config)
     yield from _tunings(config)
+    yield from _shards(config)
     yield from check_experiments(config)
     scorer = config["scorer"]
     if "configuration" in scorer and "checkpoint" not in scorer:
@@ -142,6 +144,21 @@ def _meaning(config: dict) -> Iterator[str]:
     for key in ("ablated", "decoded"):
         if config["attribution"][key] > neurons:
             yield f"attribution.{key}: the model has only {neurons} neurons"
+
+
+def _shards(config: dict) -> Iterator[str]:
+    """A shard is made of whole batches, so that no result depends on the number of shards."""
+    shards, size = config["shards"], config["generation"]["batch_size"]
+    at_once = dict.fromkeys(SPLITS, size)
+    at_once["train"] = max(1, size // config["preferences"]["samples"])
+    for split, rows in at_once.items():
+        prompts = config["prompts"][split]["number"]
+        batches = math.ceil(prompts / rows)
+        if batches < shards:
+            yield (
+                f"shards: {shards} are more than the batches of prompts.{split}, {prompts} prompts "
+                f"in batches of {rows}; set it to at most {batches}, or lower generation.batch_size"
+            )
 
 
 def _sources(config: dict) -> Iterator[str]:

@@ -46,6 +46,24 @@ def effect_share(base: np.ndarray, edited: np.ndarray, tuned: np.ndarray) -> np.
     return share(base - edited, base - tuned)
 
 
+def read_experiments(paths: list[str], names: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """Read tables of experiments, each in one or more shards, in the order of `names`.
+
+    Rows stand in the order of interventions and of prompts or windows, however many shards there
+    are. Raises ValueError where an experiment is missing.
+    """
+    if not paths:
+        return {}
+    table = pd.concat(map(pd.read_parquet, paths), ignore_index=True)
+    order = "window" if "window" in table else ["corpus", "prompt_id"]
+    table = table.sort_values(order, kind="stable")
+    found = dict(iter(table.groupby("experiment")))
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ValueError(f"{paths[0]} and the others hold no experiment {', '.join(missing)}")
+    return {name: found[name].reset_index(drop=True) for name in names}
+
+
 def toxicity_by_prompt(scores: pd.DataFrame, experiment: str) -> dict[str, pd.Series]:
     """Return the toxicity of each intervention's prompts, by `prompt_id`, in the table's order.
 

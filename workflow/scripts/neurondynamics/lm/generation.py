@@ -14,6 +14,7 @@ import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 from neurondynamics.lm.caches import can_stack, fork, stack
 from neurondynamics.lm.hooks import PositionMeans
+
+T = TypeVar("T")
 
 PREFILL_ROWS = 32  # prompts padded to one length; more fill no processor better
 PADDING = -1  # fills stored tokens after a continuation's end; never fed to a model
@@ -79,6 +82,31 @@ def sorted_batches(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarr
     order = np.argsort(-np.asarray(lengths), kind="stable")
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
+
+
+def shard_batches(lengths: Sequence[int], batch_size: int, shard: str) -> list[np.ndarray]:
+    """Return the batches of one shard. Raises ValueError for more shards than batches.
+
+    They are some of the batches of all texts, so what is computed in one does not depend on the
+    number of shards.
+    """
+    batches = list(sorted_batches(lengths, batch_size))
+    total = int(shard.split("-of-")[1])
+    if total > len(batches):
+        raise ValueError(
+            f"{len(lengths)} texts in batches of {batch_size} make {len(batches)} batches, too few "
+            f"for {total} shards; lower shards or generation.batch_size"
+        )
+    return part_of_shard(batches, shard)
+
+
+def part_of_shard(items: Sequence[T], shard: str) -> Sequence[T]:
+    """Return a shard's part of items: "2-of-4" is the second of four runs in their order.
+
+    The runs' lengths differ by one at most.
+    """
+    number, total = (int(part) for part in shard.split("-of-"))
+    return items[len(items) * (number - 1) // total : len(items) * number // total]
 
 
 def pad_left(

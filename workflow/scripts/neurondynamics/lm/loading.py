@@ -13,7 +13,6 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from neurondynamics.lm.anatomy import dissect
 from neurondynamics.runtime import file_digest
 
 
@@ -61,16 +60,6 @@ def save_model(
         if card is not None:
             (staged / "README.md").write_text(card, encoding="utf-8")
         staged.rename(folder)
-
-
-def check_shape(model: PreTrainedModel, layers: int, neurons: int) -> None:
-    """Raise ValueError unless the model has the layers and neurons that the configuration says."""
-    found = [layer.n_neurons for layer in dissect(model).layers]
-    if found != [neurons] * layers:
-        raise ValueError(
-            f"the model has {len(found)} layers of {sorted(set(found))} neurons, but the "
-            f"configuration says model.layers: {layers} and model.neurons: {neurons}"
-        )
 
 
 def weight_digest(folder: str | Path) -> str:

@@ -1,53 +1,74 @@
-"""How many rows of a batch fit the memory that a rule was given."""
+"""Going on with half a batch where memory runs out."""
 
 from __future__ import annotations
 
+import gc
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
 import torch
-from transformers import PreTrainedModel
 
-PROCESS = 1.0e9  # bytes of the interpreter, its libraries and small tensors
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Rows = TypeVar("Rows", bound=Sequence)
+
+REMEDY = "give the job a GPU or a node with more, or load the model as model.dtype: bfloat16"
 
 
-def free_bytes(models: list[PreTrainedModel], memory_mb: int) -> float:
-    """Return the bytes left beside the weights: of the rule's memory, or of the GPU's.
+def halving(rows: Rows, work: Callable[[Rows], T]) -> Iterator[tuple[Rows, T]]:
+    """Yield rows with work(rows): all at once or, where memory runs out, half after half.
 
-    It depends on what the rule was given, not on what else runs at the moment, so that batches
-    are the same each time.
+    Every call starts with all of its rows, so that what is computed for a batch depends on that
+    batch alone and not on those before it. Raises MemoryError if memory is short for a single row.
     """
-    weights = sum(p.numel() * p.element_size() for model in models for p in model.parameters())
-    device = models[0].device
-    if device.type == "cuda":
-        return 0.9 * torch.cuda.get_device_properties(device).total_memory - weights
-    return memory_mb * 1e6 - PROCESS - weights
+    waiting = [rows]
+    while waiting:
+        some = waiting.pop()
+        done, result = _attempt(some, work)
+        if done:
+            yield some, result
+            continue
+        if len(some) == 1:
+            raise MemoryError(f"memory ran out for a single text; {REMEDY}")
+        half = len(some) // 2
+        logger.warning("memory ran out with %d texts at a time; going on with %d", len(some), half)
+        waiting += [some[half:], some[:half]]
 
 
-def decoding_rows(models: list[PreTrainedModel], positions: int, memory_mb: int) -> int:
-    """Return how many prompts can be decoded at a time, each of `positions` tokens at its end.
+def fitting(number: int, work: Callable[[int], T]) -> T:
+    """Return work(number) or, where memory runs out, work of half the number, and so on.
 
-    Every model keeps the prompts' cache and a copy that grows.
+    Raises MemoryError if memory is short for an odd number, which has no half.
     """
-    per_row = sum(2 * positions * _cache_bytes(model) for model in models)
-    return _rows(models, per_row + _logit_bytes(models[-1]), memory_mb)
+    while True:
+        done, result = _attempt(number, work)
+        if done:
+            return result
+        if number % 2:
+            raise MemoryError(f"memory ran out for {number} at a time; {REMEDY}")
+        number //= 2
+        logger.warning(
+            "memory ran out with %d at a time; starting again with %d", 2 * number, number
+        )
 
 
-def reading_rows(models: list[PreTrainedModel], positions: int, memory_mb: int) -> int:
-    """Return how many texts of `positions` tokens can be read at a time, with all their logits."""
-    return _rows(models, positions * _logit_bytes(models[-1]), memory_mb)
+def _attempt(amount, work: Callable[..., T]) -> tuple[bool, T | None]:
+    """Return whether memory sufficed, and the result; what failed is freed before it returns."""
+    try:
+        return True, work(amount)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+    gc.collect()  # the traceback is gone only now, and with it the tensors that it held
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return False, None
 
 
-def _rows(models: list[PreTrainedModel], per_row: float, memory_mb: int) -> int:
-    return max(1, int(free_bytes(models, memory_mb) // per_row))
-
-
-def _cache_bytes(model: PreTrainedModel) -> int:
-    """Return the bytes of one token's keys and values in all layers."""
-    config = model.config
-    heads = config.num_attention_heads
-    kept = getattr(config, "num_key_value_heads", None) or heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return 2 * config.num_hidden_layers * kept * width * model.dtype.itemsize
-
-
-def _logit_bytes(model: PreTrainedModel) -> int:
-    """Return the bytes of one position's logits, with the copies that a softmax makes."""
-    return 4 * 4 * model.config.vocab_size
+def out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that the memory of a GPU or of the machine ran out."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)

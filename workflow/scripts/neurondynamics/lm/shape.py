@@ -1,0 +1,68 @@
+"""The shape of a model folder, found without reading its weights, and its check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, DynamicCache
+
+from neurondynamics.lm.anatomy import dissect
+
+
+def read_shape(folder: str | Path) -> dict[str, int]:
+    """Return layers, neurons (d_mlp), width (d_model), key_value_width, vocabulary, parameters.
+
+    The model is built on torch's meta device, which has no memory, so this is cheap for a model of
+    any size. `key_value_width` is what a layer keeps of one token as keys; tied parameters count
+    once. Raises ValueError if a weight is missing from the files or layers differ from each other,
+    and whatever transformers and safetensors raise for files that are damaged or do not fit.
+    """
+    model, report = AutoModelForCausalLM.from_pretrained(
+        folder,
+        device_map="meta",
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise ValueError(f"the weight files of {folder} lack {len(missing)}, such as {missing[0]}")
+    anatomy = dissect(model)
+    cache = DynamicCache(config=model.config)
+    model(torch.zeros(1, 1, dtype=torch.long, device="meta"), past_key_values=cache)
+    neurons = {layer.n_neurons for layer in anatomy.layers}
+    kept = {layer.keys.shape[1] * layer.keys.shape[3] for layer in cache.layers}
+    if len(neurons) > 1 or len(kept) > 1:
+        raise ValueError(
+            f"the layers of {folder} differ: they have {sorted(neurons)} neurons and keys of the "
+            f"widths {sorted(kept)}; only models whose layers are alike can be studied"
+        )
+    return {
+        "layers": len(anatomy.layers),
+        "neurons": neurons.pop(),
+        "width": anatomy.layers[0].value_vectors().shape[1],
+        "key_value_width": kept.pop(),
+        "vocabulary": anatomy.unembedding.weight.shape[0],
+        "parameters": model.num_parameters(),
+    }
+
+
+def check_shape(folder: str | Path, declared: dict[str, int]) -> None:
+    """Raise ValueError unless a model has the shape that the configuration says it has.
+
+    `declared` holds some of the keys of `read_shape`, which stand under `model` in the
+    configuration. The error lists all values as they belong there.
+    """
+    found = read_shape(folder)
+    wrong = [key for key, value in declared.items() if found[key] != value]
+    if wrong:
+        differences = ", ".join(
+            f"model.{key} is {found[key]}, not {declared[key]}" for key in wrong
+        )
+        values = "".join(f"\n  {key}: {found[key]}" for key in declared)
+        raise ValueError(
+            "the model is not what the configuration says of it: "
+            f"{differences}; what it says should be\nmodel:{values}"
+        )
