@@ -42,6 +42,7 @@ include: "workflow/rules/attribution.smk"
 include: "workflow/rules/experiments.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/estimate.smk"
 
 
 rule all:

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -294,27 +295,30 @@ class Study:
         assert text.count(old) == 1, f"{name} holds {old!r} {text.count(old)} times"
         path.write_text(text.replace(old, new), encoding="utf-8")
 
-    def snakemake(self, *options: str) -> subprocess.CompletedProcess:
-        """Run the command in the study's folder; its `stdout` holds both streams.
+    def start(self, *options: str, environment: Mapping[str, str] = os.environ) -> subprocess.Popen:
+        """Start the command in the study's folder; its `stdout` holds both streams.
 
         It works without a network: a proxy that refuses every connection stands in its way.
         """
         command = [sys.executable, "-m", "snakemake", "-s", str(self.path("Snakefile"))]
         command += ["--configfile", str(self.path("study.yaml")), "--directory", str(self.folder)]
-        # a job of a tiny model mostly imports, so two at a time are faster than two threads each
-        command += ["--cores", "2", "--max-threads", "1", *options]
         # a shell's SNAKEMAKE_PROFILE would change what is tested
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("SNAKEMAKE_")}
-        environment |= {"HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE}
-        return subprocess.run(
-            command,
+        kept = {k: v for k, v in environment.items() if not k.startswith("SNAKEMAKE_")}
+        return subprocess.Popen(
+            # a job of a tiny model mostly imports: two at a time are faster than two threads each
+            [*command, "--max-threads", "1", *options],
             cwd=self.folder,
-            env=environment,
+            env=kept | {"HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=600,
         )
+
+    def snakemake(self, *options: str) -> subprocess.CompletedProcess:
+        """Run the command on two cores of this machine."""
+        process = self.start("--cores", "2", *options)
+        output, _ = process.communicate(timeout=600)
+        return subprocess.CompletedProcess(process.args, process.returncode, output)
 
     def run(self, *options: str) -> str:
         """Run the command, which has to succeed, and return what it printed."""

@@ -181,6 +181,12 @@ def generation_settings():
     }
 
 
+def sampling_settings():
+    """Return what sampling continuations uses."""
+    drawing = {key: config["preferences"][key] for key in ("samples", "temperature")}
+    return {**generation_settings(), **drawing, "seed": config["seed"]}
+
+
 def direction_settings():
     """Return what fitting the direction uses."""
     reading = generation_settings()
@@ -213,10 +219,14 @@ def shift_settings():
     }
 
 
-def training(wildcards):
-    """Return the hyper-parameters of a version that is tuned here."""
+def tuning_settings(wildcards):
+    """Return what tuning a version here uses: its hyper-parameters, and how pairs are read."""
     tuned = config["tuned"][wildcards.tuned]
-    return {key: tuned[key] for key in configuration.HYPER_PARAMETERS}
+    return {
+        **{key: tuned[key] for key in configuration.HYPER_PARAMETERS},
+        "device": config["device"],
+        "max_tokens": config["prompts"]["max_tokens"],
+    }
 
 
 def sharded(path, **wildcards):
@@ -258,7 +268,7 @@ def captured_inputs(wildcards):
 def scorer_files(wildcards):
     """Return the local files that the scorer is loaded from, if any."""
     scorer = config["scorer"]
-    return [scorer["checkpoint"], scorer["configuration"]] if "configuration" in scorer else []
+    return [scorer[key] for key in ("checkpoint", "configuration") if key in scorer]
 
 
 def compared_models(wildcards):

@@ -21,10 +21,7 @@ rule sample_continuations:
         runtime=120,
         gpu=gpus(),
     params:
-        settings=generation_settings(),
-        samples=config["preferences"]["samples"],
-        temperature=config["preferences"]["temperature"],
-        seed=config["seed"],
+        settings=sampling_settings(),
         code=code_digest("sample_continuations"),
     script:
         "../scripts/sample_continuations.py"

@@ -18,9 +18,7 @@ rule tune_model:
         runtime=600,
         gpu=gpus(),
     params:
-        training=training,
-        device=config["device"],
-        max_tokens=config["prompts"]["max_tokens"],
+        settings=tuning_settings,
         code=code_digest("tune_model"),
     script:
         "../scripts/tune_model.py"

@@ -11,6 +11,7 @@ from neurondynamics.runtime import start_log
 if __name__ == "__main__":
     start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
 
+import gc
 import logging
 
 import numpy as np
@@ -72,6 +73,7 @@ def decompose_shift(
         texts = {"base": first.continuations(), "tuned": second.continuations()}
 
     def read(model: str, **runs: str) -> dict[str, np.ndarray]:
+        gc.collect()  # a model stays in memory until Python finds the circles in it
         lm = load_model(model, dtype, device)
         encoded = encode_prompts(load_tokenizer(model), prompts, max_tokens)
         return {

@@ -80,8 +80,5 @@ if __name__ == "__main__":
         output=snakemake.output[0],
         shard=snakemake.wildcards.shard,
         threads=snakemake.threads,
-        samples=snakemake.params.samples,
-        temperature=snakemake.params.temperature,
-        seed=snakemake.params.seed,
         **snakemake.params.settings,
     )

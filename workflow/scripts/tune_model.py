@@ -113,7 +113,5 @@ if __name__ == "__main__":
         folder=snakemake.output.model,
         curve=snakemake.output.curve,
         threads=snakemake.threads,
-        device=snakemake.params.device,
-        max_tokens=snakemake.params.max_tokens,
-        **snakemake.params.training,
+        **snakemake.params.settings,
     )

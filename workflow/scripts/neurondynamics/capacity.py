@@ -1,4 +1,4 @@
-"""How much memory a study's rules need, from its configuration alone.
+"""How much memory and disk a study needs, from its configuration alone.
 
 The formulas count what grows with the model and its batches: weights, key-value caches, logits,
 recorded activations. They are for a model in the machine's own memory; of a model on a GPU most of
@@ -7,8 +7,10 @@ it is the GPU's. Only the standard library is imported: the Snakefile imports th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from neurondynamics.experiments import all_edits, is_search
 
@@ -16,12 +18,16 @@ SHAPE = ("layers", "neurons", "width", "key_value_width", "vocabulary", "paramet
 ITEM_BYTES = {"float32": 4, "bfloat16": 2}
 HEAD_ROOM = 1.5  # what a rule is given over what it should need
 # measured on the default study
-PROCESS = 550e6  # the interpreter with torch and transformers, a tokenizer and texts
-LIGHT_PROCESS = 350e6  # the interpreter with pandas, matplotlib or scikit-learn instead
-DETOXIFY = 3e9  # the interpreter with torch and Detoxify, reading texts
-NEURON_BYTES = 1000  # of a row of the neuron table, with the copies that a program makes of it
-# so many tokens are read at once for token losses
-TOKENS_PER_PASS = 1024
+PROCESS = 400e6  # the interpreter with torch and transformers
+LIGHT_PROCESS = 500e6  # twice that of pandas with matplotlib: room for tables
+PROFANITY = 300e6  # the interpreter with scikit-learn and the scorer, and texts
+NEURON_BYTES = 500  # of a row of the neuron table, with the copies that a program makes of it
+NEURON_ROW = 120  # bytes of a neuron in the table's file
+DETOXIFY = 3e9  # not measured: torch, a model of BERT's size and a batch of texts
+# what other modules, which import much more, do
+TOKENS_PER_PASS = 1024  # of the text read at once for token losses
+ROWS_PER_CHUNK = 64  # of a store; a chunk that is not full takes as much
+GROUPS = 9  # of neurons, with those that nothing moved
 
 
 @dataclass(frozen=True)
@@ -59,10 +65,9 @@ class Model:
         per_token = (3 * self.neurons + 6 * self.width) * self.itemsize + 2 * 8 * self.neurons
         return tokens * per_token
 
-    def decoding(self, rows: int, prompt: int, new: int) -> float:
-        """The prompts' cache, its copy with room for the new tokens, and a step's logits."""
-        caches = self.cache(rows, prompt) + self.cache(rows, prompt + new)
-        return caches + self.logits(rows)
+    def caches(self, rows: int, prompt: int, new: int) -> float:
+        """The cache of prompts, and its copy with room for new tokens."""
+        return self.cache(rows, prompt) + self.cache(rows, prompt + new)
 
     def training(self, tokens: int) -> float:
         """What a backward pass needs of a batch: every layer's activations, and the logits with
@@ -91,11 +96,59 @@ def given_mb(rule: str, config: dict, attempt: int, **wildcards: str) -> int:
     return round(HEAD_ROOM * attempt * memory(rule, config, **wildcards) / 1e6)
 
 
+def store_bytes(config: dict) -> int:
+    """Return the size of one state's store, of all its shards.
+
+    A row is layers x neurons means, the new tokens, the prompt's number and length, 4 bytes each.
+    """
+    model, new = config["model"], config["generation"]["new_tokens"]
+    row = 4 * (model["layers"] * model["neurons"] + new + 2)
+    return row * sum(map(_rows_in_chunks, _rows_of_shards(config)))
+
+
+def disk(config: dict) -> dict[str, tuple[int, int]]:
+    """Return what takes up the disk, by name: how many of a kind, and the bytes of each.
+
+    The configuration holds its replicas. Models that are brought are taken to be stored as they
+    run, those from a GGUF file and those tuned here are stored in float32.
+    """
+    versions = config["tuned"].values()
+    originals = sum("replica_of" not in version for version in versions)
+    model, number = config["model"], config["prompts"]["analysis"]["number"]
+    neurons = model["layers"] * model["neurons"]
+    tuned = sum("source" not in version for version in versions)
+    float32, stored = model_of(config, "float32").weights, model_of(config).weights
+    return {
+        "base model": (1, float32 if _is_gguf(model) else stored),
+        "tuned models": (tuned, float32),
+        "fetched tuned models": (len(versions) - tuned, stored),
+        "stores of activations": (1 + 2 * len(versions) + originals, store_bytes(config)),
+        "tables of neurons": (len(versions), NEURON_ROW * neurons),
+        "reductions by prompt": (len(versions), 3 * 8 * number * model["layers"] * GROUPS),
+    }
+
+
+def _rows_of_shards(config: dict) -> list[int]:
+    """Return how many analysis prompts each shard holds: runs of whole batches."""
+    number, size = config["prompts"]["analysis"]["number"], config["generation"]["batch_size"]
+    batches, shards = math.ceil(number / size), config["shards"]
+    ends = [min(number, size * (batches * shard // shards)) for shard in range(shards + 1)]
+    return [end - start for start, end in pairwise(ends)]
+
+
+def _rows_in_chunks(rows: int) -> int:
+    chunk = min(ROWS_PER_CHUNK, rows)
+    return chunk * math.ceil(rows / chunk)
+
+
+def _is_gguf(version: dict) -> bool:
+    files = version.get("source", {}).get("files", [])
+    return any(file["path"].endswith(".gguf") for file in files)
+
+
 def _fetching(config: dict, **_) -> float:
-    sources = [config["model"], *config["tuned"].values()]
-    files = [f["path"] for s in sources for f in s.get("source", {}).get("files", [])]
     # a dequantised model and its plain copy; the weights of others are not loaded
-    copies = 2 if any(path.endswith(".gguf") for path in files) else 0
+    copies = 2 if any(map(_is_gguf, (config["model"], *config["tuned"].values()))) else 0
     return PROCESS + copies * model_of(config, "float32").weights
 
 
@@ -106,13 +159,15 @@ def _sampling(config: dict, split: str, **_) -> float:
     prompt, new = config["prompts"]["max_tokens"], generation["new_tokens"]
     # the prompts' own cache stays beside that which is repeated for each sample
     own = model.cache(at_once, prompt)
-    return PROCESS + model.weights + own + model.decoding(at_once * samples, prompt, new)
+    rows = at_once * samples
+    return PROCESS + model.weights + own + model.caches(rows, prompt, new) + model.logits(rows)
 
 
 def _capturing(config: dict, **_) -> float:
     model, rows = model_of(config), _analysed_rows(config)
     prompt, new = config["prompts"]["max_tokens"], config["generation"]["new_tokens"]
-    work = max(model.decoding(rows, prompt, new), model.reading(rows * (prompt + new)))
+    decoding = model.caches(rows, prompt, new) + model.logits(rows)
+    work = max(decoding, model.reading(rows * (prompt + new)))
     return PROCESS + model.weights + work + model.means(rows)
 
 
@@ -126,10 +181,10 @@ def _fitting(config: dict, **_) -> float:
 
 
 def _decomposing(config: dict, **_) -> float:
-    model = model_of(config, "float32")
-    rows = _analysed_rows(config)
+    """Both models in float32, since Python collects the first one late; means at every site."""
+    model, rows = model_of(config, "float32"), _analysed_rows(config)
     recorded = (2 * model.layers + 2) * model.width * rows * 3 * 8
-    return PROCESS + model.weights + model.reading(rows * _positions(config)) + recorded
+    return PROCESS + 2 * model.weights + model.reading(rows * _positions(config)) + recorded
 
 
 def _experimenting(config: dict, experiment: str, **_) -> float:
@@ -142,9 +197,11 @@ def _experimenting(config: dict, experiment: str, **_) -> float:
     prompt = max(config["prompts"]["max_tokens"], corpus["passage_tokens"])
     width = corpus["window_tokens"]
     tokens = width * min(corpus["windows"], max(1, TOKENS_PER_PASS // width))
-    work = max(model.decoding(rows, prompt, generation["new_tokens"]), model.logits(tokens))
     paired = any(edit.get("mode") == "paired" for edit in all_edits(experiments, chosen))
-    return PROCESS + (2 if paired else 1) * (model.weights + work)
+    models = 2 if paired else 1
+    caches = models * model.caches(rows, prompt, generation["new_tokens"])
+    work = max(caches + model.logits(rows), model.logits(tokens))
+    return PROCESS + models * model.weights + work
 
 
 def _tuning(config: dict, tuned: str, **_) -> float:
@@ -156,9 +213,8 @@ def _tuning(config: dict, tuned: str, **_) -> float:
 
 
 def _attributing(config: dict, **_) -> float:
-    """A model at a time, and the projections of both in float64."""
-    model = model_of(config)
-    return PROCESS + model.weights + (2 * 3 * 8 + NEURON_BYTES) * model.layers * model.neurons
+    """One model at a time, the neuron table, and a layer of 256 prompts with float64 products."""
+    return _loading(config) + 256 * (4 + 2 * 8) * config["model"]["neurons"]
 
 
 def _loading(config: dict, **_) -> float:
@@ -171,8 +227,14 @@ def _exporting(config: dict, **_) -> float:
     return PROCESS + 2 * model_of(config, "float32").weights
 
 
+def _measuring(config: dict, **_) -> float:
+    """The matrices of a layer's size that a machine's speed is measured with, as made and cast."""
+    model = model_of(config, "float32")
+    return PROCESS + 2 * max(3e8, 2 * model.width * model.neurons * model.itemsize)
+
+
 def _scoring(config: dict, **_) -> float:
-    return DETOXIFY if config["scorer"]["kind"] == "detoxify" else LIGHT_PROCESS
+    return DETOXIFY if config["scorer"]["kind"] == "detoxify" else PROFANITY
 
 
 def _positions(config: dict) -> int:
@@ -190,6 +252,7 @@ _FORMULAS: dict[str, Callable[..., float]] = {
     "tune_model": _tuning,
     "fit_direction": _fitting,
     "collect_directions": _loading,
+    "capture_base_activations": _capturing,
     "capture_activations": _capturing,
     "attribute_neurons": _attributing,
     "project_layers": _attributing,
@@ -198,4 +261,5 @@ _FORMULAS: dict[str, Callable[..., float]] = {
     "run_experiment": _experimenting,
     "score_generations": _scoring,
     "export_model": _exporting,
+    "estimate": _measuring,
 }

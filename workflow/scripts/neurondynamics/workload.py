@@ -1,8 +1,7 @@
-"""The jobs of a study that have a model in their hands, and how much each of them does.
+"""The jobs of a study that hold a model or score texts, what they compute, and how long it takes.
 
-Only the standard library is imported here, and nothing has to be fetched for it: all follows from
-the configuration. Prompts are taken to be `prompts.max_tokens` long and continuations to end
-nowhere, so that the work is counted from above.
+All follows from the configuration, before anything is fetched. Prompts are taken to be as long as
+`prompts.max_tokens` and continuations not to end early, so that work is counted from above.
 """
 
 from __future__ import annotations
@@ -10,18 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from neurondynamics.experiments import all_edits, is_search, searches, with_controls
+from neurondynamics.capacity import model_of, store_bytes
+from neurondynamics.experiments import all_edits, is_search, with_controls
 
-MIXED = 0.3  # of the sampled texts, those of prompts with toxic and other samples: measured
+# measured on the default study, in float32 on two CPU cores
+MIXED = 0.3  # of the sampled texts, those of prompts with toxic and other samples
+START = 4.0  # seconds until a job has imported its libraries
+LOADED = 5e8  # bytes of weights or activations that are read in a second
+READING, DECODING, TRAINING = 0.75, 0.52, 0.47  # of a matrix product's speed, what models reach
 
 
 @dataclass(frozen=True)
 class Work:
     """The jobs of a rule that differ in their shard alone, and what they do in all.
 
-    `read`, `decoded` and `trained` are tokens that run through a model: many at once; one of each
-    text at a time; forward and backward. `models` is how many models a job loads, `stores` how many
-    states' activations it reads.
+    `read`, `decoded` and `trained` count tokens that run through a model: many at once; one of
+    each text at a time; forward and backward. `models` and `stores` are how many models a job
+    loads and how many states' activations it reads.
     """
 
     rule: str
@@ -33,95 +37,105 @@ class Work:
     models: int = 1
     stores: int = 0
 
+    def seconds(self, config: dict, reading_speed: float, decoding_speed: float) -> float:
+        """Return how long the jobs take one after another, in seconds.
+
+        The speeds are those of a matrix product of the model's size, in FLOP per second, with many
+        rows and with as many as a batch has texts. A token is 2 x parameters FLOP (Kaplan et al.,
+        arXiv 2001.08361), and three times as many where it is trained on.
+        """
+        model = model_of(config)
+        loaded = self.models * model.weights + self.stores * store_bytes(config)
+        per_token = 2 * model.parameters
+        return (
+            self.jobs * (START + loaded / LOADED)
+            + per_token * self.read / (READING * reading_speed)
+            + per_token * self.decoded / (DECODING * decoding_speed)
+            + per_token * 3 * self.trained / (TRAINING * reading_speed)
+        )
+
 
 def work_of(config: dict) -> Iterator[Work]:
-    """Yield the work of a whole study, of a checked configuration with its replicas."""
-    prompts, generation, shards = config["prompts"], config["generation"], config["shards"]
-    new, longest = generation["new_tokens"], prompts["max_tokens"]
-    samples, analysed = config["preferences"]["samples"], prompts["analysis"]["number"]
-    generating = {"read": analysed * longest, "decoded": analysed * new, "jobs": shards}
+    """Yield the work of a whole study; its configuration is checked and holds its replicas."""
     yield Work("fetch_model", {"fetched": config["model"]["name"]})
+    samples = config["preferences"]["samples"]
+    prompt, new = _lengths(config)
     sampled = 0
     for split in ("train", "analysis"):
-        number = prompts[split]["number"]
+        number = config["prompts"][split]["number"]
         sampled += number * samples
-        tokens = {"read": number * longest, "decoded": number * samples * new}
-        yield Work("sample_continuations", {"split": split}, shards, **tokens)
-        yield Work("score_continuations", {"split": split}, shards, models=0)
-    yield Work("fit_direction", read=round(MIXED * sampled) * (longest + new))
-    experiments = config["experiments"].values()
-    if any(
-        "direction" in edit for e in experiments for edit in all_edits(config["experiments"], e)
-    ):
+        tokens = {"read": number * prompt, "decoded": number * samples * new}
+        yield Work("sample_continuations", {"split": split}, config["shards"], **tokens)
+        yield Work("score_continuations", {"split": split}, config["shards"], models=0)
+    yield Work("fit_direction", read=round(MIXED * sampled) * (prompt + new))
+    experiments = config["experiments"]
+    edits = [edit for e in experiments.values() for edit in all_edits(experiments, e)]
+    if any("direction" in edit for edit in edits):
         yield Work("collect_directions")
-    yield Work("capture_activations", {"state": "base"}, **generating)
+    yield _generating(config, "capture_base_activations", {})
     for name, version in config["tuned"].items():
-        yield from _tuned(config, name, version)
+        yield from _attributed(config, name, version)
         if "replica_of" not in version:
-            yield from _compared(config, name, generating)
+            yield from _compared(config, name)
 
 
-def _tuned(config: dict, name: str, version: dict) -> Iterator[Work]:
-    """Yield what every version needs: its tuning, two states and the attribution."""
-    prompts, analysed = config["prompts"], config["prompts"]["analysis"]["number"]
-    new, longest, shards = (
-        config["generation"]["new_tokens"],
-        prompts["max_tokens"],
-        config["shards"],
-    )
+def _attributed(config: dict, name: str, version: dict) -> Iterator[Work]:
+    """Yield what every version needs: its tuning, two states, and the attribution."""
     tuned = {"tuned": name}
+    analysed, positions = config["prompts"]["analysis"]["number"], sum(_lengths(config))
     if "source" in version:
         yield Work("fetch_model", {"fetched": name})
     else:
-        # two texts a pair: forward and backward, and once forward for the reference
-        tokens = 2 * config["preferences"]["maximum"] * (longest + new)
+        # two texts a pair, read once more for the reference
+        tokens = 2 * config["preferences"]["maximum"] * positions
         trained = round(tokens * version["epochs"])
         yield Work("tune_model", tuned, read=tokens, trained=trained)
-    generating = {"read": analysed * longest, "decoded": analysed * new}
-    yield Work("capture_activations", {**tuned, "state": "tuned"}, shards, **generating)
-    reading = {"read": analysed * (longest + new)}
-    state = {"state": "tuned-on-base-text"}
-    yield Work("capture_activations", tuned | state, shards, **reading)
-    yield Work("attribute_neurons", tuned, models=2, stores=2 * 3)  # each is read twice
+    yield _generating(config, "capture_activations", {**tuned, "state": "tuned"})
+    same_text = {**tuned, "state": "tuned-on-base-text"}
+    yield Work("capture_activations", same_text, config["shards"], read=analysed * positions)
+    yield Work("attribute_neurons", tuned, models=2, stores=6)  # each of three twice
 
 
-def _compared(config: dict, name: str, generating: dict[str, int]) -> Iterator[Work]:
-    """Yield what a version has and its replicas have not."""
-    tuned, analysed = {"tuned": name}, config["prompts"]["analysis"]["number"]
-    positions = config["prompts"]["max_tokens"] + config["generation"]["new_tokens"]
-    yield Work("capture_activations", {**tuned, "state": "base-ablated"}, **generating)
+def _compared(config: dict, name: str) -> Iterator[Work]:
+    """Yield what a version has that its replicas have not."""
+    tuned = {"tuned": name}
+    analysed, positions = config["prompts"]["analysis"]["number"], sum(_lengths(config))
+    yield _generating(config, "capture_activations", {**tuned, "state": "base-ablated"})
     yield Work("project_layers", tuned, models=2, stores=4)
     yield Work("decode_neurons", tuned)
     yield Work("decompose_shift", tuned, read=3 * analysed * positions, models=2)
     for experiment in config["experiments"]:
-        yield _experiment(config, experiment, tuned)
+        yield _experiment(config, name, experiment)
         job = {**tuned, "experiment": experiment}
         yield Work("score_generations", job, config["shards"], models=0)
 
 
-def _experiment(config: dict, name: str, tuned: dict[str, str]) -> Work:
-    """Return an experiment's work; a model that is followed reads what the edited one does."""
+def _generating(config: dict, rule: str, wildcards: dict[str, str]) -> Work:
+    analysed = config["prompts"]["analysis"]["number"]
+    prompt, new = _lengths(config)
+    return Work(rule, wildcards, config["shards"], read=analysed * prompt, decoded=analysed * new)
+
+
+def _experiment(config: dict, tuned: str, name: str) -> Work:
+    """Return an experiment's work; a model that is followed reads what the edited one reads."""
     corpus, experiment = config["corpus"], config["experiments"][name]
     split = "analysis" if is_search(experiment) else "evaluation"
     texts = config["prompts"][split]["number"] + corpus["continuations"]
-    windows = corpus["windows"] * corpus["window_tokens"]
-    prompt, new = config["prompts"]["max_tokens"], config["generation"]["new_tokens"]
+    prompt, new = _lengths(config)
     read = decoded = 0
-    leader = 1
-    for name_, edits in with_controls(experiment).items():
-        chosen = [] if isinstance(edits, dict) else edits
-        paired = any(edit.get("mode") == "paired" for edit in chosen)
-        prefilled = any(edit.get("positions") == "all" for edit in chosen)
-        times = 2 if paired else 1
-        leader = max(leader, times)
-        read += times * (windows + (texts * prompt if prefilled else 0))
-        decoded += times * texts * new
-    read += leader * texts * prompt
-    return Work(
-        "run_experiment",
-        {**tuned, "experiment": name},
-        config["shards"],
-        read,
-        decoded,
-        models=leader,
-    )
+    most = 1
+    for edits in with_controls(experiment).values():
+        chosen = edits if isinstance(edits, list) else []
+        models = 2 if any(edit.get("mode") == "paired" for edit in chosen) else 1
+        everywhere = any(edit.get("positions") == "all" for edit in chosen)
+        read += models * corpus["windows"] * corpus["window_tokens"]
+        read += models * texts * prompt if everywhere else 0
+        decoded += models * texts * new
+        most = max(most, models)
+    read += most * texts * prompt
+    wildcards = {"tuned": tuned, "experiment": name}
+    return Work("run_experiment", wildcards, config["shards"], read, decoded, models=most)
+
+
+def _lengths(config: dict) -> tuple[int, int]:
+    return config["prompts"]["max_tokens"], config["generation"]["new_tokens"]

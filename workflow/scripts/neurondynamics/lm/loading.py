@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import torch
@@ -13,6 +12,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from neurondynamics.data.records import replacing_folder
+from neurondynamics.lm.devices import resolve_device
 from neurondynamics.runtime import file_digest
 
 
@@ -21,27 +22,21 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def resolve_device(device: str) -> torch.device:
-    """Turn `auto` into the first GPU, or the CPU where there is none."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
-
-
 def load_model(folder: str | Path, dtype: str, device: str) -> PreTrainedModel:
     """Load a causal language model for inference from a local folder of safetensors.
 
-    `dtype` is a name of torch's, or `auto` for the one that the folder is stored in.
+    `dtype` is a name of torch's, or `auto` for the one that the folder is stored in. Code and
+    pickles in the folder are never run.
     """
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, use_safetensors=True
+        folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
     )
     return model.to(resolve_device(device)).eval().requires_grad_(False)
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a local model folder."""
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    """Load the tokenizer of a local model folder, without any code in it."""
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def save_model(
@@ -50,16 +45,15 @@ def save_model(
     folder: str | Path,
     card: str | None = None,
 ) -> None:
-    """Save a model folder under a temporary name, then rename it; `card` is its README.md."""
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-        staged = Path(scratch) / folder.name
+    """Save a model folder, whole or not at all; `card` is its README.md.
+
+    Raises OSError where the disk has no room for it.
+    """
+    with replacing_folder(folder, model.get_memory_footprint(return_buffers=False)) as staged:
         model.save_pretrained(staged)
         tokenizer.save_pretrained(staged)
         if card is not None:
             (staged / "README.md").write_text(card, encoding="utf-8")
-        staged.rename(folder)
 
 
 def weight_digest(folder: str | Path) -> str:

@@ -1,0 +1,163 @@
+"""The tiny study on a real SLURM, through the profile, with jobs cancelled on the way."""
+
+import random
+import re
+import time
+from collections import Counter, defaultdict
+from datetime import datetime
+
+import h5py
+import numpy as np
+import pytest
+from studies import Study
+
+pytestmark = pytest.mark.xdist_group("cluster")  # one cluster, one run
+SCORES = "results/tiny/dpo/experiments/keys/scores"
+TARGETS = (
+    "results/tiny/dpo/tables/groups.csv",
+    f"{SCORES}/1-of-2.parquet",
+    f"{SCORES}/2-of-2.parquet",
+)
+PROFILE = "workflow/profiles/slurm"
+IMPATIENT = {  # the profile spares a controller that others use; this one is ours
+    "slurm-init-seconds-before-status-checks": "1",
+    "seconds-between-status-checks": "1",
+    "max-status-checks-per-second": "10",
+}
+CANCELLED = 3  # jobs, at random moments
+GPU_RULES = {
+    *("sample_continuations", "tune_model", "fit_direction", "run_experiment"),
+    *("capture_base_activations", "capture_activations"),
+}
+LOCAL_RULES = {"fetch_model", "fetch_dataset"}
+
+
+@pytest.fixture(scope="module")
+def submitted(cluster, fresh, finished, tmp_path_factory):
+    """A study that was run on the cluster, what snakemake printed, and the cancelled jobs."""
+    study = fresh.copy(tmp_path_factory.mktemp("cluster") / "study")
+    study.change("device", "auto")  # asks for GPUs; without CUDA the rules compute on the CPU
+    options = [f"--{key}={value}" for key, value in IMPATIENT.items()]
+    options += ["--workflow-profile", PROFILE, "--slurm-no-account"]
+    options += ["--slurm-status-command", "squeue"]
+    output, cancelled = "", []
+    for _ in range(CANCELLED + 1):  # a job that is cancelled thrice fails for good
+        process = study.start(*TARGETS, *options, environment=cluster.environment)
+        cancelled += cancel_at_random(cluster, process, CANCELLED - len(cancelled))
+        printed, _ = process.communicate(timeout=600)
+        output += printed
+        if process.returncode == 0:
+            return study, output, cancelled
+    raise AssertionError(output[-8000:])
+
+
+def cancel_at_random(cluster, process, number):
+    """Cancel running jobs while snakemake runs, and return their ids."""
+    chance = random.Random(0)
+    cancelled = []
+    while process.poll() is None and len(cancelled) < number:
+        time.sleep(chance.uniform(2, 12))
+        running = cluster("squeue", "--noheader", "--states=R", "-o", "%i").split()
+        if running:
+            cancelled.append(chance.choice(running))
+            cluster("scancel", "--signal=KILL", "--full", cancelled[-1])
+    return cancelled
+
+
+def rule_of(job) -> str:
+    (rule,) = re.findall(r"rule_(\w+?)(?:_wildcards_|$)", job["Comment"])
+    return rule
+
+
+@pytest.fixture(scope="module")
+def jobs(submitted, cluster):
+    """The jobs that SLURM ran to their end, by rule."""
+    found = defaultdict(list)
+    for job in cluster.jobs():
+        if job["JobState"] == "COMPLETED":
+            found[rule_of(job)].append(job)
+    return found
+
+
+def test_every_rule_ran_as_a_job_of_slurm(submitted, jobs):
+    _, output, _ = submitted
+    finished_rules = Counter(re.findall(r"^Finished jobid: \d+ \(Rule: (\w+)\)", output, re.M))
+    for rule in LOCAL_RULES:
+        assert finished_rules.pop(rule) >= 1
+    assert finished_rules == {rule: len(ran) for rule, ran in jobs.items()}
+    assert set(jobs) >= GPU_RULES
+
+
+def test_a_job_has_what_its_rule_asks_for(submitted, jobs):
+    _, output, _ = submitted
+    asked = {
+        rule: dict(pair.split("=") for pair in resources.split(", ") if "=" in pair)
+        for rule, resources in re.findall(
+            r"^rule (\w+):\n(?: {4}.*\n)*? {4}resources: (.*)$", output, re.M
+        )
+    }
+    for rule, ran in jobs.items():
+        for job in ran:
+            given = dict(pair.split("=") for pair in job["TRES"].split(","))
+            hours, minutes, _ = map(int, job["TimeLimit"].split(":"))
+            assert 60 * hours + minutes == int(asked[rule]["runtime"]), rule
+            assert job.get("TresPerJob") == ("gres:gpu:1" if rule in GPU_RULES else None), rule
+            assert given["cpu"] == "1", rule
+            # an attempt after a cancelled one is given more
+            assert megabytes(given["mem"]) % int(asked[rule]["mem_mb"]) == 0, rule
+
+
+def megabytes(memory: str) -> int:
+    units = {"M": 1, "G": 1024}
+    return round(float(memory[:-1]) * units[memory[-1]])
+
+
+def test_a_gpu_belongs_to_one_job_at_a_time(submitted, jobs):
+    study, _, _ = submitted
+    seen = {True: set(), False: set()}
+    for log in study.path("logs").rglob("*.log"):
+        of_gpu_rule = bool({log.stem, log.parent.name} & GPU_RULES)
+        seen[of_gpu_rule] |= set(re.findall(r"CUDA_VISIBLE_DEVICES=(\w+)", log.read_text()))
+    assert seen == {True: {"0", "1"}, False: {"None"}}
+    spans = [span(job) for rule in GPU_RULES for job in jobs[rule]]
+    moments = sorted(start for start, _ in spans)
+    assert max(sum(start <= t < end for start, end in spans) for t in moments) <= 2
+
+
+def test_shards_ran_side_by_side(jobs):
+    for rule in ("sample_continuations", "capture_base_activations"):
+        spans = [span(job) for job in jobs[rule]]
+        assert any(a < d and c < b for i, (a, b) in enumerate(spans) for c, d in spans[i + 1 :])
+
+
+def span(job) -> tuple[datetime, datetime]:
+    return tuple(datetime.fromisoformat(job[key]) for key in ("StartTime", "EndTime"))
+
+
+def test_jobs_were_cancelled(submitted, cluster):
+    _, _, cancelled = submitted
+    states = {job["JobId"]: job["JobState"] for job in cluster.jobs()}
+    assert len(cancelled) == CANCELLED
+    assert {states[number] for number in cancelled} <= {"CANCELLED", "FAILED", "COMPLETED"}
+    assert any(states[number] != "COMPLETED" for number in cancelled)
+
+
+def test_results_are_those_of_a_local_run(submitted, finished: Study):
+    study, _, _ = submitted
+    for name in (*TARGETS, "results/tiny/dpo/neurons.parquet", "results/tiny/base/direction.json"):
+        assert study.path(name).read_bytes() == finished.path(name).read_bytes(), name
+    stores = sorted(study.path("results").rglob("activations/*/*.h5"))
+    assert len(stores) >= 6
+    for path in stores:
+        with (
+            h5py.File(path) as one,
+            h5py.File(finished.path(path.relative_to(study.folder))) as two,
+        ):
+            for name in ("tokens", "lengths", "prompt_ids", *(f"mean/{k}" for k in one["mean"])):
+                np.testing.assert_array_equal(one[name][:], two[name][:])
+
+
+def test_nothing_half_written_is_left(submitted):
+    study, _, _ = submitted
+    hidden = [path for path in study.path("results").rglob(".*") if path.is_file()]
+    assert [path for path in hidden if path.name != ".snakemake_timestamp"] == []

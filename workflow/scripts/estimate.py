@@ -1,0 +1,138 @@
+"""Print what a study will need of memory, time and disk, before anything of it runs."""
+
+from neurondynamics.runtime import start_log
+
+if __name__ == "__main__":
+    start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
+
+import itertools
+import logging
+import time
+
+import pandas as pd
+import torch
+from neurondynamics.capacity import HEAD_ROOM, disk, given_mb, memory
+from neurondynamics.lm.loading import set_threads
+from neurondynamics.workload import work_of
+
+logger = logging.getLogger(__name__)
+
+ROWS = 1024  # tokens that are read at once
+SECONDS = 0.5  # that a measurement takes
+MATRICES = 64  # of a layer's size that a measurement goes through: more than a cache holds
+
+TEXT = """\
+{name}: {layers} layers of {neurons:,} neurons, {parameters:,} parameters in {dtype}
+
+{rules}
+
+memory  what a job should need, in MB; of a model on a GPU, mostly the GPU's
+mem_mb  what it asks for: {head_room} times as much, and more when it is tried again
+Rules that are not listed make tables and figures: seconds and {light:,} MB each.
+{time}
+
+{files}
+"""
+MEASURED = """\
+Times are for this machine ({where}): {dtype} matrix products of the model's size just ran
+at {reading:,.0f} GFLOP/s, and at {decoding:,.0f} with the rows of a batch. What a model reaches of
+that is taken from the default study on two CPU cores, and prompts are counted at full length."""
+UNKNOWN = "No times are given: the study asks for a GPU, and there is none here to measure."
+
+
+def estimate(config: dict, threads: int) -> None:
+    """Log the needs of a study, and so print them; its configuration is checked, with replicas.
+
+    The times are those of this machine: its speed is measured, on a GPU if the study would use one
+    here. Where the study asks for a GPU and none is here, no times are given.
+    """
+    set_threads(threads)
+    speeds, said = None, UNKNOWN
+    if torch.cuda.is_available() or config["device"] != "cuda":
+        on_gpu = torch.cuda.is_available() and config["device"] != "cpu"
+        batch = config["generation"]["batch_size"]
+        speeds = [matrix_speed(config["model"], rows, on_gpu) for rows in (ROWS, batch)]
+        said = MEASURED.format(
+            where=torch.cuda.get_device_name() if on_gpu else f"{threads} threads",
+            dtype=config["model"]["dtype"],
+            reading=speeds[0] / 1e9,
+            decoding=speeds[1] / 1e9,
+        )
+    text = TEXT.format(
+        **config["model"],
+        rules=rules_table(config, speeds).to_string(index=False),
+        head_room=HEAD_ROOM,
+        light=given_mb("summarize_groups", config, 1),
+        time=said,
+        files=files_table(config).to_string(index=False),
+    )
+    logger.info("what the study needs\n\n%s", text)
+
+
+def matrix_speed(model: dict, rows: int, on_gpu: bool) -> float:
+    """Return the FLOP per second of the fastest (rows, width) x (width, neurons) product.
+
+    `model` is the configuration's. The fastest and not the mean: something else may be running.
+    """
+    form = {"device": "cuda" if on_gpu else "cpu", "dtype": getattr(torch, model["dtype"])}
+    width, neurons = model["width"], model["neurons"]
+    matrices = [torch.randn(width, neurons).to(**form) for _ in range(MATRICES)]
+    states = torch.randn(rows, width).to(**form)
+    fastest = float("inf")
+    end = time.perf_counter() + SECONDS
+    for matrix in itertools.cycle(matrices):
+        start = time.perf_counter()
+        (states @ matrix)[0, 0].item()  # reading a number waits for a GPU
+        now = time.perf_counter()
+        fastest = min(fastest, now - start)
+        if now > end:
+            return 2 * rows * width * neurons / fastest
+
+
+def rules_table(config: dict, speeds: list[float] | None) -> pd.DataFrame:
+    """Return a row for each rule that holds a model or scores texts, and one of their sum."""
+    jobs = pd.DataFrame(
+        {
+            "rule": work.rule,
+            "jobs": work.jobs,
+            "memory": memory(work.rule, config, **work.wildcards) / 1e6,
+            "mem_mb": given_mb(work.rule, config, 1, **work.wildcards),
+            "seconds": work.seconds(config, *speeds) if speeds else float("nan"),
+        }
+        for work in work_of(config)
+    )
+    total = jobs.assign(rule="one after another")
+    sums = {"jobs": "sum", "memory": "max", "mem_mb": "max", "seconds": _sum}
+    table = pd.concat([jobs, total]).groupby("rule", sort=False).agg(sums).reset_index()
+    table["each"] = (table.seconds / table.jobs).map(_duration)
+    table["together"] = table.seconds.map(_duration)
+    return table.drop(columns="seconds").round({"memory": 0})
+
+
+def files_table(config: dict) -> pd.DataFrame:
+    """Return a row for each kind of large file, and one of their sum."""
+    kinds = disk(config)
+    rows = [
+        (kind, number, f"{size / 1e9:.3f}", number * size / 1e9)
+        for kind, (number, size) in kinds.items()
+        if number
+    ]
+    table = pd.DataFrame(rows, columns=["files", "number", "GB each", "GB"])
+    table.loc[len(table)] = ["together", table["number"].sum(), "", table["GB"].sum()]
+    return table.round(3)
+
+
+def _sum(values: pd.Series) -> float:
+    return values.sum(skipna=False)  # the sum of what is unknown is unknown
+
+
+def _duration(seconds: float) -> str:
+    """Write seconds for a person; NaN, which is unknown, as a dash."""
+    for size, unit in ((3600, "h"), (60, "min"), (0, "s")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / max(size, 1):.{1 if unit == 'h' else 0}f} {unit}"
+    return "-"
+
+
+if __name__ == "__main__":
+    estimate(snakemake.params.config, snakemake.threads)
