@@ -1,5 +1,9 @@
 """The neuron table and the sums per prompt, end to end, against sums over single positions."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
@@ -14,6 +18,7 @@ from capture_activations import capture_activations
 from decode_neurons import decode_neurons
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.analysis.directions import Direction, write_direction
+from neurondynamics.data import store
 from neurondynamics.lm.weights import ValueProjections
 
 W = np.random.default_rng(4).normal(size=tiny.HIDDEN)
@@ -127,7 +132,7 @@ def test_everything_equals_brute_force(case, attributed):
 
     where = np.array(groups).reshape(shape)
     with h5py.File(attributed["prompts"]) as file:
-        assert list(file.attrs["groups"]) == list(GROUPS)
+        assert file.attrs["groups"].decode().split() == list(GROUPS)
         expected = {
             "reduction": p_base - p_tuned,
             "reduction_same_text": p_base - p_same,
@@ -279,3 +284,60 @@ def test_decoded_neurons_are_those_asked_for(case, tmp_path):
             best = case.plain.lm_head(norm(vector[None]))[0].topk(10).indices.tolist()
             tokens = [repr(case.tokenizer.decode([token])) for token in best]
             assert row.tokens == " ".join(tokens)
+
+
+WIDE = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from transformers import LlamaConfig, LlamaForCausalLM
+from attribute_neurons import attribute_neurons
+from neurondynamics.analysis.directions import Direction, write_direction
+from neurondynamics.data.store import create_store
+from project_layers import project_layers
+
+folder, layers, neurons = Path(sys.argv[1]), 4, 2048
+config = LlamaConfig(
+    vocab_size=8, hidden_size=16, intermediate_size=neurons, num_hidden_layers=layers,
+    num_attention_heads=2, num_key_value_heads=2,
+)
+model = str(folder / "model")
+LlamaForCausalLM(config).save_pretrained(model)
+direction = str(folder / "direction.safetensors")
+write_direction(direction, Direction(np.ones(16), 0.0))
+block = np.random.default_rng(0).normal(size=(layers, 256, neurons)).astype("f4")
+
+def peak(prompts):
+    path = str(folder / f"{prompts}.h5")
+    sizes = {"prompts": prompts, "new_tokens": 1, "layers": layers, "neurons": neurons}
+    with create_store(path, attributes={"state": "base"}, **sizes) as store:
+        for _ in range(prompts // 256):
+            store.append(range(256), ["x"] * 256, np.ones((256, 1)), np.ones(256), block)
+    paths = [path]
+    attribute_neurons(
+        paths, paths, paths, model, model, direction,
+        str(folder / "neurons.parquet"), str(folder / "reductions.h5"), dtype="float32",
+    )
+    project_layers(
+        {"base": paths}, model, model, direction, str(folder / "layers.csv"),
+        dtype="float32", samples=5, confidence=0.9, seed=0,
+    )
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MiB
+
+few, many = peak(512), peak(4096)
+print(Path(folder / "4096.h5").stat().st_size / 2**20, many - few)
+"""
+
+
+def test_peak_memory_does_not_grow_with_the_number_of_prompts(tmp_path):
+    """Eight times the prompts, 128 MiB a store: the whole of it would be seen, so would a layer."""
+    done = subprocess.run(
+        [sys.executable, "-c", WIDE, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(Path(store.__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    size, growth = map(float, done.stdout.split())
+    assert size > 128
+    assert growth < 16

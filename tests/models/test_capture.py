@@ -74,7 +74,7 @@ def test_means_while_generating(case, capture):
         assert file["mean/00"].shape == (len(tiny.PROMPTS), tiny.NEURONS)
         assert file["mean/00"].dtype == np.float32
         assert file.attrs["complete"]
-        assert file.attrs["state"] == "base"
+        assert file.attrs["state"] == b"base"
         assert json.loads(file.attrs["decoding"])["method"] == "greedy"
         assert {"torch", "transformers"} <= set(json.loads(file.attrs["packages"]))
 

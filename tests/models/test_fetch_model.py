@@ -10,7 +10,8 @@ import pytest
 import tiny
 import torch
 from fetch_model import fetch_model, import_files
-from neurondynamics.lm.loading import load_model, load_tokenizer
+from neurondynamics.lm.loading import load_model, load_tokenizer, save_model
+from transformers import AutoModelForCausalLM
 
 SHAPE = {"shape": {"layers": tiny.LAYERS, "neurons": tiny.NEURONS}}
 
@@ -58,6 +59,102 @@ def test_a_damaged_weight_file_is_refused(case_of, tmp_path):
     with pytest.raises(Exception, match=r"(?i)safetensor|incomplete|header|file"):
         fetch_model(str(tmp_path / "mine"), source={"path": str(source)}, **SHAPE)
     assert not (tmp_path / "mine").exists()
+
+
+def test_only_files_of_a_model_are_taken(case_of, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(case_of("llama").folder, source)
+    (source / "LICENSE").write_text("terms")
+    (source / "chat_template.jinja").write_text("{{ messages }}")
+    taken = digests(source)
+    for name in ("modeling_x.py", "pytorch_model.bin", "training_args.bin", "a.pkl", "rng.pth"):
+        (source / name).write_bytes(b"anything")
+    (source / "onnx").mkdir()
+    fetch_model(str(tmp_path / "mine"), source={"path": str(source)}, **SHAPE)
+    assert digests(tmp_path / "mine") == taken
+
+
+def test_an_adapter_is_refused(case_of, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(case_of("llama").folder, source)
+    (source / "adapter_config.json").write_text('{"base_model_name_or_path": "else/where"}')
+    with pytest.raises(ValueError, match=r"source holds an adapter: merge it"):
+        fetch_model(str(tmp_path / "mine"), source={"path": str(source)}, **SHAPE)
+
+
+def with_code(source, folder, bait, **changes):
+    """Copy a model folder and let its configuration name classes of a file beside it."""
+    shutil.copytree(source, folder)
+    (folder / "own.py").write_text(
+        f"open({str(bait)!r}, 'w').close()\n"
+        "from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast\n"
+        "class OwnConfig(LlamaConfig): model_type = 'own'\n"
+        "class OwnModel(LlamaForCausalLM): config_class = OwnConfig\n"
+        "class OwnTokenizer(PreTrainedTokenizerFast): pass\n"
+    )
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    path = folder / "tokenizer_config.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["auto_map"] = {"AutoTokenizer": [None, "own.OwnTokenizer"]}
+    path.write_text(json.dumps(tokenizer))
+    return folder
+
+
+def test_the_code_of_a_model_is_never_run(case_of, tmp_path):
+    """A folder with code is read by the library's own classes."""
+    bait = tmp_path / "bait"
+    folder = with_code(case_of("llama").folder, tmp_path / "source", bait)
+    model = load_model(folder, "float32", "cpu")
+    assert type(model).__module__.startswith("transformers.models.llama")
+    assert load_tokenizer(folder)("You").input_ids
+    fetch_model(str(tmp_path / "mine"), source={"path": str(folder)}, **SHAPE)
+    assert not (tmp_path / "mine" / "own.py").exists()
+    assert not bait.exists()
+    AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+    assert bait.exists()  # the bait works
+
+
+def test_a_model_that_is_nothing_without_its_code_is_refused(case_of, tmp_path):
+    bait = tmp_path / "bait"
+    source = case_of("llama").folder
+    folder = with_code(source, tmp_path / "source", bait, model_type="own")
+    with pytest.raises(ValueError, match=r"trust_remote_code|own"):
+        load_model(folder, "float32", "cpu")
+    with pytest.raises(ValueError, match=r"trust_remote_code|own"):
+        fetch_model(str(tmp_path / "mine"), source={"path": str(folder)}, **SHAPE)
+    assert not bait.exists()
+    assert not (tmp_path / "mine").exists()
+
+
+def test_pickled_weights_are_not_loaded(case_of, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(case_of("llama").folder, source)
+    weights = load_model(source, "float32", "cpu").state_dict()
+    (source / "model.safetensors").unlink()
+    torch.save(weights, source / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        load_model(source, "float32", "cpu")
+
+
+def test_a_disk_without_room_for_the_model_is_named(case_of, small_disk):
+    with open(small_disk / "other", "wb") as other:
+        other.write(bytes(2**21 - 2**16))
+    source = {"path": str(case_of("llama").folder)}
+    with pytest.raises(OSError, match=r"No space left .*/models/mine needs 2\d\d\.\d KiB"):
+        fetch_model(str(small_disk / "models" / "mine"), source=source, **SHAPE)
+    assert list((small_disk / "models").iterdir()) == []
+
+
+def test_a_disk_without_room_for_a_saved_model_is_named(case_of, small_disk):
+    case = case_of("llama")
+    model, tokenizer = load_model(case.folder, "float32", "cpu"), load_tokenizer(case.folder)
+    with open(small_disk / "other", "wb") as other:
+        other.write(bytes(2**21 - 2**16))
+    with pytest.raises(OSError, match=r"/models/mine needs 1\d\d\.\d KiB and 6\d\.\d KiB"):
+        save_model(model, tokenizer, small_disk / "models" / "mine")
+    assert list((small_disk / "models").iterdir()) == []
 
 
 def write_gguf(path, model, tokenizer):

@@ -2,7 +2,6 @@
 
 import itertools
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +13,7 @@ from compare_seeds import (
     spread_over_seeds,
 )
 from neurondynamics.analysis.attribution import GROUPS
+from neurondynamics.analysis.reductions import create_reductions
 from summarize_groups import summarize_groups
 
 OPTIONS = {"samples": 200, "confidence": 0.95, "seed": 0}
@@ -43,10 +43,9 @@ def versions(tmp_path):
         sums = by_prompt @ np.eye(len(GROUPS))[groups]  # (prompts, groups)
         folder = tmp_path / str(seed)
         folder.mkdir()
-        with h5py.File(folder / "reductions.h5", "w") as file:
-            file.attrs["groups"] = GROUPS
-            for name in ("reduction", "reduction_same_text", "reduction_value"):
-                file[name] = sums[:, None, :]
+        with create_reductions(folder / "reductions.h5", *sums[:, None].shape[:2]) as datasets:
+            for dataset in datasets:
+                dataset[:] = sums[:, None]
         neurons = make_neurons(by_prompt.mean(axis=0), np.array(GROUPS)[groups])
         neurons.to_parquet(folder / "neurons.parquet")
         files = [str(folder / name) for name in ("reductions.h5", "neurons.parquet", "groups.csv")]

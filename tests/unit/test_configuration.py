@@ -89,6 +89,9 @@ NONE = "experiments: {ablation: {interventions: "
         ("datasets: {wikipedia: {wheel: gensim}}", "datasets.wikipedia.wheel", "pinned"),
         # unknown values
         ("scorer: {kind: perspective}", "scorer.kind", "known are profanity-check, detoxify"),
+        ("scorer: {kind: detoxify}", "scorer.checkpoint", "loaded from local files"),
+        ("scorer: {kind: detoxify, checkpoint: a}", "scorer.configuration", "key is missing"),
+        ("scorer: {configuration: a}", "scorer.configuration", "only the kind detoxify"),
         ("scorer: {kind: profanity}", "scorer.kind", "did you mean 'profanity-check'?"),
         ("model: {dtype: float16}", "model.dtype", "'float16' is unknown; did you mean"),
         ("direction: {method: probes}", "direction.method", "did you mean 'probe'?"),

@@ -201,3 +201,11 @@ def test_named_directions_are_read_as_they_were_written(tmp_path):
     for name, vector in vectors.items():
         np.testing.assert_array_equal(again[name], vector)
         assert again[name].dtype == np.float64
+
+
+def test_a_truncated_file_of_directions_is_named(tmp_path):
+    path = tmp_path / "directions.safetensors"
+    write_directions(path, {"probe": np.ones(4)})
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"directions\.safetensors cannot be read or is damaged"):
+        read_directions(path)

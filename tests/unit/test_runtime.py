@@ -6,10 +6,11 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from neurondynamics import runtime
-from neurondynamics.runtime import code_digest, file_digest, human_size, progress
+from neurondynamics.runtime import code_digest, file_digest, human_size, progress, redact
 
 SCRIPTS = Path(runtime.__file__).resolve().parents[1]
 
@@ -175,6 +176,61 @@ def test_warnings_and_records_land_in_the_log(tmp_path):
     assert done.returncode == 0
     assert "UserWarning: odd" in log
     assert "INFO x: said 3" in log
+
+
+SECRETS = {
+    "HF_TOKEN": "hf_abcdefgh",
+    "wandb_api_key": "k3y/with?signs",
+    "SMTP_PASSWORD": "hf_abcdefgh-longer",
+    "PASSWORD": "plain-one",
+    "AWS_SECRET": "s3cr3t",
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_no_secret_of_the_environment_lands_in_a_log(tmp_path, monkeypatch, name):
+    for variable, value in SECRETS.items():
+        monkeypatch.setenv(variable, value)
+    value = SECRETS[name]
+    body = f"""
+import logging, urllib.parse
+logging.getLogger('x').info('sent %s to the hub', {value!r})
+warnings.warn('with ' + urllib.parse.quote({value!r}, safe=''))
+def deep(token):
+    raise ValueError('refused: ' + token)
+try:
+    deep({value!r})
+except ValueError as error:
+    raise RuntimeError('no access') from error
+"""
+    done, log = run_script(tmp_path, body)
+    assert done.returncode == 1
+    for text in (log, done.stderr):
+        # the lines of code that a traceback shows hold it too
+        assert not [part for part in (value, quote(value, safe="")) if part in text]
+        assert "sent *** to the hub" in text
+        assert "ValueError: refused: ***" in text
+        assert "RuntimeError: no access" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("at https://me:pa55@host.org/simple/ x", "at https://***@host.org/simple/ x"),
+        ("at https://tok3n@host.org:80/a@b", "at https://***@host.org:80/a@b"),
+        ("https://a:b@c@host/ and ftp://u:p@h", "https://***@host/ and ftp://***@h"),
+        ("https://host.org/a, me@host.org", "https://host.org/a, me@host.org"),
+    ],
+)
+def test_credentials_in_urls_are_left_out(text, expected):
+    assert redact(text) == expected
+
+
+def test_what_is_no_secret_stays(monkeypatch):
+    for name, value in {"SORT_KEY": "abc", "KEYBOARD": "qwerty", "MONKEY": "banana"}.items():
+        monkeypatch.setenv(name, value)
+    text = "abc qwerty banana"
+    assert redact(text) == text
 
 
 def test_progress_yields_everything_and_logs_the_end(caplog):

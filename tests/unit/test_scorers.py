@@ -1,3 +1,6 @@
+import hashlib
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -172,11 +175,51 @@ def test_detoxify_refuses_an_incomplete_checkpoint(detoxify_files):
         )
 
 
-def test_detoxify_refuses_a_missing_file_and_an_unknown_name(tmp_path):
-    with pytest.raises(ValueError, match=r"needs .*nowhere\.ckpt, which does not exist"):
+def test_detoxify_refuses_what_it_would_have_to_download(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere\.ckpt does not exist.*needs two local paths"):
         make_scorer("detoxify", checkpoint=f"{tmp_path}/nowhere.ckpt", configuration=str(tmp_path))
-    with pytest.raises(ValueError, match=r"no checkpoint 'mine\.ckpt'.*original"):
-        make_scorer("detoxify", checkpoint="mine.ckpt")
+    for options in ({}, {"checkpoint": "original"}, {"configuration": str(tmp_path)}):
+        with pytest.raises(ValueError, match=r"needs two local paths.*unitaryai/detoxify/releases"):
+            make_scorer("detoxify", **options)
+
+
+class Dangerous:
+    """An object whose unpickling writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+def test_detoxify_runs_nothing_that_a_checkpoint_holds(detoxify_files, tmp_path):
+    import torch
+
+    stored = torch.load(detoxify_files["checkpoint"], weights_only=True)
+    bait, checkpoint = tmp_path / "bait", tmp_path / "toxic.ckpt"
+    torch.save(stored | {"more": Dangerous(str(bait))}, checkpoint)
+    options = {"configuration": detoxify_files["configuration"]}
+    with pytest.raises(ValueError, match=r"toxic\.ckpt is damaged or holds more than weights"):
+        make_scorer("detoxify", checkpoint=str(checkpoint), **options)
+    assert not bait.exists()
+    torch.load(checkpoint, weights_only=False)["more"].close()
+    assert bait.exists()  # the bait works
+
+
+def test_a_published_checkpoint_has_the_sha256_of_its_name(detoxify_files, tmp_path):
+    content = Path(detoxify_files["checkpoint"]).read_bytes()
+    good = tmp_path / f"toxic-{hashlib.sha256(content).hexdigest()[:8]}.ckpt"
+    options = {"configuration": detoxify_files["configuration"]}
+    good.write_bytes(content)
+    assert make_scorer("detoxify", checkpoint=str(good), **options)(["nice"]).shape == (1,)
+    good.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ValueError, match=r"ckpt is damaged: its sha256 does not begin with"):
+        make_scorer("detoxify", checkpoint=str(good), **options)
+    cut = tmp_path / "toxic.ckpt"
+    cut.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"toxic\.ckpt is damaged or holds more than weights"):
+        make_scorer("detoxify", checkpoint=str(cut), **options)
 
 
 def test_score_continuations_keeps_rows_and_order(recorder, tmp_path):

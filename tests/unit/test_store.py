@@ -1,9 +1,15 @@
 """The activation store refuses whatever is not exactly what was written."""
 
+import random
+import subprocess
+import sys
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
-from neurondynamics.data.store import ActivationStore, create_store, rows_of_shard
+from neurondynamics.data import store as store_module
+from neurondynamics.data.store import ActivationStore, create_store, stored_bytes
 
 LAYERS, NEURONS, NEW = 2, 5, 3
 ATTRIBUTES = {"state": "base", "decoding": {"method": "greedy", "new_tokens": NEW}}
@@ -91,7 +97,10 @@ def test_an_incomplete_store_is_refused(tmp_path):
     path = write(tmp_path / "a.h5")
     with h5py.File(path, "r+") as file:
         file.attrs["complete"] = False
-    with pytest.raises(ValueError, match=r"a\.h5 is not complete; delete it"):
+    with pytest.raises(
+        ValueError,
+        match=r"a\.h5 is not complete; rebuild.*snakemake .*--force .*a\.h5",
+    ):
         ActivationStore([path])
     with h5py.File(path, "r+") as file:
         del file.attrs["complete"]
@@ -117,7 +126,7 @@ def test_a_truncated_store_is_refused(tmp_path):
     content = path.read_bytes()
     for length in (0, 100, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
-        with pytest.raises(ValueError, match=r"a\.h5 is not a readable HDF5 file.*rebuild"):
+        with pytest.raises(ValueError, match=r"a\.h5 cannot be read.*--force .*a\.h5"):
             ActivationStore([path])
 
 
@@ -129,9 +138,9 @@ def read_all(path):
         return store.prompts, store.attributes, [array.tolist() for array in arrays]
 
 
-def flip(path, place):
+def flip(path, place, bit=2):
     content = bytearray(path.read_bytes())
-    content[place] ^= 0b100
+    content[place] ^= 1 << bit
     path.write_bytes(content)
 
 
@@ -141,15 +150,40 @@ def test_a_flipped_bit_is_detected_and_its_file_named(tmp_path, dataset):
     with h5py.File(path) as file:
         place = file[dataset].id.get_chunk_info(0).byte_offset
     flip(path, place + 3)
-    with pytest.raises(ValueError, match=r"a\.h5"):
+    with pytest.raises(ValueError, match=r"a\.h5 cannot be read or is damaged.*--force .*a\.h5"):
         read_all(path)
 
 
-def test_a_flipped_bit_of_a_prompt_is_detected(tmp_path):
+@pytest.mark.parametrize("text", [b"prompt number 3", b"greedy", b"transformers"])
+def test_a_flipped_bit_of_a_text_is_detected(tmp_path, text):
     path = write(tmp_path / "a.h5")
-    flip(path, path.read_bytes().index(b"prompt number 3"))
-    with pytest.raises(ValueError, match=r"a\.h5"):
+    flip(path, path.read_bytes().index(text))
+    with pytest.raises(ValueError, match=r"a\.h5 cannot be read"):
         read_all(path)
+
+
+def test_no_flipped_bit_anywhere_gives_other_data(tmp_path):
+    path = write(tmp_path / "a.h5", prompts=70)  # two chunks of each dataset
+    content, expected = path.read_bytes(), read_all(path)
+    detected, draw = 0, random.Random(0)
+    for _ in range(300):
+        flip(path, draw.randrange(len(content)), draw.randrange(8))
+        try:
+            assert read_all(path) == expected
+        except ValueError as error:
+            assert f"--force {path}" in str(error)  # noqa: PT017
+            detected += 1
+        path.write_bytes(content)
+    assert detected > 250  # what is not detected is space that the format leaves unused
+
+
+def test_no_truncation_gives_other_data(tmp_path):
+    path = write(tmp_path / "a.h5")
+    content = path.read_bytes()
+    for length in range(0, len(content), 97):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"a\.h5 cannot be read"):
+            read_all(path)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -196,13 +230,95 @@ def test_the_size_is_logged_before_anything_is_written(tmp_path, caplog):
         ),
     ):
         raise RuntimeError
-    assert "1000 prompts x 30 layers x 1536 neurons, 175.9 MiB" in caplog.text
+    assert "1000 prompts x 30 layers x 1536 neurons, 177.3 MiB" in caplog.text
 
 
-def test_shards_share_out_the_rows():
-    for total in (1, 3, 7):
-        parts = [list(range(7))[rows_of_shard(7, f"{k}-of-{total}")] for k in range(1, total + 1)]
-        assert [row for part in parts for row in part] == list(range(7))
-        assert max(map(len, parts)) - min(map(len, parts)) <= 1
-    with pytest.raises(ValueError, match="lower shards"):
-        rows_of_shard(7, "1-of-8")
+def test_sums_and_blocks_do_not_depend_on_the_shards(tmp_path):
+    draw = np.random.default_rng(0)
+    means = draw.normal(size=(1, 11, NEURONS))
+
+    def store(name, rows):
+        path = tmp_path / f"{name}-{rows.start}.h5"
+        number = rows.stop - rows.start
+        sizes = {"prompts": number, "new_tokens": 1, "layers": 1, "neurons": NEURONS}
+        with create_store(path, attributes={}, **sizes) as writer:
+            some = means[:, rows]
+            writer.append(range(number), ["x"] * number, np.ones((number, 1)), [1] * number, some)
+        return path
+
+    whole = [store("whole", slice(0, 11))]
+    parts = [store("parts", rows) for rows in (slice(0, 3), slice(3, 4), slice(4, 11))]
+    with ActivationStore(whole) as one, ActivationStore(parts) as three:
+        for rows in (1, 2, 4, 5, 256):
+            pairs = zip(one.blocks(0, rows), three.blocks(0, rows), strict=True)
+            assert all(np.array_equal(a, b) for a, b in pairs)
+        assert one.mean(0).tolist() == three.mean(0).tolist()
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_written(small_disk):
+    sizes = {"prompts": 640, "new_tokens": 20, "layers": 30, "neurons": 1536}
+    with (
+        pytest.raises(OSError, match=r"a\.h5 needs 112\.6 MiB and .* free") as error,
+        create_store(small_disk / "a.h5", attributes={}, **sizes),
+    ):
+        pytest.fail("the block was entered")
+    assert error.value.errno == 28
+    assert list(small_disk.iterdir()) == []
+
+
+FILL_UP = """
+import sys
+import numpy as np
+from pathlib import Path
+from neurondynamics.data.store import create_store
+
+folder, layers, neurons = Path(sys.argv[1]), 3, 500
+with create_store(
+    folder / "a.h5", prompts=256, new_tokens=5, layers=layers, neurons=neurons, attributes={}
+) as store:
+    for number in range(256 // 32):
+        # another program fills the disk at some point
+        if number == int(sys.argv[2]):
+            with open(folder / "other", "wb") as other:
+                try:
+                    while True:
+                        other.write(bytes(4096))
+                        other.flush()
+                except OSError:
+                    pass
+        means = np.random.default_rng(0).normal(size=(layers, 32, neurons))
+        store.append(range(32), ["x"] * 32, np.ones((32, 5)), np.ones(32), means)
+"""
+
+
+@pytest.mark.parametrize("full_after", [0, 1, 5, 7])
+def test_a_disk_that_fills_up_stops_with_what_was_needed_and_leaves_nothing(small_disk, full_after):
+    """In a process of its own, for HDF5 itself would crash it at its end."""
+    done = subprocess.run(
+        [sys.executable, "-c", FILL_UP, str(small_disk), str(full_after)],
+        env={"PYTHONPATH": str(Path(store_module.__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert "No space left on device: writing" in last
+    assert "a.h5 needs 1.5 MiB" in last
+    assert "Exception ignored" not in done.stderr
+    assert [path.name for path in small_disk.iterdir()] == ["other"]
+
+
+def test_the_bytes_of_a_store_are_known_before(tmp_path):
+    for prompts in (3, 64, 65, 200):
+        sizes = {"prompts": prompts, "new_tokens": 5, "layers": 3, "neurons": 700}
+        with create_store(tmp_path / "a.h5", attributes={}, **sizes) as store:
+            store.append(
+                range(prompts),
+                ["x"] * prompts,
+                np.ones((prompts, 5)),
+                np.ones(prompts),
+                np.random.default_rng(0).normal(size=(3, prompts, 700)),
+            )
+        size = (tmp_path / "a.h5").stat().st_size
+        assert 0 < size - stored_bytes(prompts, 5, 3, 700) < 12_000

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from check_claims import check_claims, decide
 from neurondynamics.analysis.attribution import GROUPS
+from neurondynamics.analysis.reductions import create_reductions
 from neurondynamics.analysis.statistics import Estimate
 from summarize_groups import summarize_groups
 from tabulate_interventions import tabulate_interventions
@@ -214,11 +215,9 @@ def attribution(tmp_path):
     pattern[0, 4:8] = [-1.0, -1.0, -1.0, -1.0]
     weights = np.array([0.5, 1.0, 1.0, 1.5])
     reduction = weights[:, None, None] * pattern
-    with h5py.File(tmp_path / "reductions.h5", "w") as file:
-        file["reduction"] = reduction
-        file["reduction_same_text"] = reduction / 2
-        file["reduction_value"] = reduction / 8
-        file.attrs["groups"] = GROUPS
+    with create_reductions(tmp_path / "reductions.h5", 4, 3) as datasets:
+        for dataset, part in zip(datasets, (1, 2, 8), strict=True):
+            dataset[:] = reduction / part
     rows = [
         (layer, GROUPS[group], pattern[layer, group] / 2)
         for layer, group in zip(*pattern.nonzero(), strict=True)
@@ -268,8 +267,8 @@ def test_groups_refuse_files_that_disagree(attribution):
     with pytest.raises(ValueError, match="disagree on the reduction"):
         summarize(attribution)
     with h5py.File(attribution / "reductions.h5", "r+") as file:
-        file.attrs["groups"] = GROUPS[::-1]
-    with pytest.raises(ValueError, match="attribute neurons again"):
+        file.attrs["groups"] = " ".join(GROUPS[::-1])
+    with pytest.raises(ValueError, match=r"has the groups unchanged, .*rebuild it"):
         summarize(attribution)
 
 

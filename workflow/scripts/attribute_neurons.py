@@ -5,14 +5,14 @@ from neurondynamics.runtime import start_log
 if __name__ == "__main__":
     start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
 
-import h5py
 import numpy as np
 import pandas as pd
 from neurondynamics.analysis.attribution import GROUPS, classify, sum_by_group
 from neurondynamics.analysis.directions import read_direction
+from neurondynamics.analysis.reductions import create_reductions
 from neurondynamics.data.matching import check_same_prompts
-from neurondynamics.data.records import replacing
 from neurondynamics.data.store import ActivationStore
+from neurondynamics.data.tables import write_parquet
 from neurondynamics.lm.weights import ValueProjections, value_projections
 from neurondynamics.runtime import progress
 
@@ -42,19 +42,13 @@ def attribute_neurons(
         ActivationStore(base) as a,
         ActivationStore(tuned) as b,
         ActivationStore(same_text) as c,
-        replacing(prompts) as temporary,
-        h5py.File(temporary, "w") as file,
+        create_reductions(prompts, len(a), a.layers) as reductions,
     ):
         check_same_prompts(a, b, c)
         if not np.array_equal(a.tokens, c.tokens):
             raise ValueError(
                 f"{same_text[0]} was not read from the text of {base[0]}; delete it and run again"
             )
-        shape = (len(a), a.layers, len(GROUPS))
-        own = file.create_dataset("reduction", shape, "f8")
-        same = file.create_dataset("reduction_same_text", shape, "f8")
-        value = file.create_dataset("reduction_value", shape, "f8")
-        file.attrs["groups"] = GROUPS
         tables = []
         for layer in progress(range(a.layers), "attributing layers"):
             table = layer_table(layer, a, b, c, of_base, of_tuned)
@@ -62,12 +56,12 @@ def attribute_neurons(
             along, along_tuned = of_base.projections[layer], of_tuned.projections[layer]
             before, base_moved = group_sums(a, layer, [along, along - along_tuned], groups)
             after, tuned_moved = group_sums(c, layer, [along_tuned, along - along_tuned], groups)
-            own[:, layer] = before - group_sums(b, layer, [along_tuned], groups)[0]
-            same[:, layer] = before - after
-            value[:, layer] = (base_moved + tuned_moved) / 2
+            own_after = group_sums(b, layer, [along_tuned], groups)[0]
+            reductions.own_text[:, layer] = before - own_after
+            reductions.same_text[:, layer] = before - after
+            reductions.value[:, layer] = (base_moved + tuned_moved) / 2
             tables.append(table)
-    with replacing(neurons) as temporary:
-        pd.concat(tables, ignore_index=True).to_parquet(temporary, index=False)
+    write_parquet(neurons, pd.concat(tables, ignore_index=True))
 
 
 def layer_table(

@@ -11,10 +11,10 @@ if __name__ == "__main__":
     start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
 
 import numpy as np
-import pandas as pd
 from neurondynamics.analysis.selection import select
 from neurondynamics.data.records import read_jsonl
 from neurondynamics.data.store import ActivationStore, create_store
+from neurondynamics.data.tables import read_parquet
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.generation import (
     Continuations,
@@ -138,7 +138,7 @@ def stored_continuations(stores: list[str]) -> dict[int, list[int]] | None:
 
 def ablation(neurons: str, number: int) -> Edit:
     """Return the edit that sets the most toxic neurons of a table to zero."""
-    chosen = select(pd.read_parquet(neurons), {"top": number})
+    chosen = select(read_parquet(neurons), {"top": number})
     return Edit("zero", chosen.layer.to_numpy(), chosen.neuron.to_numpy())
 
 

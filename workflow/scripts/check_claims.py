@@ -24,6 +24,7 @@ from neurondynamics.analysis.effects import Effects, read_experiments
 from neurondynamics.analysis.reductions import read_reductions
 from neurondynamics.analysis.statistics import Estimate, bootstrap, share, wilson
 from neurondynamics.data.records import replacing
+from neurondynamics.data.tables import read_parquet
 
 logger = logging.getLogger("check_claims")
 
@@ -59,7 +60,7 @@ def check_claims(
     rows = [
         *claims_on_interventions(Effects.pair(tables, states=states, **options), **claims),
         *claims_on_groups(own_text, options),
-        *claims_on_neurons(pd.read_parquet(neurons), confidence),
+        *claims_on_neurons(read_parquet(neurons), confidence),
     ]
     for row in rows:
         logger.info("%s: %s", row["claim"], row["holds"])

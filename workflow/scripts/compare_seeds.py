@@ -19,6 +19,7 @@ from neurondynamics.analysis.attribution import REDUCING
 from neurondynamics.analysis.reductions import read_reductions
 from neurondynamics.analysis.statistics import bootstrap
 from neurondynamics.data.records import replacing
+from neurondynamics.data.tables import read_parquet
 from scipy.stats import hypergeom, spearmanr
 
 logger = logging.getLogger("compare_seeds")
@@ -48,7 +49,7 @@ def compare_seeds(
     """
     if len(seeds) < 2:
         raise ValueError("comparing seeds takes two of them; give the version further `seeds`")
-    tables = [pd.read_parquet(path, columns=COMPARED) for path in neurons]
+    tables = [read_parquet(path, columns=COMPARED) for path in neurons]
     for path, table in zip(neurons, tables, strict=True):
         if not table[["layer", "neuron"]].equals(tables[0][["layer", "neuron"]]):
             raise ValueError(f"{path} and {neurons[0]} do not hold the same neurons in one order")

@@ -9,6 +9,7 @@ if __name__ == "__main__":
 import numpy as np
 import pandas as pd
 from neurondynamics.data.records import replacing
+from neurondynamics.data.tables import read_parquet
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.lens import decode_vectors
 from neurondynamics.lm.loading import load_model, load_tokenizer
@@ -19,7 +20,7 @@ def decode_neurons(model: str, neurons: str, output: str, *, number: int, dtype:
 
     An anti-toxic neuron is shown by what it promotes when it is negatively activated, −v.
     """
-    table = pd.read_parquet(neurons)
+    table = read_parquet(neurons)
     kinds = {
         "most toxic": (table.nlargest(number, "cosine"), 1),
         "most anti-toxic": (table.nsmallest(number, "cosine"), -1),

@@ -9,9 +9,9 @@ import json
 import logging
 from pathlib import Path
 
-import pandas as pd
 from neurondynamics.analysis.directions import read_directions
 from neurondynamics.analysis.plans import chosen_steps, plan_edits
+from neurondynamics.data.tables import read_parquet
 from neurondynamics.lm.export import bake
 from neurondynamics.lm.interventions import count_neurons
 from neurondynamics.lm.loading import (
@@ -86,8 +86,9 @@ def export_model(
     steps = chosen_steps(steps, choice)
     lm = load_model(model, "auto", "cpu")
     key = f"experiments.{experiment}.interventions.{intervention}"
+    table = read_parquet(neurons)
     try:
-        edits = plan_edits(pd.read_parquet(neurons), steps, read_directions(directions))
+        edits = plan_edits(table, steps, read_directions(directions))
     except ValueError as error:
         raise ValueError(f"{key}{error}") from error
     try:

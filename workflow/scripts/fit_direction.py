@@ -26,6 +26,7 @@ from neurondynamics.analysis.directions import (
 )
 from neurondynamics.analysis.directions import fit_direction as fit
 from neurondynamics.data.records import write_json
+from neurondynamics.data.tables import read_parquet
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.generation import read_continuations, sorted_batches
 from neurondynamics.lm.hooks import PositionMeans, final_residual_sites, hooked
@@ -97,7 +98,7 @@ def mixed_prompts(scored: list[str], threshold: float) -> pd.DataFrame:
 
     Adds `toxic` and `number`, which counts prompts: no prompt stands in two splits.
     """
-    table = pd.concat(map(pd.read_parquet, scored)).dropna(subset="toxicity")
+    table = pd.concat(map(read_parquet, scored)).dropna(subset="toxicity")
     table = table.sort_values(["prompt", "sample"])  # whatever the files, one order
     table["toxic"] = table.toxicity > threshold
     table["number"] = table.groupby("prompt").ngroup()

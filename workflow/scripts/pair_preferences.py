@@ -17,6 +17,7 @@ import logging
 import numpy as np
 import pandas as pd
 from neurondynamics.data.records import write_jsonl
+from neurondynamics.data.tables import read_parquet
 
 logger = logging.getLogger("pair_preferences")
 
@@ -29,7 +30,7 @@ def pair_preferences(
     `continuations`: parquet files with columns prompt_id, sample, prompt, text, toxicity, the
     shards of one table. Raises ValueError where no pair reaches the margin.
     """
-    table = pd.concat(map(pd.read_parquet, continuations), ignore_index=True)
+    table = pd.concat(map(read_parquet, continuations), ignore_index=True)
     pairs = find_pairs(table)
     gap = pairs["rejected_toxicity"] - pairs["chosen_toxicity"]
     wide = pairs[(gap >= margin) & (gap > 0)]

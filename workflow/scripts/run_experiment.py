@@ -21,7 +21,8 @@ import torch
 from neurondynamics.analysis.directions import read_directions
 from neurondynamics.analysis.plans import chosen_steps, plan_edits
 from neurondynamics.data.passages import neutral_passages
-from neurondynamics.data.records import read_jsonl, replacing
+from neurondynamics.data.records import read_jsonl
+from neurondynamics.data.tables import read_parquet, write_parquet
 from neurondynamics.lm.anatomy import Anatomy, dissect
 from neurondynamics.lm.generation import (
     NonFiniteError,
@@ -128,7 +129,7 @@ def run_experiment(
     choice = dict(zip(searched, choices, strict=True))
     steps = {name: chosen_steps(steps, choice.get(name)) for name, steps in interventions.items()}
     vectors = {} if directions is None else read_directions(directions)
-    edits = resolve_interventions(pd.read_parquet(neurons), vectors, steps, experiment)
+    edits = resolve_interventions(read_parquet(neurons), vectors, steps, experiment)
     records = read_jsonl(prompts)
     encoded = encode_prompts(tokenizer, [record["text"] for record in records], max_tokens)
     windows, texts = neutral_passages(
@@ -150,8 +151,7 @@ def run_experiment(
     measured = measure_losses(stage, edits, windows, shard)
     for table, path in ((written, generations), (measured, losses)):
         table.insert(0, "experiment", experiment)
-        with replacing(path) as temporary:
-            table.to_parquet(temporary, index=False)
+        write_parquet(path, table)
 
 
 def resolve_interventions(

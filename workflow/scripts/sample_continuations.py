@@ -7,7 +7,8 @@ if __name__ == "__main__":
 
 import numpy as np
 import pandas as pd
-from neurondynamics.data.records import read_jsonl, replacing
+from neurondynamics.data.records import read_jsonl
+from neurondynamics.data.tables import write_parquet
 from neurondynamics.lm.generation import (
     decode,
     prefill,
@@ -69,8 +70,7 @@ def sample_continuations(
                 record = records[some[place]]
                 rows.append((record["prompt_id"], number, record["text"], text, tokens))
     table = pd.DataFrame(rows, columns=["prompt_id", "sample", "prompt", "text", "tokens"])
-    with replacing(output) as temporary:
-        table.sort_values(["prompt_id", "sample"]).to_parquet(temporary, index=False)
+    write_parquet(output, table.sort_values(["prompt_id", "sample"]))
 
 
 if __name__ == "__main__":

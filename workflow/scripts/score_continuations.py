@@ -8,8 +8,7 @@ from neurondynamics.runtime import start_log
 if __name__ == "__main__":
     start_log(snakemake.log[0])
 
-import pandas as pd
-from neurondynamics.data.records import replacing
+from neurondynamics.data.tables import read_parquet, write_parquet
 from neurondynamics.evaluation.scorers import make_scorer
 
 
@@ -18,10 +17,9 @@ def score_continuations(continuations: str, scored: str, scorer: dict) -> None:
 
     `scorer`: the kind of scorer and its options, as `make_scorer` takes them.
     """
-    table = pd.read_parquet(continuations)
+    table = read_parquet(continuations)
     table["toxicity"] = make_scorer(**scorer)(table["text"].tolist())
-    with replacing(scored) as temporary:
-        table.to_parquet(temporary, index=False)
+    write_parquet(scored, table)
 
 
 if __name__ == "__main__":

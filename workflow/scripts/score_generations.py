@@ -10,8 +10,7 @@ if __name__ == "__main__":
     start_log(snakemake.log[0])
 
 import numpy as np
-import pandas as pd
-from neurondynamics.data.records import replacing
+from neurondynamics.data.tables import read_parquet, write_parquet
 from neurondynamics.evaluation.metrics import repetition, token_f1
 from neurondynamics.evaluation.scorers import make_scorer
 
@@ -24,7 +23,7 @@ def score_generations(generations: str, scores: str, scorer: dict) -> None:
     `scorer`: the kind of scorer and its options, as `make_scorer` takes them. Raises ValueError for
     a corpus that has no measures.
     """
-    table = pd.read_parquet(generations)
+    table = read_parquet(generations)
     unknown = set(table["corpus"]) - CORPORA
     if unknown:
         raise ValueError(f"{generations}: unknown corpus {', '.join(sorted(unknown))}")
@@ -45,8 +44,7 @@ def score_generations(generations: str, scores: str, scorer: dict) -> None:
         token_f1(tokens, reference)
         for tokens, reference in zip(articles["tokens"], articles["reference_tokens"], strict=True)
     ]
-    with replacing(scores) as temporary:
-        scored.to_parquet(temporary, index=False)
+    write_parquet(scores, scored)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from neurondynamics.analysis.attribution import GROUPS, REDUCING
 from neurondynamics.analysis.reductions import read_reductions
 from neurondynamics.analysis.statistics import bootstrap, share
 from neurondynamics.data.records import replacing
+from neurondynamics.data.tables import read_parquet
 
 
 def summarize_groups(
@@ -28,7 +29,7 @@ def summarize_groups(
     """
     read = read_reductions(reductions)
     own_text, same_text = read.own_text.sum(axis=1), read.same_text.sum(axis=1)  # (prompts, groups)
-    by_group = pd.read_parquet(neurons, columns=["group", "reduction"]).groupby("group")
+    by_group = read_parquet(neurons, columns=["group", "reduction"]).groupby("group")
     counts = by_group.size().reindex(GROUPS, fill_value=0)
     sums = by_group["reduction"].sum().reindex(GROUPS, fill_value=0.0)
     total = own_text.mean(axis=0)  # (groups,)

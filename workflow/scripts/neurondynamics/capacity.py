@@ -26,7 +26,7 @@ NEURON_ROW = 120  # bytes of a neuron in the table's file
 DETOXIFY = 3e9  # not measured: torch, a model of BERT's size and a batch of texts
 # what other modules, which import much more, do
 TOKENS_PER_PASS = 1024  # of the text read at once for token losses
-ROWS_PER_CHUNK = 64  # of a store; a chunk that is not full takes as much
+ROWS_PER_CHUNK = 16  # of a store; a chunk that is not full takes as much
 GROUPS = 9  # of neurons, with those that nothing moved
 
 
@@ -181,10 +181,10 @@ def _fitting(config: dict, **_) -> float:
 
 
 def _decomposing(config: dict, **_) -> float:
-    """Both models in float32, since Python collects the first one late; means at every site."""
+    """One model after the other in float32, and means at every site of the residual stream."""
     model, rows = model_of(config, "float32"), _analysed_rows(config)
     recorded = (2 * model.layers + 2) * model.width * rows * 3 * 8
-    return PROCESS + 2 * model.weights + model.reading(rows * _positions(config)) + recorded
+    return PROCESS + model.weights + model.reading(rows * _positions(config)) + recorded
 
 
 def _experimenting(config: dict, experiment: str, **_) -> float:

@@ -136,10 +136,11 @@ def _meaning(config: dict) -> Iterator[str]:
     yield from _shards(config)
     yield from check_experiments(config)
     scorer = config["scorer"]
-    if "configuration" in scorer and "checkpoint" not in scorer:
-        yield "scorer.checkpoint: this key is missing (configuration describes a local checkpoint)"
-    if scorer["kind"] != "detoxify" and {"checkpoint", "configuration"} & set(scorer):
-        yield "scorer: checkpoint and configuration are keys of the kind detoxify"
+    for key in ("checkpoint", "configuration"):
+        if scorer["kind"] == "detoxify" and key not in scorer:
+            yield f"scorer.{key}: this key is missing; detoxify is loaded from local files"
+        if scorer["kind"] != "detoxify" and key in scorer:
+            yield f"scorer.{key}: only the kind detoxify has this key"
     neurons = config["model"]["layers"] * config["model"]["neurons"]
     for key in ("ablated", "decoded"):
         if config["attribution"][key] > neurons:

@@ -10,11 +10,13 @@ import ast
 import hashlib
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 from tqdm import tqdm
 
@@ -23,21 +25,22 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PACKAGE = "neurondynamics"
+SECRET_NAME = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|PASSWD)$", re.IGNORECASE)
+CREDENTIALS = re.compile(r"(?<=://)[^\s/]+@")  # user:password@ in a URL
 
 
 def start_log(path: str) -> None:
     """Send log records, warnings and the traceback of a failure to `path` and to stderr.
 
     Snakemake does not capture what a script prints, so a script calls this before anything else.
+    Secrets in the environment and in URLs are left out.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     handlers = [logging.FileHandler(path, mode="w", encoding="utf-8"), logging.StreamHandler()]
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        handlers=handlers,
-        force=True,
-    )
+    formatter = RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for handler in handlers:
+        handler.setFormatter(formatter)
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     logging.captureWarnings(True)
     for chatty in ("httpx", "httpcore", "urllib3", "filelock"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -47,6 +50,30 @@ def start_log(path: str) -> None:
 
     sys.excepthook = log_exception
     logger.info("Python %s in %s", sys.version.split()[0], os.getcwd())
+
+
+class RedactingFormatter(logging.Formatter):
+    """Formats records and tracebacks without the secrets that may stand in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
+def redact(text: str) -> str:
+    """Return a text with *** for secrets.
+
+    Those are the values of environment variables that are named as a token, key, secret or
+    password, and the credentials in URLs.
+    """
+    secrets = {
+        value
+        for name, value in os.environ.items()
+        if SECRET_NAME.search(name) and len(value) >= 4  # a shorter one is no secret
+    }
+    spellings = {form for value in secrets for form in (value, quote(value, safe=""))}
+    for spelling in sorted(spellings, key=len, reverse=True):  # one may be part of another
+        text = text.replace(spelling, "***")
+    return CREDENTIALS.sub("***@", text)
 
 
 def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:

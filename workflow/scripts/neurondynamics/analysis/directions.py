@@ -16,7 +16,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, GroupShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from neurondynamics.data.records import replacing
+from neurondynamics.data.records import reading, replacing
 
 METHODS = ("probe", "mean_difference")
 REGULARISATION = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # inverse strengths tried for the probe
@@ -133,7 +133,7 @@ def write_direction(path: str | Path, direction: Direction) -> None:
 
 def read_direction(path: str | Path) -> Direction:
     """Read what `write_direction` wrote."""
-    tensors = load_file(path)
+    tensors = read_directions(path)
     return Direction(tensors["vector"], float(tensors["intercept"][0]))
 
 
@@ -147,5 +147,6 @@ def write_directions(path: str | Path, directions: dict[str, np.ndarray]) -> Non
 
 
 def read_directions(path: str | Path) -> dict[str, np.ndarray]:
-    """Read what `write_directions` wrote."""
-    return load_file(path)
+    """Read what `write_directions` wrote. Raises ValueError, naming the file, if it is damaged."""
+    with reading(path):
+        return load_file(path)

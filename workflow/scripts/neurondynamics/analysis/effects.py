@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from neurondynamics.analysis.statistics import Estimate, bootstrap, share
+from neurondynamics.data.tables import read_parquet
 
 BASELINE = "none"
 CONTROL = re.compile(r"(?P<of>[^~]+)~(?P<kind>random|signs)-(?P<draw>[0-9]+)")
@@ -54,7 +55,7 @@ def read_experiments(paths: list[str], names: Iterable[str]) -> dict[str, pd.Dat
     """
     if not paths:
         return {}
-    table = pd.concat(map(pd.read_parquet, paths), ignore_index=True)
+    table = pd.concat(map(read_parquet, paths), ignore_index=True)
     order = "window" if "window" in table else ["corpus", "prompt_id"]
     table = table.sort_values(order, kind="stable")
     found = dict(iter(table.groupby("experiment")))

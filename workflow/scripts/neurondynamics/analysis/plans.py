@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from neurondynamics.analysis.selection import select
+from neurondynamics.data.records import reading
 from neurondynamics.lm.interventions import Edit
 from neurondynamics.lm.weights import unit
 
@@ -21,7 +22,8 @@ def chosen_steps(steps: list[dict] | dict, choice: str | Path | None) -> list[di
     """
     if isinstance(steps, list):
         return steps
-    chosen = json.loads(Path(choice).read_text(encoding="utf-8"))["intervention"]
+    with reading(choice):
+        chosen = json.loads(Path(choice).read_text(encoding="utf-8"))["intervention"]
     return steps["best_of"][chosen]
 
 

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
-import h5py
 import numpy as np
 
 from neurondynamics.analysis.attribution import GROUPS
+from neurondynamics.data.hdf5 import (
+    create_dataset,
+    create_hdf5,
+    open_hdf5,
+    read_attributes,
+    read_dataset,
+    write_attribute,
+)
+from neurondynamics.data.records import unusable
+
+ROWS_PER_CHUNK = 4096
+DATASETS = ("reduction", "reduction_same_text", "reduction_value")  # in the order of Reductions
 
 
 class Reductions(NamedTuple):
@@ -25,17 +39,27 @@ class Reductions(NamedTuple):
     value: np.ndarray
 
 
-def read_reductions(path: str) -> Reductions:
+@contextmanager
+def create_reductions(path: str | Path, prompts: int, layers: int) -> Iterator[Reductions]:
+    """Open a new file of reductions, to be written layer by layer: `own_text[:, layer] = ...`.
+
+    It appears under its name once it is whole. Raises OSError where the disk has no room for it.
+    """
+    shape = (prompts, layers, len(GROUPS))
+    with create_hdf5(path, len(DATASETS) * int(np.prod(shape)) * 8) as (file, _):
+        write_attribute(file, "groups", " ".join(GROUPS))
+        chunks = (ROWS_PER_CHUNK, 1, len(GROUPS))
+        yield Reductions(*(create_dataset(file, name, shape, "f8", chunks) for name in DATASETS))
+
+
+def read_reductions(path: str | Path) -> Reductions:
     """Read the file of reductions that the attribution wrote.
 
-    Raises ValueError where the file's groups are not GROUPS or a part is missing.
+    Raises ValueError, naming the file, if it is damaged, where its groups are not GROUPS or a
+    part is missing.
     """
-    with h5py.File(path) as file:
-        names = tuple(file.attrs["groups"])
-        if names != GROUPS:
-            raise ValueError(f"{path}: groups {names} instead of {GROUPS}; attribute neurons again")
-        datasets = ("reduction", "reduction_same_text", "reduction_value")
-        missing = [name for name in datasets if name not in file]
-        if missing:
-            raise ValueError(f"{path}: no {', '.join(missing)}; attribute neurons again")
-        return Reductions(*(file[name][:] for name in datasets))
+    with open_hdf5(path) as file:
+        names = read_attributes(file)["groups"].split()
+        if names != list(GROUPS):
+            raise unusable(path, f"has the groups {', '.join(names)}, not {', '.join(GROUPS)}")
+        return Reductions(*(read_dataset(file, name) for name in DATASETS))

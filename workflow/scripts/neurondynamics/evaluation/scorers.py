@@ -8,17 +8,29 @@ from __future__ import annotations
 
 import inspect
 import logging
+import pickle
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from neurondynamics.runtime import progress
+from neurondynamics.runtime import file_digest, progress
 
 logger = logging.getLogger(__name__)
 
 Scorer = Callable[[Sequence[str]], np.ndarray]
+
+
+PUBLISHED_NAME = re.compile(r"-([0-9a-f]{8})\.ckpt$")  # with the beginning of its sha256
+WHAT_DETOXIFY_NEEDS = (
+    "The detoxify scorer needs two local paths: scorer.checkpoint, such as toxic_original-"
+    "c1212f89.ckpt of github.com/unitaryai/detoxify/releases, and scorer.configuration, a folder "
+    "with config.json and tokenizer files of the model that it was trained from, such as "
+    "huggingface.co/google-bert/bert-base-uncased. Neither is downloaded, so that scores do not "
+    "depend on what the hub holds today."
+)
 
 
 class Classifier(Protocol):
@@ -34,16 +46,16 @@ class Classifier(Protocol):
 def make_scorer(kind: str, **options) -> Scorer:
     """Build the scorer of a kind: `profanity-check` or `detoxify`.
 
-    Options of both: `batch_size`. Options of `detoxify`: `checkpoint`, a published name such as
-    "original" (downloaded by the package) or, with `configuration`, the path of a checkpoint in
-    Detoxify's format; `configuration`, the folder with the model's config.json and tokenizer files,
-    with which nothing is downloaded.
+    Options of both: `batch_size`. Options of `detoxify`: `checkpoint`, the path of a checkpoint in
+    Detoxify's format, such as those it publishes; `configuration`, the folder with the config.json
+    and tokenizer files of the model that it was trained from. Nothing is downloaded.
 
     The scorer scores equal texts once. It returns NaN for a text that is empty, white space, or
     without a single token for the classifier, and raises ValueError, naming the text, where the
     classifier's answer for any other text is not a number between 0 and 1.
 
-    Raises ValueError for an unknown kind or option.
+    Raises ValueError for an unknown kind or option, and for files that are missing, damaged, no
+    Detoxify checkpoint, or hold more than data.
     """
     if kind not in CLASSIFIERS:
         raise ValueError(f"unknown scorer kind {kind!r}; the kinds are {', '.join(CLASSIFIERS)}")
@@ -110,23 +122,22 @@ class Detoxify:
 
     def __init__(
         self,
-        checkpoint: str = "original",
+        checkpoint: str | None = None,
         configuration: str | None = None,
         batch_size: int = 64,
     ):
-        import torch
+        from neurondynamics.lm.devices import resolve_device
 
-        if configuration is None:
-            self._model, self._tokenizer, classes = _load_published(checkpoint)
-        else:
-            self._model, self._tokenizer, classes = _load_local(checkpoint, configuration)
+        if checkpoint is None or configuration is None:
+            raise ValueError(WHAT_DETOXIFY_NEEDS)
+        self._model, self._tokenizer, classes = _load(checkpoint, configuration)
         if "toxicity" not in classes:
             raise ValueError(
                 f"checkpoint {checkpoint} has no class 'toxicity', only {', '.join(classes)}"
             )
         self._column = classes.index("toxicity")
         self._batch_size = batch_size
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = resolve_device("auto")
         self._model.to(self._device).eval()
         # A folder without tokenizer_config.json sets no limit, and a text that is longer than the
         # model's position table would stop the run. RoBERTa keeps the first positions for padding.
@@ -163,31 +174,27 @@ class Detoxify:
         return [len(tokens) for tokens in encoded["input_ids"]]
 
 
-def _load_published(name: str):
-    from detoxify.detoxify import MODEL_URLS, load_checkpoint
+def _load(checkpoint: str, configuration: str):
+    """Load a checkpoint of Detoxify's format without the hub, and without running what is in it.
 
-    if name not in MODEL_URLS:
-        raise ValueError(
-            f"Detoxify publishes no checkpoint {name!r}, only {', '.join(MODEL_URLS)}; "
-            "a checkpoint file of your own also needs `configuration`, the folder with its "
-            "config.json and tokenizer files"
-        )
-    return load_checkpoint(model_type=name)
-
-
-def _load_local(checkpoint: str, configuration: str):
-    """Load a checkpoint of Detoxify's format without the hub.
-
-    The package's own loader asks the hub for the configuration that the checkpoint was trained
-    from even when it is given a local one, and takes the number of classes from the local one.
+    The package's own loader unpickles whatever a checkpoint holds, and asks the hub, in whatever
+    state that is, for the configuration and the tokenizer of the model it was trained from.
     """
     import torch
     import transformers
 
     for path in (checkpoint, configuration):
         if not Path(path).exists():
-            raise ValueError(f"the Detoxify scorer needs {path}, which does not exist")
-    stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            raise ValueError(f"{path} does not exist. {WHAT_DETOXIFY_NEEDS}")
+    published = PUBLISHED_NAME.search(Path(checkpoint).name)
+    if published and not file_digest(checkpoint).startswith(published[1]):
+        raise ValueError(f"{checkpoint} is damaged: its sha256 does not begin with {published[1]}")
+    try:
+        stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise ValueError(
+            f"{checkpoint} is damaged or holds more than weights and plain values: {error}"
+        ) from error
     if not {"config", "state_dict"} <= set(stored):
         raise ValueError(f"{checkpoint} is not a Detoxify checkpoint: no config or no state_dict")
     renamed = {
@@ -198,6 +205,7 @@ def _load_local(checkpoint: str, configuration: str):
     classes = [renamed.get(name, name) for name in stored["config"]["dataset"]["args"]["classes"]]
     architecture = stored["config"]["arch"]["args"]
     model_class = getattr(transformers, architecture["model_name"])
+    tokenizer_class = getattr(transformers, architecture["tokenizer_name"])
     model = model_class(
         model_class.config_class.from_pretrained(
             configuration, num_labels=len(classes), local_files_only=True
@@ -208,8 +216,10 @@ def _load_local(checkpoint: str, configuration: str):
     missing = model.load_state_dict(stored["state_dict"], strict=False).missing_keys
     if missing:
         raise ValueError(f"{checkpoint} lacks {', '.join(missing)} of {architecture['model_name']}")
-    tokenizer_class = getattr(transformers, architecture["tokenizer_name"])
-    return model, tokenizer_class.from_pretrained(configuration, local_files_only=True), classes
+    tokenizer = tokenizer_class.from_pretrained(
+        configuration, local_files_only=True, trust_remote_code=False
+    )
+    return model, tokenizer, classes
 
 
 CLASSIFIERS = {"profanity-check": ProfanityCheck, "detoxify": Detoxify}
