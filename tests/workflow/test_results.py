@@ -322,7 +322,10 @@ def test_stores_are_complete_and_say_how_they_were_made(finished, store):
     seen = []
     for shard in ("1-of-2", "2-of-2"):
         with h5py.File(finished.path(f"results/tiny/{store}/{shard}.h5")) as file:
-            attributes = dict(file.attrs)
+            attributes = {
+                name: value.decode() if isinstance(value, bytes) else value
+                for name, value in file.attrs.items()
+            }
             assert attributes["complete"]
             assert attributes["schema_version"] == 1
             assert attributes["state"] == store.rsplit("/", 1)[1]

@@ -74,7 +74,7 @@ def copy_folder(source: Path, folder: Path) -> None:
         logger.info("not taken from %s: %s", source, ", ".join(left))
     require_space(folder, sum(path.stat().st_size for path in taken))
     for path in taken:
-        shutil.copy(path, folder)
+        shutil.copyfile(path, folder / path.name)  # not its mode: the source may be read-only
 
 
 def import_files(fetched: Path, folder: Path) -> None:
