@@ -152,7 +152,7 @@ def test_the_default_study_as_it_was_measured():
     sizes = {
         "base model": 538_090_408,
         "tuned models": 538_090_408,
-        "stores of activations": 38_420_000,
+        "stores of activations": 38_408_562,
         "tables of neurons": 5_547_093,
         "reductions by prompt": 1_302_280,
     }
