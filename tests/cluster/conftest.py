@@ -11,10 +11,11 @@ from fixtures import finished, fresh  # noqa: F401
 from slurm import running_cluster, why_not
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory):
+@pytest.fixture
+def cluster(tmp_path):
     """A SLURM of one node with two stand-ins for GPUs."""
     if reason := why_not():
         pytest.skip(reason)
-    with running_cluster(tmp_path_factory.mktemp("slurm")) as running:
+    (tmp_path / "slurm").mkdir()
+    with running_cluster(tmp_path / "slurm") as running:
         yield running

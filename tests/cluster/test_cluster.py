@@ -8,10 +8,7 @@ from datetime import datetime
 
 import h5py
 import numpy as np
-import pytest
-from studies import Study
 
-pytestmark = pytest.mark.xdist_group("cluster")  # one cluster, one run
 SCORES = "results/tiny/dpo/experiments/keys/scores"
 TARGETS = (
     "results/tiny/dpo/tables/groups.csv",
@@ -32,10 +29,26 @@ GPU_RULES = {
 LOCAL_RULES = {"fetch_model", "fetch_dataset"}
 
 
-@pytest.fixture(scope="module")
-def submitted(cluster, fresh, finished, tmp_path_factory):
-    """A study that was run on the cluster, what snakemake printed, and the cancelled jobs."""
-    study = fresh.copy(tmp_path_factory.mktemp("cluster") / "study")
+def test_the_study_on_a_cluster(cluster, fresh, finished, tmp_path):
+    """One test, so that the cluster is started and the study is run by one process alone."""
+    study = fresh.copy(tmp_path / "study")
+    output, cancelled = submit(study, cluster)
+    everything = cluster.jobs()
+    jobs = defaultdict(list)
+    for job in everything:
+        if job["JobState"] == "COMPLETED":
+            jobs[rule_of(job)].append(job)
+    check_that_every_rule_ran_as_a_job(output, jobs)
+    check_that_jobs_had_what_their_rules_ask_for(output, jobs)
+    check_that_a_gpu_belonged_to_one_job_at_a_time(study, jobs)
+    check_that_shards_ran_side_by_side(jobs)
+    check_that_jobs_were_cancelled(cancelled, everything)
+    check_that_results_are_those_of_a_local_run(study, finished)
+    check_that_nothing_half_written_is_left(study)
+
+
+def submit(study, cluster) -> tuple[str, list[str]]:
+    """Run the study on the cluster; return what snakemake printed and which jobs were cancelled."""
     study.change("device", "auto")  # asks for GPUs; without CUDA the rules compute on the CPU
     options = [f"--{key}={value}" for key, value in IMPATIENT.items()]
     options += ["--workflow-profile", PROFILE, "--slurm-no-account"]
@@ -47,7 +60,7 @@ def submitted(cluster, fresh, finished, tmp_path_factory):
         printed, _ = process.communicate(timeout=600)
         output += printed
         if process.returncode == 0:
-            return study, output, cancelled
+            return output, cancelled
     raise AssertionError(output[-8000:])
 
 
@@ -69,18 +82,7 @@ def rule_of(job) -> str:
     return rule
 
 
-@pytest.fixture(scope="module")
-def jobs(submitted, cluster):
-    """The jobs that SLURM ran to their end, by rule."""
-    found = defaultdict(list)
-    for job in cluster.jobs():
-        if job["JobState"] == "COMPLETED":
-            found[rule_of(job)].append(job)
-    return found
-
-
-def test_every_rule_ran_as_a_job_of_slurm(submitted, jobs):
-    _, output, _ = submitted
+def check_that_every_rule_ran_as_a_job(output, jobs):
     finished_rules = Counter(re.findall(r"^Finished jobid: \d+ \(Rule: (\w+)\)", output, re.M))
     for rule in LOCAL_RULES:
         assert finished_rules.pop(rule) >= 1
@@ -88,8 +90,7 @@ def test_every_rule_ran_as_a_job_of_slurm(submitted, jobs):
     assert set(jobs) >= GPU_RULES
 
 
-def test_a_job_has_what_its_rule_asks_for(submitted, jobs):
-    _, output, _ = submitted
+def check_that_jobs_had_what_their_rules_ask_for(output, jobs):
     asked = {
         rule: dict(pair.split("=") for pair in resources.split(", ") if "=" in pair)
         for rule, resources in re.findall(
@@ -112,8 +113,7 @@ def megabytes(memory: str) -> int:
     return round(float(memory[:-1]) * units[memory[-1]])
 
 
-def test_a_gpu_belongs_to_one_job_at_a_time(submitted, jobs):
-    study, _, _ = submitted
+def check_that_a_gpu_belonged_to_one_job_at_a_time(study, jobs):
     seen = {True: set(), False: set()}
     for log in study.path("logs").rglob("*.log"):
         of_gpu_rule = bool({log.stem, log.parent.name} & GPU_RULES)
@@ -124,7 +124,7 @@ def test_a_gpu_belongs_to_one_job_at_a_time(submitted, jobs):
     assert max(sum(start <= t < end for start, end in spans) for t in moments) <= 2
 
 
-def test_shards_ran_side_by_side(jobs):
+def check_that_shards_ran_side_by_side(jobs):
     for rule in ("sample_continuations", "capture_base_activations"):
         spans = [span(job) for job in jobs[rule]]
         assert any(a < d and c < b for i, (a, b) in enumerate(spans) for c, d in spans[i + 1 :])
@@ -134,16 +134,14 @@ def span(job) -> tuple[datetime, datetime]:
     return tuple(datetime.fromisoformat(job[key]) for key in ("StartTime", "EndTime"))
 
 
-def test_jobs_were_cancelled(submitted, cluster):
-    _, _, cancelled = submitted
-    states = {job["JobId"]: job["JobState"] for job in cluster.jobs()}
+def check_that_jobs_were_cancelled(cancelled, everything):
+    states = {job["JobId"]: job["JobState"] for job in everything}
     assert len(cancelled) == CANCELLED
     assert {states[number] for number in cancelled} <= {"CANCELLED", "FAILED", "COMPLETED"}
     assert any(states[number] != "COMPLETED" for number in cancelled)
 
 
-def test_results_are_those_of_a_local_run(submitted, finished: Study):
-    study, _, _ = submitted
+def check_that_results_are_those_of_a_local_run(study, finished):
     for name in (*TARGETS, "results/tiny/dpo/neurons.parquet", "results/tiny/base/direction.json"):
         assert study.path(name).read_bytes() == finished.path(name).read_bytes(), name
     stores = sorted(study.path("results").rglob("activations/*/*.h5"))
@@ -157,7 +155,6 @@ def test_results_are_those_of_a_local_run(submitted, finished: Study):
                 np.testing.assert_array_equal(one[name][:], two[name][:])
 
 
-def test_nothing_half_written_is_left(submitted):
-    study, _, _ = submitted
+def check_that_nothing_half_written_is_left(study):
     hidden = [path for path in study.path("results").rglob(".*") if path.is_file()]
     assert [path for path in hidden if path.name != ".snakemake_timestamp"] == []

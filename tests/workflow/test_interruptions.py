@@ -1,7 +1,7 @@
 """Whatever kills a study, running it again completes it, with the same results to the byte.
 
-Three kills by default. `NEURONDYNAMICS_KILLS=20 python -m pytest -n 0 tests/workflow/
-test_interruptions.py` kills twenty times, and NEURONDYNAMICS_SEED draws other moments.
+Three kills of a part of the study by default. With NEURONDYNAMICS_KILLS=20 in the environment all
+of it is killed twenty times; NEURONDYNAMICS_SEED draws other moments.
 """
 
 import os
@@ -17,6 +17,8 @@ import psutil
 from studies import EXPORTED, Study
 
 KILLS = int(os.environ.get("NEURONDYNAMICS_KILLS", "3"))
+PART = ("tables/groups.csv", "figures/group_shares.svg", "experiments/keys/scores/1-of-2.parquet")
+TARGETS = [f"results/tiny/dpo/{name}" for name in PART] if KILLS <= 3 else []
 SEED = int(os.environ.get("NEURONDYNAMICS_SEED", "0"))
 RESULTS = {".csv", ".parquet", ".svg", ".png", ".json", ".jsonl", ".safetensors", ".h5"}
 EXTRA = re.compile(rf"results/tiny/(brought|dpo-seed1)/|/seed(s|_overlap|_shares)\.|{EXPORTED}")
@@ -38,9 +40,9 @@ def leftovers(study: Study) -> list[str]:
 
 
 @contextmanager
-def running(study: Study):
+def running(study: Study, *targets: str):
     """Start the study in the background; at last, wait for all that still runs of it."""
-    process = study.start("--cores", "2")
+    process = study.start("--cores", "2", *targets)
     # what jobs print has to go somewhere, also when Snakemake no longer lives
     reader = threading.Thread(target=process.stdout.read, daemon=True)
     reader.start()
@@ -79,7 +81,7 @@ def run_and_kill(study: Study, moment: float, victim: str) -> list[psutil.Proces
     The victim is `job`, as when the system takes its memory back, or `snakemake` alone, whose jobs
     go on: they are returned. None if the study ended before.
     """
-    with running(study) as snakemake:
+    with running(study, *TARGETS) as snakemake:
         wait_for_job(snakemake)
         time.sleep(moment)
         job = wait_for_job(snakemake)
@@ -98,28 +100,30 @@ def run_and_kill(study: Study, moment: float, victim: str) -> list[psutil.Proces
     return orphans
 
 
-def check_same(study: Study, finished: Study) -> None:
+def check_same(study: Study, finished: Study, targets: list[str] | None = None) -> None:
+    """Compare all results that are there, among them the targets: by default, everything."""
     found, expected = results(study), results(finished)
-    assert found.keys() == expected.keys()
-    assert [name for name in expected if found[name] != expected[name]] == []
+    assert found.keys() <= expected.keys()
+    assert set(targets or expected) <= found.keys()
+    assert [name for name in found if found[name] != expected[name]] == []
 
 
 def test_killed_at_random_moments_a_study_completes_with_the_same_results(untouched, finished):
     draw, orphans, kills = random.Random(SEED), [], 0
     while kills < KILLS:
         victim = ("snakemake", "job")[kills % 2]
-        left = run_and_kill(untouched, draw.uniform(0, 20), victim)
+        left = run_and_kill(untouched, draw.uniform(0, 10), victim)
         if left is None:  # there is nothing left to kill: once more
-            check_same(untouched, finished)
+            check_same(untouched, finished, TARGETS)
             for folder in ("results", "resources"):
                 shutil.rmtree(untouched.path(folder))
         else:
             orphans += left
             kills += 1
-    untouched.run()
+    untouched.run(*TARGETS)
     psutil.wait_procs(orphans, timeout=120)
-    check_same(untouched, finished)
-    assert untouched.plan() == []
+    check_same(untouched, finished, TARGETS)
+    assert untouched.plan(*TARGETS) == []
     assert leftovers(untouched) == []
 
 
