@@ -9,11 +9,11 @@ from datetime import datetime
 import h5py
 import numpy as np
 
-SCORES = "results/tiny/dpo/experiments/keys/scores"
+WRITTEN = "results/tiny/dpo/experiments/keys/generations"
 TARGETS = (
     "results/tiny/dpo/tables/groups.csv",
-    f"{SCORES}/1-of-2.parquet",
-    f"{SCORES}/2-of-2.parquet",
+    f"{WRITTEN}/1-of-2.parquet",
+    f"{WRITTEN}/2-of-2.parquet",
 )
 PROFILE = "workflow/profiles/slurm"
 IMPATIENT = {  # the profile spares a controller that others use; this one is ours

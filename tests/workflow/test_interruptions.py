@@ -1,6 +1,6 @@
 """Whatever kills a study, running it again completes it, with the same results to the byte.
 
-Three kills of a part of the study by default. With NEURONDYNAMICS_KILLS=20 in the environment all
+Two kills of a part of the study by default. With NEURONDYNAMICS_KILLS=20 in the environment all
 of it is killed twenty times; NEURONDYNAMICS_SEED draws other moments.
 """
 
@@ -16,9 +16,9 @@ import h5py
 import psutil
 from studies import EXPORTED, Study
 
-KILLS = int(os.environ.get("NEURONDYNAMICS_KILLS", "3"))
+KILLS = int(os.environ.get("NEURONDYNAMICS_KILLS", "2"))
 PART = ("tables/groups.csv", "figures/group_shares.svg", "experiments/keys/scores/1-of-2.parquet")
-TARGETS = [f"results/tiny/dpo/{name}" for name in PART] if KILLS <= 3 else []
+TARGETS = [f"results/tiny/dpo/{name}" for name in PART] if KILLS <= 2 else []
 SEED = int(os.environ.get("NEURONDYNAMICS_SEED", "0"))
 RESULTS = {".csv", ".parquet", ".svg", ".png", ".json", ".jsonl", ".safetensors", ".h5"}
 EXTRA = re.compile(rf"results/tiny/(brought|dpo-seed1)/|/seed(s|_overlap|_shares)\.|{EXPORTED}")
