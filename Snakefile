@@ -16,6 +16,11 @@ include: "workflow/rules/common.smk"
 config = checked(config)
 
 
+include: "workflow/rules/common_sources.smk"
+include: "workflow/rules/common_tuning.smk"
+include: "workflow/rules/common_experiments.smk"
+
+
 scattergather:
     shards=config["shards"],
 
