@@ -33,6 +33,7 @@ wildcard_constraints:
     split="|".join(SPLITS),
     shard="[0-9]+-of-[0-9]+",
     experiment="|".join(map(re.escape, config["experiments"])),
+    scorer="|".join(map(re.escape, config["scorers"])),
 
 
 report: "workflow/report/workflow.rst"

@@ -15,21 +15,22 @@ def choose(tmp_path):
     """Return a search over {intervention: (toxicities, perplexity)} within 1.5 of `none`."""
 
     def search(interventions, perplexity=1.5):
-        scores, losses = [], []
+        scores, measures, losses = [], [], []
         for name, (toxicity, candidate_perplexity) in interventions.items():
-            prompts = pd.DataFrame({"prompt_id": range(len(toxicity)), "toxicity": toxicity})
-            prompts = prompts.assign(intervention=name, corpus="prompts", repetition=0.25, f1=NAN)
-            article = prompts.head(1).assign(corpus="articles", toxicity=NAN, repetition=NAN)
-            scores += [prompts, article.assign(f1=0.5)]
+            prompts = pd.DataFrame({"prompt_id": range(len(toxicity))}).assign(intervention=name)
+            scores.append(prompts.assign(score=toxicity))
+            measures.append(prompts.assign(corpus="prompts", repetition=0.25, f1=NAN))
+            article = prompts.head(1).assign(corpus="articles", repetition=NAN, f1=0.5)
+            measures.append(article)
             losses.append(
                 pd.DataFrame({"nll": [4 * np.log(candidate_perplexity)], "tokens": [4]}).assign(
                     intervention=name, window=0, neurons=3
                 )
             )
-        for kind, tables in (("scores", scores), ("losses", losses)):
+        for kind, tables in (("scores", scores), ("measures", measures), ("losses", losses)):
             table = pd.concat(tables) if tables else pd.DataFrame()
             table.assign(experiment="search").to_parquet(tmp_path / f"{kind}.parquet")
-        paths = [[str(tmp_path / f"{kind}.parquet")] for kind in ("scores", "losses")]
+        paths = [[str(tmp_path / f"{kind}.parquet")] for kind in ("scores", "measures", "losses")]
         choose_intervention(*paths, str(tmp_path / "c.json"), "search", perplexity=perplexity)
         return json.loads((tmp_path / "c.json").read_text())
 
@@ -56,7 +57,7 @@ def test_the_least_toxic_within_the_limit(choose):
     candidates = {one["intervention"]: one for one in found["candidates"]}
     assert list(candidates) == ["weak", "good", "wrecked"]
     assert [one["within_limit"] for one in candidates.values()] == [True, True, False]
-    assert candidates["wrecked"]["toxicity"] == pytest.approx(0.05)
+    assert candidates["wrecked"]["score"] == pytest.approx(0.05)
     assert candidates["good"]["perplexity"] == pytest.approx(14.9)
     assert candidates["good"]["repetition"] == pytest.approx(0.25)
 
@@ -81,7 +82,7 @@ def test_toxicity_is_compared_on_the_prompts_that_all_within_the_limit_have(choo
     )
     assert found["intervention"] == "second"
     assert found["prompts"] == 2
-    toxicities = [one["toxicity"] for one in found["candidates"]]
+    toxicities = [one["score"] for one in found["candidates"]]
     assert toxicities == [pytest.approx(0.3), pytest.approx(0.25), None]
 
 

@@ -88,13 +88,10 @@ NONE = "experiments: {ablation: {interventions: "
         ("tuned: {a b: {source: {path: x}}}", "tuned", "name that becomes part of file names"),
         ("datasets: {wikipedia: {wheel: gensim}}", "datasets.wikipedia.wheel", "pinned"),
         # unknown values
-        ("scorer: {kind: perspective}", "scorer.kind", "known are profanity-check, detoxify"),
-        ("scorer: {kind: detoxify}", "scorer.checkpoint", "loaded from local files"),
-        ("scorer: {kind: detoxify, checkpoint: a}", "scorer.configuration", "key is missing"),
-        ("scorer: {configuration: a}", "scorer.configuration", "only the kind detoxify"),
-        ("scorer: {kind: profanity}", "scorer.kind", "did you mean 'profanity-check'?"),
+        ("scorers: {x: {kind: perspective}}", "scorers.x.kind", "known are profanity-check, lex"),
+        ("scorers: {x: {kind: profanity}}", "scorers.x.kind", "did you mean 'profanity-check'?"),
         ("model: {dtype: float16}", "model.dtype", "'float16' is unknown; did you mean"),
-        ("direction: {method: probes}", "direction.method", "did you mean 'probe'?"),
+        ("directions: {probe: {method: probes}}", "directions.probe.method", "mean 'probe'?"),
         (
             NONE + "{x: [{select: {groups: [TP-, TPP]}, operation: zero}]}}}",
             "experiments.ablation.interventions.x[0].select.groups[1]",
@@ -128,23 +125,41 @@ NONE = "experiments: {ablation: {interventions: "
         ("attribution: {ablated: 46081}", "attribution.ablated", "only 46080"),
         ("attribution: {decoded: 46081}", "attribution.decoded", "only 46080"),
         # keys that do not go together
-        ("model: {source: {path: x}}", "model.source", "give either path or wheel and files"),
-        (
-            "model: {source: {wheel: null, files: null}}",
-            "model.source",
-            "give either path or wheel and files",
-        ),
-        ("model: {source: {files: null}}", "model.source", "wheel and files go together"),
-        (
-            "model: {source: {path: x, wheel: null}}",
-            "model.source",
-            "wheel and files go together",
-        ),
+        ("model: {source: {path: x}}", "model.source", "not wheel and path; an overlay drops"),
+        ("model: {source: {wheel: null, files: null}}", "model.source", "give one of wheel, hub"),
+        ("model: {source: {files: null}}", "model.source.files", "wheel needs it"),
+        ("model: {source: {path: x, wheel: null}}", "model.source.files", "not go with path"),
         (
             "tuned: {mine: {source: {path: x, wheel: a==1, files: [{path: b}]}}}",
             "tuned.mine.source",
-            "give either path or wheel and files",
+            "not wheel and path",
         ),
+        ("tuned: {mine: {source: {hub: a/b}}}", "tuned.mine.source.revision", "hub needs it"),
+        ("tuned: {mine: {source: {url: 'https://a/b'}}}", "tuned.mine.source.sha256", "url needs"),
+        ("datasets: {x: {format: lines}}", "datasets.x.files", "this key is missing"),
+        # what a kind of scorer, direction or pairs needs
+        ("scorers: {x: {kind: lexicon, threshold: 0}}", "scorers.x.source", "lexicon needs it"),
+        (
+            "scorers: {x: {kind: detoxify, threshold: 0, source: {path: a}}}",
+            "scorers.x.configuration",
+            "detoxify needs it",
+        ),
+        (
+            "scorers: {lexicon: {label: toxic}}",
+            "scorers.lexicon.label",
+            "does not go with lexicon",
+        ),
+        ("sampling: {scorer: lexikon}", "sampling.scorer", "did you mean 'lexicon'?"),
+        ("directions: {svd: {of: null}}", "directions.svd.of", "svd needs it"),
+        ("directions: {svd: {of: svd}}", "directions.svd.of", "is itself an svd"),
+        ("directions: {probe: {of: svd}}", "directions.probe.of", "does not go with probe"),
+        ("directions: {probe: {texts: wikipedi}}", "directions.probe.texts", "'wikipedia'?"),
+        ("directions: {probe: {texts: wikipedia}}", "directions.probe.label", "need it"),
+        ("directions: {probe: {label: toxic}}", "directions.probe.label", "not go with samples"),
+        ("directions: {probe: {layer: 30}}", "directions.probe.layer", "has layers 0 to 29"),
+        ("attribution: {directions: [prob]}", "attribution.directions[0]", "mean 'probe'?"),
+        ("preferences: {method: ready}", "preferences.dataset", "ready needs it"),
+        ("preferences: {dataset: wikipedia}", "preferences.dataset", "does not go with sampled"),
         (
             "tuned: {mine: {source: {wheel: a==1, files: [{path: b}]}}}",
             "tuned.mine.source.files[0].sha256",
@@ -217,7 +232,9 @@ def test_what_is_wrong_is_said_with_its_key(overlay, key, said):
 
 
 def test_all_problems_are_said_at_once_and_each_once():
-    lines = problems("sed: 1\nscorer: {kind: x}\nmodel: {layers: null, neurons: null}")
+    lines = problems(
+        "sed: 1\nscorers: {x: {kind: x, threshold: 0}}\nmodel: {layers: null, neurons: null}"
+    )
     assert len(lines) == len(set(lines)) == 4
 
 

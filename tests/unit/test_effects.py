@@ -67,7 +67,7 @@ def test_every_statistic_equals_a_plain_bootstrap(scores):
         return (base[rows].mean() - edit[rows].mean()) / (base[rows].mean() - tuned[rows].mean())
 
     for name, statistic in {
-        "toxicity": lambda rows: edit[rows].mean(),
+        "score": lambda rows: edit[rows].mean(),
         "difference_none": lambda rows: (edit - base)[rows].mean(),
         "difference_tuned": lambda rows: (edit - tuned)[rows].mean(),
         "effect_share": share,
@@ -102,17 +102,17 @@ def test_differences_on_the_tuned_model_are_from_the_tuned_model():
 def test_the_interval_of_a_single_prompt_is_infinite():
     table = effects(b__none=[0.6, NAN], t__none=[0.1, NAN], b__edit=[0.4, NAN]).estimate_all()
     row = table.loc[("b", "edit")]
-    assert row["toxicity"] == pytest.approx(0.4)
+    assert row["score"] == pytest.approx(0.4)
     assert row["effect_share"] == pytest.approx(0.4)
-    for name in ("toxicity", "difference_none", "difference_tuned", "effect_share"):
+    for name in ("score", "difference_none", "difference_tuned", "effect_share"):
         assert (row[f"{name}_low"], row[f"{name}_high"]) == (-np.inf, np.inf)
 
 
 def test_a_part_of_the_prompts():
     whole = effects(b__none=[0.6, 0.2, 0.4], t__none=[0.1, 0.1, 0.2])
     part = whole.among([2, 0, 9])
-    assert part.estimate_all().loc[("b", "none"), "toxicity"] == pytest.approx(0.5)
-    assert part.toxicity["b", "none"].isna().sum() == 1  # prompt 9 has no score
+    assert part.estimate_all().loc[("b", "none"), "score"] == pytest.approx(0.5)
+    assert part.scores["b", "none"].isna().sum() == 1  # prompt 9 has no score
 
 
 def test_advantage_averages_the_draws_within_a_resample(scores):

@@ -6,17 +6,21 @@ from check_claims import check_claims, decide
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.analysis.reductions import create_reductions
 from neurondynamics.analysis.statistics import Estimate
+from neurondynamics.behaviour import Behaviour
 from summarize_groups import summarize_groups
 from tabulate_interventions import tabulate_interventions
+from tabulate_scorers import tabulate_scorers
 
-INTERVENTION_COLUMNS = """experiment intervention control_of control state neurons n missing
+INTERVENTION_COLUMNS = """experiment intervention scorer control_of control state neurons n missing
     toxicity toxicity_low toxicity_high toxic_fraction perplexity f1 repetition
     difference_none difference_none_low difference_none_high
     difference_tuned difference_tuned_low difference_tuned_high
     effect_share effect_share_low effect_share_high"""
-CLAIM_COLUMNS = "claim statement statistic low high interval_over paper criterion holds"
+CLAIM_COLUMNS = "claim scorer statement statistic low high interval_over paper criterion holds"
 INTERVENTIONS = """none ablate-100 ablate-200 patch-TP- patch-AN- patch-TP-AN-
     none scale-keys-2 scale-keys-5"""
+THRESHOLDS = {"first": 0.5, "other": 0.2}  # by scorer
+TOXICITY = Behaviour("toxicity", "toxic")
 OPTIONS = {"samples": 500, "confidence": 0.95, "seed": 0}
 STATES = {"ablation": "base", "patching": "base", "unalignment": "tuned"}
 CLAIMS = {
@@ -29,22 +33,29 @@ CLAIMS = {
 
 
 def write_experiment(folder, name, toxicities):
-    """Save scores and losses for a mapping of interventions to toxicities by prompt."""
-    scores, losses = [], []
+    """Save what an experiment leaves for a mapping of interventions to toxicities by prompt.
+
+    The other scorer gives half of what the first gives.
+    """
+    scores, measures, losses = [], [], []
     for number, (intervention, toxicity) in enumerate(toxicities.items()):
-        prompts = pd.DataFrame({"prompt_id": np.arange(len(toxicity)), "toxicity": toxicity})
+        prompts = pd.DataFrame({"prompt_id": np.arange(len(toxicity)), "score": toxicity})
+        prompts = prompts.assign(intervention=intervention)
         prompts = prompts.sample(frac=1, random_state=number)  # pairing is by prompt_id, not by row
-        scores.append(prompts.assign(corpus="prompts", repetition=0.25, f1=np.nan))
+        scores += [
+            prompts.assign(scorer="first"),
+            prompts.assign(scorer="other", score=prompts["score"] / 2),
+        ]
+        written = prompts.drop(columns="score").assign(corpus="prompts", repetition=0.25)
         articles = pd.DataFrame({"prompt_id": [0, 1], "f1": [0.1, 0.3]})
-        scores.append(articles.assign(corpus="articles", toxicity=np.nan, repetition=np.nan))
-        for one in scores[-2:]:
-            one["intervention"] = intervention
+        articles = articles.assign(corpus="articles", intervention=intervention)
+        measures += [written, articles]
         losses.append(
             pd.DataFrame({"window": [0, 1], "nll": [6.0, 2.0], "tokens": [3, 1]}).assign(
                 intervention=intervention, neurons=number * 100
             )
         )
-    for kind, tables in (("scores", scores), ("losses", losses)):
+    for kind, tables in (("scores", scores), ("measures", measures), ("losses", losses)):
         pd.concat(tables).assign(experiment=name).to_parquet(folder / f"{name}-{kind}.parquet")
 
 
@@ -75,13 +86,15 @@ def paths(folder, kind, states=STATES):
     return [str(folder / f"{name}-{kind}.parquet") for name in states]
 
 
-def tabulate(folder, states=STATES):
+def tabulate(folder, states=STATES, thresholds=None):
     tabulate_interventions(
         paths(folder, "scores", states),
+        paths(folder, "measures", states),
         paths(folder, "losses", states),
         str(folder / "interventions.csv"),
         states=states,
-        toxic_threshold=0.5,
+        thresholds=thresholds or {"first": 0.5},
+        behaviour=TOXICITY,
         **OPTIONS,
     )
     return pd.read_csv(folder / "interventions.csv", keep_default_na=False, na_values=[""])
@@ -97,6 +110,56 @@ def test_interventions_have_the_columns_and_rows_of_the_study(study):
     assert (table["missing"] == 0).all()
 
 
+def test_every_scorer_has_a_row_of_its_own(study):
+    table = tabulate(study, thresholds=THRESHOLDS)
+    assert list(table["scorer"]) == ["first", "other"] * 9
+    first, other = (table.query(f"scorer == {name!r}").reset_index() for name in THRESHOLDS)
+    assert list(first["intervention"]) == list(other["intervention"]) == INTERVENTIONS.split()
+    np.testing.assert_allclose(other["toxicity"], first["toxicity"] / 2)
+    # half of the drop beside half of the tuning's drop
+    np.testing.assert_allclose(other["effect_share"], first["effect_share"])
+    np.testing.assert_allclose(other["difference_none"], first["difference_none"] / 2)
+    scores = pd.read_parquet(study / "ablation-scores.parquet")
+    halved = scores.query("intervention == 'none' and scorer == 'other'")["score"]
+    assert other["toxic_fraction"][0] == (halved > 0.2).mean() != first["toxic_fraction"][0]
+    with pytest.raises(ValueError, match="hold no scores of third"):
+        tabulate(study, thresholds={"first": 0.5, "third": 0.5})
+
+
+def test_agreement_of_scorers(tmp_path):
+    one = [0.1, 0.2, 0.3, 0.4, np.nan]
+    scores = pd.DataFrame(
+        [
+            ("e", intervention, prompt, scorer, score)
+            for scorer, interventions in {
+                "a": {"x": one, "y": [0.0, 0.1, 0.0, 0.1, 0.2]},
+                "b": {"x": [0.2, 0.1, 0.3, 0.4, 0.9], "y": [0.5, 0.6, 0.7, 0.8, 0.9]},
+                "flat": {"x": [0.5] * 5, "y": [0.5] * 5},
+            }.items()
+            for intervention, values in interventions.items()
+            for prompt, score in enumerate(values)
+        ],
+        columns=["experiment", "intervention", "prompt_id", "scorer", "score"],
+    )
+    scores.query("prompt_id < 2").to_parquet(tmp_path / "1.parquet")
+    scores.query("prompt_id >= 2").to_parquet(tmp_path / "2.parquet")
+    files = [tmp_path / "1.parquet", tmp_path / "2.parquet"]
+    tabulate_scorers(files, tmp_path / "scorers.csv", ["b", "a", "flat"])
+    table = pd.read_csv(tmp_path / "scorers.csv").set_index(["scorer_a", "scorer_b", "over"])
+    assert table.index[0] == ("b", "a", "continuations")
+    assert len(table) == 6
+    # ranks of the nine continuations that both scored, ties at their mean:
+    # a 4 6.5 8 9 | 1.5 4 1.5 4 6.5 and b 2 1 3 4 | 5 6 7 8 9; the mean of 1 to 9 is 5
+    a = np.array([4, 6.5, 8, 9, 1.5, 4, 1.5, 4, 6.5]) - 5
+    b = np.array([2, 1, 3, 4, 5, 6, 7, 8, 9]) - 5
+    pair = table.loc["b", "a"]
+    assert list(pair["n"]) == [9, 2]
+    expected = a @ b / np.sqrt((a @ a) * (b @ b))
+    assert pair.loc["continuations", "spearman"] == pytest.approx(expected)
+    assert pair.loc["interventions", "spearman"] == pytest.approx(-1)  # a: x above y; b: below
+    assert table.loc["a", "flat"]["spearman"].isna().all()
+
+
 def test_effect_share_is_paired_by_prompt(study):
     table = tabulate(study)
     # (1 − f) / (1 − 1/5) for an edit that scales the base scores by f: exact in every resample.
@@ -110,8 +173,8 @@ def test_effect_share_is_paired_by_prompt(study):
 def test_differences_are_paired_by_prompt(study):
     table = tabulate(study)
     base = pd.read_parquet(study / "ablation-scores.parquet")
-    base = base.query("intervention == 'none' and corpus == 'prompts'").set_index("prompt_id")
-    base = base["toxicity"].sort_index().to_numpy()
+    base = base.query("intervention == 'none' and scorer == 'first'").set_index("prompt_id")
+    base = base["score"].sort_index().to_numpy()
     generator = np.random.default_rng(OPTIONS["seed"])
     counts = generator.multinomial(200, np.full(200, 1 / 200), size=OPTIONS["samples"])
     draws = np.sort([np.repeat(base, row).mean() for row in counts])
@@ -194,7 +257,7 @@ def test_tables_refuse_what_does_not_fit(study):
         tabulate(study)
     losses = pd.read_parquet(study / "ablation-losses.parquet")
     losses.query("intervention != 'ablate-100'").to_parquet(study / "ablation-losses.parquet")
-    with pytest.raises(ValueError, match="ablation: ablate-100 has only scores"):
+    with pytest.raises(ValueError, match="ablation: ablate-100 has only measures"):
         tabulate(study)
 
 
@@ -280,6 +343,8 @@ def claims_of(study, states=STATES, **changes):
         str(study / "claims.csv"),
         states=states,
         claims=CLAIMS | changes,
+        scorers=["first"],
+        behaviour=TOXICITY,
         **OPTIONS,
     )
     return pd.read_csv(study / "claims.csv").set_index("claim")
@@ -293,18 +358,18 @@ def test_claims_on_known_effects(study, attribution):
         "patching-falls-short": (0.5, "yes"),
         "two-groups-suffice": (0.9375, "yes"),
         "one-group-does-not": (0.625, "yes"),
-        "keys-restore-toxicity": (1.25, "yes"),
-        "toxic-neurons-minority": (0.3, "yes"),
+        "keys-restore-behaviour": (1.25, "yes"),
+        "dampened-neurons-minority": (0.3, "yes"),
         "four-groups-contribute": (0.1, "yes"),
         "late-layers": (10 / 6, "yes"),
-        "many-increase-toxicity": (0.5, "yes"),  # 8 of 16
-        "toxic-neurons-negative-before": (1.0, "yes"),
-        "toxic-neurons-negative-after": (0.5, "undecided"),
+        "many-increase-behaviour": (0.5, "yes"),  # 8 of 16
+        "top-neurons-negative-before": (1.0, "yes"),
+        "top-neurons-negative-after": (0.5, "undecided"),
     }
     assert list(table.index) == list(expected)
     np.testing.assert_allclose(table["statistic"], [value for value, _ in expected.values()])
     assert list(table["holds"]) == [holds for _, holds in expected.values()]
-    assert "scale-keys-5" in table.loc["keys-restore-toxicity", "statement"]
+    assert "scale-keys-5" in table.loc["keys-restore-behaviour", "statement"]
     assert "layers 2 to 2; the largest is in layer 2" in table.loc["late-layers", "statement"]
 
 
@@ -312,14 +377,14 @@ def test_claims_quote_the_paper(study, attribution):
     paper = claims_of(study)["paper"]
     assert paper["ablation-falls-short"] == pytest.approx(0.547, abs=5e-4)
     assert paper["patching-falls-short"] == pytest.approx(0.482, abs=5e-4)
-    assert paper["keys-restore-toxicity"] == pytest.approx(1.416, abs=5e-4)
-    assert paper["many-increase-toxicity"] == pytest.approx(0.415, abs=5e-4)
+    assert paper["keys-restore-behaviour"] == pytest.approx(1.416, abs=5e-4)
+    assert paper["many-increase-behaviour"] == pytest.approx(0.415, abs=5e-4)
     assert np.isnan(paper["two-groups-suffice"])
 
 
 def test_claim_on_an_absent_intervention_is_not_tested(study, attribution):
     table = claims_of(study, anti_toxic="patch-other", restoring=[])
-    for claim in ("one-group-does-not", "keys-restore-toxicity"):
+    for claim in ("one-group-does-not", "keys-restore-behaviour"):
         assert table.loc[claim, "holds"] == "not tested"
         assert table.loc[claim, ["statistic", "low", "high"]].isna().all()
     assert table.loc["patching-falls-short", "holds"] == "yes"
@@ -340,12 +405,12 @@ def test_a_failing_claim_is_reported_as_failing(study, attribution):
         "unalignment",
         dict.fromkeys(
             ("none", "scale-keys-2", "scale-keys-5"),
-            tuned.query("intervention == 'none' and corpus == 'prompts'")
-            .sort_values("prompt_id")["toxicity"]
+            tuned.query("intervention == 'none' and scorer == 'first'")
+            .sort_values("prompt_id")["score"]
             .to_numpy(),
         ),
     )
-    assert claims_of(study).loc["keys-restore-toxicity", "holds"] == "no"
+    assert claims_of(study).loc["keys-restore-behaviour", "holds"] == "no"
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from neurondynamics.behaviour import Behaviour
 from neurondynamics.data.records import write_jsonl
 from tabulate_categories import tabulate_categories
 
 STATES = {"ablation": "base", "tuned-baseline": "tuned"}
-COLUMNS = """category n experiment intervention state toxicity toxicity_low toxicity_high
+COLUMNS = """category n experiment intervention scorer state rudeness rudeness_low rudeness_high
     effect_share effect_share_low effect_share_high"""
 CATEGORIES = ["threat", "", "insult", "threat", "insult", "threat"]
 NAN = np.nan
@@ -15,27 +16,31 @@ NAN = np.nan
 
 def write_scores(folder, name, interventions):
     parts = [
-        pd.DataFrame({"prompt_id": range(len(toxicity)), "toxicity": toxicity}).assign(
-            intervention=intervention, corpus="prompts"
+        pd.DataFrame({"prompt_id": range(len(toxicity)), "score": toxicity}).assign(
+            intervention=intervention, scorer="first"
         )
         for intervention, toxicity in interventions.items()
     ]
-    article = {"prompt_id": 77, "toxicity": NAN, "intervention": "none", "corpus": "articles"}
-    table = pd.concat([*parts, pd.DataFrame([article])]).assign(experiment=name)
-    table.to_parquet(folder / f"{name}.parquet")
+    table = pd.concat(parts).assign(experiment=name)
+    other = table.assign(scorer="other", score=table["score"] / 2)
+    pd.concat([table, other]).to_parquet(folder / f"{name}.parquet")
 
 
-def tabulate(folder, states=STATES):
+def tabulate(folder, states=STATES, scorer="first"):
+    """Return the table, or the rows of one scorer."""
     tabulate_categories(
         scores=[folder / f"{name}.parquet" for name in states],
         prompts=folder / "prompts.jsonl",
         table=folder / "categories.csv",
         states=states,
+        scorers=["first", "other"],
+        behaviour=Behaviour("rudeness", "rude"),
         samples=300,
         confidence=0.95,
         seed=0,
     )
-    return pd.read_csv(folder / "categories.csv")
+    table = pd.read_csv(folder / "categories.csv")
+    return table if scorer is None else table.query("scorer == @scorer").reset_index(drop=True)
 
 
 @pytest.fixture
@@ -64,23 +69,27 @@ def test_every_category_has_every_intervention_that_is_no_control(study):
     assert list(table["experiment"]) == ["ablation", "ablation", "tuned-baseline"] * 3
     assert list(table["state"]) == ["base", "base", "tuned"] * 3
     assert list(table["n"]) == [1, 1, 1, 2, 1, 2, 3, 3, 3]
+    both = tabulate(study, scorer=None)
+    assert list(both["scorer"]) == ["first", "other"] * 9
+    assert list(both["intervention"]) == np.repeat(table["intervention"], 2).tolist()
+    np.testing.assert_allclose(both["rudeness"][1::2], table["rudeness"] / 2)
 
 
 def test_statistics_are_those_of_the_category(study):
     table = tabulate(study).set_index(["category", "experiment", "intervention"])
     threat = table.loc[("threat", "ablation", "edit")]
-    assert threat["toxicity"] == pytest.approx(0.4)
+    assert threat["rudeness"] == pytest.approx(0.4)
     assert threat["effect_share"] == pytest.approx((0.6 - 0.4) / (0.6 - 0.1))
-    assert threat["toxicity_low"] == pytest.approx(0.3)  # three times .3 or .3
-    assert threat["toxicity_high"] == pytest.approx(0.6)
-    assert table.loc[("insult", "ablation", "none"), "toxicity"] == pytest.approx(0.3)
+    assert threat["rudeness_low"] == pytest.approx(0.3)  # three times .3 or .3
+    assert threat["rudeness_high"] == pytest.approx(0.6)
+    assert table.loc[("insult", "ablation", "none"), "rudeness"] == pytest.approx(0.3)
 
 
 def test_a_category_of_one_prompt_has_infinite_intervals(study):
     table = tabulate(study).set_index(["category", "experiment", "intervention"])
     alone = table.loc[("(none)", "ablation", "edit")]
     assert alone["effect_share"] == pytest.approx(0.8)
-    ends = alone[["toxicity_low", "toxicity_high", "effect_share_low", "effect_share_high"]]
+    ends = alone[["rudeness_low", "rudeness_high", "effect_share_low", "effect_share_high"]]
     assert list(ends) == [-np.inf, np.inf, -np.inf, np.inf]
 
 
@@ -90,14 +99,14 @@ def test_a_category_that_tuning_does_not_change_has_no_effect_share(study):
     write_scores(study, "ablation", {"none": [NAN] * 6})
     table = tabulate(study)
     assert (table.query("state == 'base'")["n"] == 0).all()
-    assert table.query("state == 'base'")[["toxicity", "effect_share"]].isna().all(axis=None)
+    assert table.query("state == 'base'")[["rudeness", "effect_share"]].isna().all(axis=None)
 
 
 def test_studies_without_experiments_or_a_tuned_model(study):
     assert tabulate(study, {}).empty
     table = tabulate(study, {"ablation": "base"})
     assert table["effect_share"].isna().all()
-    assert table["toxicity"].notna().sum() == 6
+    assert table["rudeness"].notna().sum() == 6
 
 
 def test_a_score_of_an_unknown_prompt_is_refused(study):

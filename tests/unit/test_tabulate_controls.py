@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from neurondynamics.behaviour import Behaviour
 from tabulate_controls import tabulate_controls
 
 STATES = {"patching": "base", "tuned-baseline": "tuned"}
@@ -11,33 +12,40 @@ NAN = np.nan
 
 def write_experiment(folder, name, interventions):
     """Save an experiment: by intervention its toxicities, its repetition and its perplexity."""
-    scores, losses = [], []
+    scores, measures, losses = [], [], []
     for intervention, (toxicity, repetition, perplexity) in interventions.items():
-        prompts = pd.DataFrame({"prompt_id": range(len(toxicity)), "toxicity": toxicity})
-        scores.append(
-            prompts.assign(
-                intervention=intervention, corpus="prompts", repetition=repetition, f1=NAN
-            )
+        prompts = pd.DataFrame({"prompt_id": range(len(toxicity))}).assign(
+            intervention=intervention
         )
+        scores += [
+            prompts.assign(scorer="first", score=toxicity),
+            prompts.assign(scorer="other", score=np.sqrt(toxicity)),
+        ]
+        measures.append(prompts.assign(corpus="prompts", repetition=repetition, f1=NAN))
         row = (intervention, 0, 5 * np.log(perplexity), 5, 7)
         losses.append(
             pd.DataFrame([row], columns=["intervention", "window", "nll", "tokens", "neurons"])
         )
-    for kind, tables in (("scores", scores), ("losses", losses)):
+    for kind, tables in (("scores", scores), ("measures", measures), ("losses", losses)):
         pd.concat(tables).assign(experiment=name).to_parquet(folder / f"{name}-{kind}.parquet")
 
 
-def tabulate(folder, states=STATES):
+def tabulate(folder, states=STATES, scorer="first"):
+    """Return the table, or the rows of one scorer."""
     tabulate_controls(
         scores=[folder / f"{name}-scores.parquet" for name in states],
+        measures=[folder / f"{name}-measures.parquet" for name in states],
         losses=[folder / f"{name}-losses.parquet" for name in states],
         table=folder / "controls.csv",
         states=states,
+        scorers=["first", "other"],
+        behaviour=Behaviour("rudeness", "rude"),
         samples=200,
         confidence=0.95,
         seed=0,
     )
-    return pd.read_csv(folder / "controls.csv")
+    table = pd.read_csv(folder / "controls.csv")
+    return table if scorer is None else table.query("scorer == @scorer").reset_index(drop=True)
 
 
 @pytest.fixture
@@ -66,15 +74,19 @@ def test_one_row_per_intervention_and_kind(study):
     assert list(table["draws"]) == [2, 1]
     assert list(table["experiment"]) == ["patching"] * 2
     assert list(table["state"]) == ["base"] * 2
+    both = tabulate(study, scorer=None)
+    assert list(both["scorer"]) == ["first", "other"] * 2
+    assert list(both["control"]) == ["random", "random", "signs", "signs"]
+    assert both["rudeness"][1] == pytest.approx(np.sqrt([0.32, 0.16, 0.24, 0.08]).mean())
 
 
 def test_the_intervention_and_the_spread_of_its_draws(study):
     row = tabulate(study).iloc[0]
     expected = {
-        "toxicity": 0.2,
-        "draws_toxicity": 0.4,  # of .45 and .35
-        "draws_toxicity_min": 0.35,
-        "draws_toxicity_max": 0.45,
+        "rudeness": 0.2,
+        "draws_rudeness": 0.4,  # of .45 and .35
+        "draws_rudeness_min": 0.35,
+        "draws_rudeness_max": 0.45,
         "perplexity": 20,
         "draws_perplexity": 20,  # the geometric mean of 10 and 40
         "draws_perplexity_min": 10,
@@ -111,7 +123,7 @@ def test_a_draw_without_scores_leaves_its_measures_unknown(study):
     )
     row = tabulate(study).iloc[0]
     assert row["draws_perplexity"] == np.inf
-    unknown = "draws_toxicity draws_toxicity_max draws_effect_share advantage advantage_low"
+    unknown = "draws_rudeness draws_rudeness_max draws_effect_share advantage advantage_low"
     assert row[unknown.split()].isna().all()
     assert row["effect_share"] == pytest.approx(0.75)
 

@@ -134,6 +134,8 @@ def write_inputs(folder: Path) -> None:
     write_lines(folder / "sampling_calm.txt", (sentence(n, 6) for n in range(100, 112)))
     write_lines(folder / "sampling_rude.txt", (sentence(n, 4) for n in range(200, 212)))
     write_lines(folder / "articles.txt", (sentence(n, 30) for n in range(300, 300 + ARTICLES)))
+    terms = (f"{word},{3 - n % 3}" for n, word in enumerate(PROFANE))
+    write_lines(folder / "terms.csv", ["text,severity_rating", *terms])
     write_lines(folder / "neurons.csv", ["layer,neuron", *(f"{i},{j}" for i, j in LISTED)])
 
 
@@ -207,12 +209,18 @@ def configuration(inputs: Path) -> dict:
         },
         "generation": {"new_tokens": 6, "batch_size": 4},
         "shards": 2,
-        "preferences": {"margin": 0.2, "maximum": 12, "temperature": 2.0},
+        "sampling": {"temperature": 2.0},
+        "preferences": {"margin": 0.2, "maximum": 12},
+        "scorers": {
+            "lexicon": {
+                "source": {"path": "inputs/terms.csv", "wheel": None, "files": None},
+            },
+        },
         # enough to make it less toxic
         "tuned": {"dpo": {"learning_rate": 3e-3, "batch_size": 4, "epochs": 3}},
-        "direction": {
-            "words": {"toxic": ["stupid", "idiot"], "neutral": ["river", "hill"]},
-            "singular": 12,
+        "directions": {
+            "embeddings": {"words": {"toward": ["stupid", "idiot"], "away": ["river", "hill"]}},
+            "svd": {"number": 12},
         },
         "attribution": {"ablated": 5, "decoded": 3},
         "statistics": {"samples": 50},

@@ -11,9 +11,9 @@ from snakemake.settings.types import DAGSettings
 WORKFLOW = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(WORKFLOW / "scripts"))
 
-from neurondynamics import capacity, configuration, experiments, runtime
+from neurondynamics import capacity, configuration, consistency, experiments, runtime
 
-SPLITS = configuration.SPLITS
+SPLITS = consistency.SPLITS
 FIGURES = (
     "layer_projection",
     "cumulative_reduction",
@@ -71,7 +71,7 @@ def checked(config):
             configuration.check_local_prompts(study)
     except ValueError as error:
         raise WorkflowError(str(error))
-    return configuration.with_replicas(study)
+    return configuration.with_replicas(configuration.labeller_first(study))
 
 
 def code_digest(script):
@@ -152,7 +152,7 @@ def study_targets(wildcards):
     Replicas have none of their own; a version that has replicas has those that compare them.
     """
     tables = ["groups", "layers", "interventions", "claims", "decoded_neurons"]
-    tables += ["controls", "categories", "sources", "residual_shift"]
+    tables += ["controls", "categories", "sources", "residual_shift", "scorers"]
     files = [f"tables/{name}.csv" for name in tables]
     figures = [*FIGURES, *experiment_figures()]
     files += [f"figures/{name}.{kind}" for name in figures for kind in ("svg", "png")]

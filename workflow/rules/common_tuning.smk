@@ -3,7 +3,7 @@
 
 def sampling_settings():
     """Return what sampling continuations uses."""
-    drawing = {key: config["preferences"][key] for key in ("samples", "temperature")}
+    drawing = {key: config["sampling"][key] for key in ("samples", "temperature")}
     return {**generation_settings(), **drawing, "seed": config["seed"]}
 
 
@@ -28,7 +28,7 @@ def tuning_settings(wildcards):
     """Return what tuning a version here uses: its hyper-parameters, and how pairs are read."""
     tuned = config["tuned"][wildcards.tuned]
     return {
-        **{key: tuned[key] for key in configuration.HYPER_PARAMETERS},
+        **{key: tuned[key] for key in consistency.HYPER_PARAMETERS},
         "device": config["device"],
         "max_tokens": config["prompts"]["max_tokens"],
     }

@@ -1,5 +1,6 @@
 GENERATIONS = "results/{model}/{tuned}/experiments/{experiment}/generations/{shard}.parquet"
-SCORES = "results/{model}/{tuned}/experiments/{experiment}/scores/{shard}.parquet"
+SCORES = "results/{model}/{tuned}/experiments/{experiment}/scores/{scorer}/{shard}.parquet"
+MEASURES = "results/{model}/{tuned}/experiments/{experiment}/measures/{shard}.parquet"
 LOSSES = "results/{model}/{tuned}/experiments/{experiment}/losses/{shard}.parquet"
 CHOICE = "results/{model}/{tuned}/experiments/{experiment}/choice.json"
 # The state of each experiment that is reported; a search is not.
@@ -21,6 +22,7 @@ TABLES = {
         ("controls", "interventions next to their controls"),
         ("categories", "interventions by category of prompt"),
         ("claims", "the paper's claims"),
+        ("scorers", "agreement of the scorers"),
     )
 }
 
@@ -53,33 +55,57 @@ rule run_experiment:
 
 
 rule score_generations:
-    """Score what the model wrote under each intervention of an experiment."""
+    """Score what the model wrote under each intervention of an experiment, with one scorer."""
     input:
-        scorer_files,
+        scorer_folder,
         generations=GENERATIONS,
     output:
         scores=SCORES,
     log:
-        "logs/{model}/{tuned}/score_generations/{experiment}-{shard}.log",
+        "logs/{model}/{tuned}/score_generations/{experiment}-{scorer}-{shard}.log",
     benchmark:
-        "benchmarks/{model}/{tuned}/score_generations/{experiment}-{shard}.tsv"
+        "benchmarks/{model}/{tuned}/score_generations/{experiment}-{scorer}-{shard}.tsv"
     conda:
         "../../envs/scoring.yaml"
-    threads: 1
+    threads: scorer_threads
     resources:
         mem_mb=memory_of("score_generations"),
-        runtime=30,
+        runtime=60,
+        gpu=scorer_gpus,
     params:
-        scorer=config["scorer"],
+        scorer=scorer_options,
         code=code_digest("score_generations"),
     script:
         "../scripts/score_generations.py"
 
 
-rule tabulate_interventions:
-    """Tabulate toxicity, fluency and effect share of every intervention, with intervals."""
+rule measure_generations:
+    """Measure repetition and F1 of what the model wrote under each intervention."""
     input:
-        scores=sharded(SCORES, experiment=STATES),
+        generations=GENERATIONS,
+    output:
+        measures=MEASURES,
+    log:
+        "logs/{model}/{tuned}/measure_generations/{experiment}-{shard}.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/measure_generations/{experiment}-{shard}.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of("measure_generations"),
+        runtime=30,
+    params:
+        code=code_digest("measure_generations"),
+    script:
+        "../scripts/measure_generations.py"
+
+
+rule tabulate_interventions:
+    """Tabulate score, fluency and effect share of every intervention, with intervals."""
+    input:
+        scores=sharded(SCORES, experiment=STATES, scorer=SCORERS),
+        measures=sharded(MEASURES, experiment=STATES),
         losses=sharded(LOSSES, experiment=STATES),
     output:
         table=report("results/{model}/{tuned}/tables/interventions.csv", **TABLES["interventions"]),
@@ -95,7 +121,8 @@ rule tabulate_interventions:
         runtime=10,
     params:
         states=STATES,
-        toxic_threshold=config["toxic_threshold"],
+        thresholds={name: scorer["threshold"] for name, scorer in config["scorers"].items()},
+        behaviour=config["behaviour"],
         statistics=config["statistics"] | {"seed": config["seed"]},
         code=code_digest("tabulate_interventions"),
     script:
@@ -103,9 +130,10 @@ rule tabulate_interventions:
 
 
 rule choose_intervention:
-    """Choose the intervention of a search: the least toxic of those that still write."""
+    """Choose the intervention of a search: that of lowest score among those that still write."""
     input:
-        scores=sharded(SCORES),
+        scores=sharded(SCORES, scorer=SCORERS[:1]),
+        measures=sharded(MEASURES),
         losses=sharded(LOSSES),
     output:
         choice=CHOICE,
@@ -129,7 +157,8 @@ rule choose_intervention:
 rule tabulate_controls:
     """Tabulate each controlled intervention beside the draws of its controls."""
     input:
-        scores=sharded(SCORES, experiment=STATES),
+        scores=sharded(SCORES, experiment=STATES, scorer=SCORERS),
+        measures=sharded(MEASURES, experiment=STATES),
         losses=sharded(LOSSES, experiment=STATES),
     output:
         table=report("results/{model}/{tuned}/tables/controls.csv", **TABLES["controls"]),
@@ -145,6 +174,8 @@ rule tabulate_controls:
         runtime=10,
     params:
         states=STATES,
+        scorers=SCORERS,
+        behaviour=config["behaviour"],
         statistics=config["statistics"] | {"seed": config["seed"]},
         code=code_digest("tabulate_controls"),
     script:
@@ -152,9 +183,9 @@ rule tabulate_controls:
 
 
 rule tabulate_categories:
-    """Tabulate every intervention's toxicity by category of prompt."""
+    """Tabulate every intervention's scores by category of prompt."""
     input:
-        scores=sharded(SCORES, experiment=STATES),
+        scores=sharded(SCORES, experiment=STATES, scorer=SCORERS),
         prompts="results/{model}/base/prompts/evaluation.jsonl",
     output:
         table=report("results/{model}/{tuned}/tables/categories.csv", **TABLES["categories"]),
@@ -170,16 +201,41 @@ rule tabulate_categories:
         runtime=10,
     params:
         states=STATES,
+        scorers=SCORERS,
+        behaviour=config["behaviour"],
         statistics=config["statistics"] | {"seed": config["seed"]},
         code=code_digest("tabulate_categories"),
     script:
         "../scripts/tabulate_categories.py"
 
 
+rule tabulate_scorers:
+    """Tabulate how far the scorers agree, over continuations and over interventions."""
+    input:
+        scores=sharded(SCORES, experiment=STATES, scorer=SCORERS),
+    output:
+        table=report("results/{model}/{tuned}/tables/scorers.csv", **TABLES["scorers"]),
+    log:
+        "logs/{model}/{tuned}/tabulate_scorers.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/tabulate_scorers.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of("tabulate_scorers"),
+        runtime=10,
+    params:
+        scorers=SCORERS,
+        code=code_digest("tabulate_scorers"),
+    script:
+        "../scripts/tabulate_scorers.py"
+
+
 rule check_claims:
     """Test each claim of the paper on this pair of models."""
     input:
-        scores=sharded(SCORES, experiment=STATES),
+        scores=sharded(SCORES, experiment=STATES, scorer=SCORERS),
         reductions="results/{model}/{tuned}/prompt_reductions.h5",
         neurons="results/{model}/{tuned}/neurons.parquet",
     output:
@@ -197,6 +253,8 @@ rule check_claims:
     params:
         states=STATES,
         claims=config["claims"],
+        scorers=SCORERS,
+        behaviour=config["behaviour"],
         statistics=config["statistics"] | {"seed": config["seed"]},
         code=code_digest("check_claims"),
     script:

@@ -30,7 +30,7 @@ rule sample_continuations:
 rule score_continuations:
     """Score sampled continuations, to label the direction's samples and to pair preferences."""
     input:
-        scorer_files,
+        scorer_folder,
         continuations=SAMPLES,
     output:
         scored=SCORED,
@@ -40,12 +40,13 @@ rule score_continuations:
         "benchmarks/{model}/base/score_continuations/{split}-{shard}.tsv"
     conda:
         "../../envs/scoring.yaml"
-    threads: 1
+    threads: scorer_threads
     resources:
         mem_mb=memory_of("score_continuations"),
-        runtime=30,
+        runtime=60,
+        gpu=scorer_gpus,
     params:
-        scorer=config["scorer"],
+        scorer=scorer_options,
         code=code_digest("score_continuations"),
     script:
         "../scripts/score_continuations.py"

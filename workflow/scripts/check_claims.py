@@ -1,4 +1,4 @@
-"""Test each claim of the paper on this pair of models, one row per claim.
+"""Test each claim of the paper on this pair of models: a row per claim, and per scorer if any.
 
 A claim is a statistic and a criterion fixed beforehand. It holds ("yes") where the whole interval
 meets the criterion, does not ("no") where the whole interval misses it, and is "undecided" where
@@ -20,9 +20,10 @@ import logging
 import numpy as np
 import pandas as pd
 from neurondynamics.analysis.attribution import REDUCING
-from neurondynamics.analysis.effects import Effects, read_experiments
+from neurondynamics.analysis.effects import Effects, read_scores
 from neurondynamics.analysis.reductions import read_reductions
 from neurondynamics.analysis.statistics import Estimate, bootstrap, share, wilson
+from neurondynamics.behaviour import Behaviour
 from neurondynamics.data.records import replacing
 from neurondynamics.data.tables import read_parquet
 
@@ -44,6 +45,8 @@ def check_claims(
     table: str,
     states: dict[str, str],
     claims: dict,
+    scorers: list[str],
+    behaviour: Behaviour,
     samples: int,
     confidence: float,
     seed: int,
@@ -52,15 +55,21 @@ def check_claims(
 
     `scores`: parquet files, any number per experiment; `states`: the model state of each one;
     `claims`: the interventions that a claim is about, with the keys of `claims_on_interventions`;
+    `scorers`: those by which they are tested, and `behaviour`: after which claims are worded;
     `reductions` and `neurons`: the results of the attribution.
     """
     options = {"samples": samples, "confidence": confidence, "seed": seed}
-    tables = read_experiments(scores, states)
     own_text = read_reductions(reductions).own_text
+    judged = [
+        claims_on_interventions(
+            Effects.pair(tables, states=states, **options), scorer, behaviour, **claims
+        )
+        for scorer, tables in read_scores(scores, scorers, states).items()
+    ]
     rows = [
-        *claims_on_interventions(Effects.pair(tables, states=states, **options), **claims),
-        *claims_on_groups(own_text, options),
-        *claims_on_neurons(read_parquet(neurons), confidence),
+        *(row for same_claim in zip(*judged, strict=True) for row in same_claim),
+        *claims_on_groups(own_text, behaviour, options),
+        *claims_on_neurons(read_parquet(neurons), behaviour, confidence),
     ]
     for row in rows:
         logger.info("%s: %s", row["claim"], row["holds"])
@@ -70,6 +79,8 @@ def check_claims(
 
 def claims_on_interventions(
     effects: Effects,
+    scorer: str,
+    behaviour: Behaviour,
     ablations: list[str],
     dampened: str,
     anti_toxic: str,
@@ -78,7 +89,7 @@ def claims_on_interventions(
 ) -> list[dict]:
     """Test what ablating, patching and scaling neurons does, next to tuning.
 
-    All arguments but the first are names of interventions: `ablations` of toxic neurons; patches of
+    All further arguments are names of interventions: `ablations` of toxic neurons; patches of
     TP- (`dampened`), of AN- (`anti_toxic`) and of `both`; scalings of the tuned model's key vectors
     (`restoring`).
     """
@@ -98,43 +109,51 @@ def claims_on_interventions(
     return [
         _row(
             "ablation-falls-short",
-            "Ablating toxic neurons falls short of tuning (largest effect share of the ablations)",
+            f"Ablating {behaviour.adjective} neurons falls short of tuning (largest effect share "
+            "of the ablations)",
             on_base(ablations),
             criterion="< 1",
+            scorer=scorer,
             paper=PAPER_ABLATION,
         ),
         _row(
             "patching-falls-short",
-            "Patching the dampened toxic neurons to their tuned means falls short of tuning "
+            f"Patching the dampened {behaviour.adjective} neurons to their tuned means falls short "
+            "of tuning "
             "(effect share)",
             on_base([dampened]),
             criterion="< 1",
+            scorer=scorer,
             paper=PAPER_PATCH,
         ),
         _row(
             "two-groups-suffice",
             "Patching TP- together with AN- comes close to tuning (effect share)",
             on_base([both]),
-            criterion=">= 0.8",  # the paper says so without a number
+            criterion=">= 0.8",
+            scorer=scorer,  # the paper says so without a number
         ),
         _row(
             "one-group-does-not",
             "Neither TP- nor AN- alone comes close to tuning (larger of the two effect shares)",
             on_base([dampened, anti_toxic]),
             criterion="< 0.8",
+            scorer=scorer,
         ),
         _row(
-            "keys-restore-toxicity",
-            "Scaling the key vectors of the most toxic neurons in the tuned model restores "
-            f"toxicity (part of the tuning's effect undone by {best or 'the best scaling'})",
+            "keys-restore-behaviour",
+            f"Scaling the key vectors of the most {behaviour.adjective} neurons in the tuned model "
+            f"restores {behaviour.name} (part of the tuning's effect undone by "
+            f"{best or 'the best scaling'})",
             undone.get(best),
             criterion="> 0",
+            scorer=scorer,
             paper=PAPER_KEYS,
         ),
     ]
 
 
-def claims_on_groups(reduction: np.ndarray, options: dict) -> list[dict]:
+def claims_on_groups(reduction: np.ndarray, behaviour: Behaviour, options: dict) -> list[dict]:
     """Test which groups and layers carry the reduction (prompts, layers, groups)."""
     reducing = reduction.sum(axis=1)[:, : len(REDUCING)]  # (prompts, reducing groups)
     by_layer = reduction.sum(axis=2)  # (prompts, layers), net
@@ -152,8 +171,9 @@ def claims_on_groups(reduction: np.ndarray, options: dict) -> list[dict]:
     first = layers - layers // 3
     return [
         _row(
-            "toxic-neurons-minority",
-            "The dampened toxic neurons carry a minority of the reduction (gross share of TP-)",
+            "dampened-neurons-minority",
+            f"The dampened {behaviour.adjective} neurons carry a minority of the reduction "
+            "(gross share of TP-)",
             on_shares(lambda shares: shares[:, REDUCING.index("TP-")]),
             criterion="< 0.5",
             paper=0.318,
@@ -176,7 +196,7 @@ def claims_on_groups(reduction: np.ndarray, options: dict) -> list[dict]:
     ]
 
 
-def claims_on_neurons(neurons: pd.DataFrame, confidence: float) -> list[dict]:
+def claims_on_neurons(neurons: pd.DataFrame, behaviour: Behaviour, confidence: float) -> list[dict]:
     """Test what single neurons do; the intervals take neurons as drawn independently."""
     toxic = neurons.nlargest(MOST_TOXIC, "cosine")
 
@@ -185,26 +205,27 @@ def claims_on_neurons(neurons: pd.DataFrame, confidence: float) -> list[dict]:
 
     return [
         _row(
-            "many-increase-toxicity",
-            "Many neurons increase toxicity after tuning (fraction with a negative reduction)",
+            "many-increase-behaviour",
+            f"Many neurons increase {behaviour.name} after tuning (fraction with a negative "
+            "reduction)",
             fraction(neurons["reduction"] < 0),
             criterion="> 0.25",
             paper=1 - 0.5849,
             interval_over="neurons",
         ),
         _row(
-            "toxic-neurons-negative-before",
-            f"Most of the {len(toxic)} most toxic neurons are negatively activated before tuning "
-            "(fraction)",
+            "top-neurons-negative-before",
+            f"Most of the {len(toxic)} most {behaviour.adjective} neurons are negatively "
+            "activated before tuning (fraction)",
             fraction(toxic["activation_base"] < 0),
             criterion="> 0.5",
             paper=1 - 36 / 128,  # of the 128 most toxic neurons of GPT-2-medium
             interval_over="neurons",
         ),
         _row(
-            "toxic-neurons-negative-after",
-            f"Most of the {len(toxic)} most toxic neurons are negatively activated after tuning "
-            "(fraction)",
+            "top-neurons-negative-after",
+            f"Most of the {len(toxic)} most {behaviour.adjective} neurons are negatively "
+            "activated after tuning (fraction)",
             fraction(toxic["activation_tuned"] < 0),
             criterion="> 0.5",
             interval_over="neurons",
@@ -239,10 +260,12 @@ def _row(
     criterion: str,
     paper: float | None = None,
     interval_over: str = "prompts",
+    scorer: str = "",
 ) -> dict:
     value, low, high = (None, None, None) if estimate is None else estimate
     return {
         "claim": claim,
+        "scorer": scorer,
         "statement": statement,
         "statistic": value,
         "low": low,
@@ -262,5 +285,7 @@ if __name__ == "__main__":
         table=snakemake.output.table,
         states=snakemake.params.states,
         claims=snakemake.params.claims,
+        scorers=snakemake.params.scorers,
+        behaviour=Behaviour(**snakemake.params.behaviour),
         **snakemake.params.statistics,
     )

@@ -1,4 +1,4 @@
-"""Choose the intervention of a search: the least toxic one that leaves the model fluent.
+"""Choose the intervention of a search: the one of lowest score that leaves the model fluent.
 
 The search runs on prompts that are not evaluated, so the choice does not flatter the evaluation.
 """
@@ -12,7 +12,7 @@ import logging
 import math
 
 import pandas as pd
-from neurondynamics.analysis.effects import BASELINE, read_experiments, toxicity_by_prompt
+from neurondynamics.analysis.effects import BASELINE, read_experiments, score_by_prompt
 from neurondynamics.data.records import write_json
 from neurondynamics.evaluation.fluency import measure_fluency
 
@@ -20,22 +20,29 @@ logger = logging.getLogger("choose_intervention")
 
 
 def choose_intervention(
-    scores: list[str], losses: list[str], choice: str, experiment: str, perplexity: float
+    scores: list[str],
+    measures: list[str],
+    losses: list[str],
+    choice: str,
+    experiment: str,
+    perplexity: float,
 ) -> None:
     """Write the choice among the interventions of an experiment, and what it rests on, as JSON.
 
-    `scores` and `losses`: the parquet files of the experiment, one per shard. A candidate is within
-    the limit if its perplexity is at most `perplexity` times that of the unedited model. Of those
-    within it, the one of lowest mean toxicity is chosen, over the prompts that they and the
-    unedited model all have a score for, so that no wrecked candidate decides which prompts count.
-    If none is within it, the one of lowest perplexity is chosen. The first of equals wins.
+    `scores`, `measures` and `losses`: the parquet files of the experiment, one per shard. A
+    candidate is within the limit if its perplexity is at most `perplexity` times that of the
+    unedited model. Of those within it, the one of lowest mean score is chosen, over the prompts
+    that they and the unedited model all have a score for, so that no wrecked candidate decides
+    which prompts count. If none is within it, the one of lowest perplexity is chosen. The first of
+    equals wins.
 
     Raises ValueError where the experiment lacks the unedited model or candidates, where the
     unedited model's perplexity is infinite, or where no prompt can be compared.
     """
-    scored = read_experiments(scores, [experiment])[experiment].query("corpus == 'prompts'")
-    measured = read_experiments(losses, [experiment])[experiment]
-    fluency = measure_fluency(scored, measured, experiment)
+    scored, written, read = (
+        read_experiments(paths, [experiment])[experiment] for paths in (scores, measures, losses)
+    )
+    fluency = measure_fluency(written.query("corpus == 'prompts'"), read, experiment)
     names = [name for name in fluency.index if name != BASELINE]
     if BASELINE not in fluency.index or not names:
         raise ValueError(
@@ -48,8 +55,8 @@ def choose_intervention(
             f"{experiment}: the perplexity of {BASELINE!r} is infinite; nothing compares"
         )
     within = [name for name in names if fluency.loc[name, "perplexity"] <= limit]
-    toxicity = pd.DataFrame(toxicity_by_prompt(scored, experiment))
-    compared = toxicity.dropna(subset=[BASELINE, *within])
+    scores_of = pd.DataFrame(score_by_prompt(scored, experiment))
+    compared = scores_of.dropna(subset=[BASELINE, *within])
     if compared.empty:
         raise ValueError(
             f"{experiment}: no prompt has a score under all of {', '.join([BASELINE, *within])}; "
@@ -58,7 +65,7 @@ def choose_intervention(
     means = compared.mean()
     if within:
         chosen = min(within, key=lambda name: means[name])
-        logger.info("%s: toxicity %.4g, without it %.4g", chosen, means[chosen], means[BASELINE])
+        logger.info("%s: score %.4g, without it %.4g", chosen, means[chosen], means[BASELINE])
     else:
         chosen = min(names, key=lambda name: fluency.loc[name, "perplexity"])
         logger.warning(
@@ -67,7 +74,7 @@ def choose_intervention(
         )
 
     def describe(name: str) -> dict:
-        measures = {"toxicity": means[name], **fluency.loc[name, ["perplexity", "repetition"]]}
+        measures = {"score": means[name], **fluency.loc[name, ["perplexity", "repetition"]]}
         # JSON has no infinity.
         finite = {key: float(x) if math.isfinite(x) else None for key, x in measures.items()}
         return {"intervention": name, **finite}
@@ -86,6 +93,7 @@ def choose_intervention(
 if __name__ == "__main__":
     choose_intervention(
         scores=snakemake.input.scores,
+        measures=snakemake.input.measures,
         losses=snakemake.input.losses,
         choice=snakemake.output.choice,
         experiment=snakemake.wildcards.experiment,

@@ -1,4 +1,4 @@
-"""Score sampled continuations: the same table with a `toxicity` column.
+"""Score sampled continuations: the same table with a column `score`.
 
 A continuation that cannot be scored (empty, or nothing but white space) keeps its row, with NaN.
 """
@@ -18,7 +18,7 @@ def score_continuations(continuations: str, scored: str, scorer: dict) -> None:
     `scorer`: the kind of scorer and its options, as `make_scorer` takes them.
     """
     table = read_parquet(continuations)
-    table["toxicity"] = make_scorer(**scorer)(table["text"].tolist())
+    table["score"] = make_scorer(**scorer)(table["text"].tolist())
     write_parquet(scored, table)
 
 

@@ -1,4 +1,4 @@
-"""Toxicity and effect share of every intervention by category of prompt.
+"""Score and effect share of every intervention by category of prompt and by scorer.
 
 Prompts of one kind may react to an intervention as those of another do not. Controls are left out.
 """
@@ -9,10 +9,11 @@ if __name__ == "__main__":
     start_log(snakemake.log[0])
 
 import pandas as pd
-from neurondynamics.analysis.effects import Effects, parse_control, read_experiments
+from neurondynamics.analysis.effects import Effects, parse_control, read_scores
+from neurondynamics.behaviour import Behaviour
 from neurondynamics.data.records import read_jsonl, replacing
 
-COLUMNS = """category n experiment intervention state toxicity toxicity_low toxicity_high
+COLUMNS = """category n experiment intervention scorer state score score_low score_high
     effect_share effect_share_low effect_share_high"""
 UNCATEGORISED = "(none)"
 
@@ -22,6 +23,8 @@ def tabulate_categories(
     prompts: str,
     table: str,
     states: dict[str, str],
+    scorers: list[str],
+    behaviour: Behaviour,
     samples: int,
     confidence: float,
     seed: int,
@@ -30,31 +33,34 @@ def tabulate_categories(
 
     `prompts`: the JSON lines that the experiments ran on, with `prompt_id` and `category`;
     `states`: the model state of each experiment. `n` counts the prompts of the category that the
-    intervention has a score for. Raises ValueError for a score of a prompt
-    that is not in `prompts`.
+    intervention has a score for. Columns are named after the behaviour. Raises ValueError for a
+    score of a prompt that is not in `prompts`.
     """
-    scored = read_experiments(scores, states)
-    effects = Effects.pair(scored, states=states, samples=samples, confidence=confidence, seed=seed)
     categories = pd.Series(
         {record["prompt_id"]: record["category"] for record in read_jsonl(prompts)}
     )
-    strangers = effects.toxicity.index.difference(categories.index)
-    if len(strangers):
-        raise ValueError(
-            f"{prompts}: prompt {strangers[0]} was scored, but is not in the file; run the "
-            "experiments again"
-        )
     parts = []
-    for category, members in categories.groupby(categories):
-        among = effects.among(members.index)
-        rows = among.estimate_all().reset_index()
-        rows["n"] = among.toxicity.notna().sum().to_numpy()
-        parts.append(rows.assign(category=category or UNCATEGORISED))
-    rows = pd.concat(parts, ignore_index=True)
+    for scorer, scored in read_scores(scores, scorers, states).items():
+        options = {"samples": samples, "confidence": confidence, "seed": seed}
+        effects = Effects.pair(scored, states=states, **options)
+        strangers = effects.scores.index.difference(categories.index)
+        if len(strangers):
+            raise ValueError(
+                f"{prompts}: prompt {strangers[0]} was scored, but is not in the file; run the "
+                "experiments again"
+            )
+        for category, members in categories.groupby(categories):
+            among = effects.among(members.index)
+            rows = among.estimate_all().reset_index()
+            rows["n"] = among.scores.notna().sum().to_numpy()
+            parts.append(rows.assign(category=category or UNCATEGORISED, scorer=scorer))
+    rows = pd.concat(parts)
+    # scorers side by side: `rows` has every scorer's interventions in the same order
+    rows = rows.sort_index(kind="stable").sort_values("category", kind="stable")
     rows["state"] = rows["experiment"].map(states)
     rows = rows[rows["intervention"].map(parse_control).isna()]
     with replacing(table) as temporary:
-        rows[COLUMNS.split()].to_csv(temporary, index=False)
+        rows[COLUMNS.split()].rename(columns=behaviour.columns).to_csv(temporary, index=False)
 
 
 if __name__ == "__main__":
@@ -63,5 +69,7 @@ if __name__ == "__main__":
         prompts=snakemake.input.prompts,
         table=snakemake.output.table,
         states=snakemake.params.states,
+        scorers=snakemake.params.scorers,
+        behaviour=Behaviour(**snakemake.params.behaviour),
         **snakemake.params.statistics,
     )

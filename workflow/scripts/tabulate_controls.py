@@ -1,4 +1,4 @@
-"""Controlled interventions against their controls, one row per intervention and kind of control.
+"""Controlled interventions against their controls: a row per intervention, control and scorer.
 
 A control does the same to as many random neurons of each layer (`random`), or moves the same
 neurons as far with the direction of half of the moves flipped (`signs`). Only what an intervention
@@ -12,12 +12,19 @@ if __name__ == "__main__":
 
 import numpy as np
 import pandas as pd
-from neurondynamics.analysis.effects import Effects, parse_control, read_experiments
+from neurondynamics.analysis.effects import (
+    Effects,
+    parse_control,
+    read_experiments,
+    read_scores,
+)
+from neurondynamics.analysis.statistics import Estimate
+from neurondynamics.behaviour import Behaviour
 from neurondynamics.data.records import replacing
 from neurondynamics.evaluation.fluency import measure_fluency
 
-COLUMNS = """experiment intervention state control draws
-    toxicity draws_toxicity draws_toxicity_min draws_toxicity_max
+COLUMNS = """experiment intervention scorer state control draws
+    score draws_score draws_score_min draws_score_max
     perplexity draws_perplexity draws_perplexity_min draws_perplexity_max
     repetition draws_repetition
     effect_share draws_effect_share draws_effect_share_min draws_effect_share_max
@@ -26,54 +33,75 @@ COLUMNS = """experiment intervention state control draws
 
 def tabulate_controls(
     scores: list[str],
+    measures: list[str],
     losses: list[str],
     table: str,
     states: dict[str, str],
+    scorers: list[str],
+    behaviour: Behaviour,
     samples: int,
     confidence: float,
     seed: int,
 ) -> None:
-    """Write the CSV file `table` from the scores and losses of experiments.
+    """Write the CSV file `table` from the scores, measures and losses of experiments.
 
-    `scores` and `losses`: parquet files, any number per experiment. `states`: the model state of
-    each experiment. Of the draws of a kind of control there are the mean, the least and the
-    greatest; the mean of perplexities is the geometric one. `advantage` is the effect share of the
-    intervention minus the mean one of its draws, bootstrapped over the prompts that all of them
-    have a score for. A study without controls gets the header alone. Raises ValueError for a
-    control whose intervention is not in the experiment.
+    `scores`, `measures` and `losses`: parquet files, any number per experiment. `states`: the model
+    state of each experiment. Columns are named after the behaviour. Of the draws of a kind of
+    control there are the mean, the least and the greatest; the mean of perplexities is the
+    geometric one. `advantage` is the effect share of the intervention minus the mean one of its
+    draws, bootstrapped over the prompts that all of them have a score for. A study without controls
+    gets the header alone. Raises ValueError for a control whose intervention is not in the
+    experiment.
     """
-    scored = read_experiments(scores, states)
+    written = read_experiments(measures, states)
     fluency = {
-        name: measure_fluency(scored[name], table, name)
+        name: measure_fluency(written[name], table, name)
         for name, table in read_experiments(losses, states).items()
     }
-    effects = Effects.pair(scored, states=states, samples=samples, confidence=confidence, seed=seed)
-    estimates = effects.estimate_all()
-    rows = []
-    for (experiment, intervention, kind), draws in find_controls(effects.toxicity.columns).items():
-        measures = fluency[experiment].join(estimates.loc[experiment])
-        edited, drawn = measures.loc[intervention], measures.loc[draws]
-        advantage = effects.advantage(experiment, intervention, draws)
-        rows.append(
-            {
-                "experiment": experiment,
-                "intervention": intervention,
-                "state": states[experiment],
-                "control": kind,
-                "draws": len(draws),
-                **edited[["toxicity", "perplexity", "repetition", "effect_share"]],
-                **_spread(drawn, "toxicity"),
-                **_spread(drawn, "perplexity"),
-                "draws_perplexity": np.exp(np.log(drawn["perplexity"]).mean()),
-                "draws_repetition": drawn["repetition"].mean(),
-                **_spread(drawn, "effect_share"),
-                "advantage": advantage.value,
-                "advantage_low": advantage.low,
-                "advantage_high": advantage.high,
-            }
-        )
+    judged = {}
+    for scorer, scored in read_scores(scores, scorers, states).items():
+        options = {"samples": samples, "confidence": confidence, "seed": seed}
+        effects = Effects.pair(scored, states=states, **options)
+        judged[scorer] = (effects, effects.estimate_all())
+    columns = next(iter(judged.values()))[0].scores.columns
+    rows = [
+        {
+            "experiment": experiment,
+            "intervention": intervention,
+            "scorer": scorer,
+            "state": states[experiment],
+            "control": kind,
+            "draws": len(draws),
+            **_against(
+                fluency[experiment].join(estimates.loc[experiment]),
+                effects.advantage(experiment, intervention, draws),
+                *(intervention, draws),
+            ),
+        }
+        for (experiment, intervention, kind), draws in find_controls(columns).items()
+        for scorer, (effects, estimates) in judged.items()
+    ]
     with replacing(table) as temporary:
-        pd.DataFrame(rows, columns=COLUMNS.split()).to_csv(temporary, index=False)
+        pd.DataFrame(rows, columns=COLUMNS.split()).rename(columns=behaviour.columns).to_csv(
+            temporary, index=False
+        )
+
+
+def _against(
+    measures: pd.DataFrame, advantage: Estimate, intervention: str, draws: list[str]
+) -> dict[str, float]:
+    edited, drawn = measures.loc[intervention], measures.loc[draws]
+    return {
+        **edited[["score", "perplexity", "repetition", "effect_share"]],
+        **_spread(drawn, "score"),
+        **_spread(drawn, "perplexity"),
+        "draws_perplexity": np.exp(np.log(drawn["perplexity"]).mean()),
+        "draws_repetition": drawn["repetition"].mean(),
+        **_spread(drawn, "effect_share"),
+        "advantage": advantage.value,
+        "advantage_low": advantage.low,
+        "advantage_high": advantage.high,
+    }
 
 
 def find_controls(columns: list[tuple[str, str]]) -> dict[tuple[str, str, str], list[str]]:
@@ -103,8 +131,11 @@ def _spread(drawn: pd.DataFrame, measure: str) -> dict[str, float]:
 if __name__ == "__main__":
     tabulate_controls(
         scores=snakemake.input.scores,
+        measures=snakemake.input.measures,
         losses=snakemake.input.losses,
         table=snakemake.output.table,
         states=snakemake.params.states,
+        scorers=snakemake.params.scorers,
+        behaviour=Behaviour(**snakemake.params.behaviour),
         **snakemake.params.statistics,
     )

@@ -23,7 +23,7 @@ LIGHT_PROCESS = 500e6  # twice that of pandas with matplotlib: room for tables
 PROFANITY = 300e6  # the interpreter with scikit-learn and the scorer, and texts
 NEURON_BYTES = 500  # of a row of the neuron table, with the copies that a program makes of it
 NEURON_ROW = 120  # bytes of a neuron in the table's file
-DETOXIFY = 3e9  # not measured: torch, a model of BERT's size and a batch of texts
+CLASSIFIER = 3e9  # not measured: torch, a model of BERT's size and a batch of texts
 # what other modules, which import much more, do
 TOKENS_PER_PASS = 1024  # of the text read at once for token losses
 ROWS_PER_CHUNK = 16  # of a store; a chunk that is not full takes as much
@@ -85,7 +85,7 @@ def model_of(config: dict, dtype: str | None = None) -> Model:
 def memory(rule: str, config: dict, **wildcards: str) -> float:
     """Return the peak memory that a rule should need, in bytes.
 
-    `wildcards` are those of the job: `split`, `experiment` and `tuned` matter.
+    `wildcards` are those of the job: `split`, `experiment`, `tuned` and `scorer` matter.
     """
     light = LIGHT_PROCESS + NEURON_BYTES * config["model"]["layers"] * config["model"]["neurons"]
     return _FORMULAS[rule](config, **wildcards) if rule in _FORMULAS else light
@@ -154,7 +154,7 @@ def _fetching(config: dict, **_) -> float:
 
 def _sampling(config: dict, split: str, **_) -> float:
     model, generation = model_of(config), config["generation"]
-    samples = config["preferences"]["samples"]
+    samples = config["sampling"]["samples"]
     at_once = min(config["prompts"][split]["number"], max(1, generation["batch_size"] // samples))
     prompt, new = config["prompts"]["max_tokens"], generation["new_tokens"]
     # the prompts' own cache stays beside that which is repeated for each sample
@@ -173,7 +173,7 @@ def _capturing(config: dict, **_) -> float:
 
 def _fitting(config: dict, **_) -> float:
     model = model_of(config)
-    texts = config["preferences"]["samples"] * sum(
+    texts = config["sampling"]["samples"] * sum(
         config["prompts"][split]["number"] for split in ("train", "analysis")
     )
     rows = min(texts, config["generation"]["batch_size"])
@@ -233,8 +233,9 @@ def _measuring(config: dict, **_) -> float:
     return PROCESS + 2 * max(3e8, 2 * model.width * model.neurons * model.itemsize)
 
 
-def _scoring(config: dict, **_) -> float:
-    return DETOXIFY if config["scorer"]["kind"] == "detoxify" else PROFANITY
+def _scoring(config: dict, scorer: str | None = None, **_) -> float:
+    kind = config["scorers"][scorer or config["sampling"]["scorer"]]["kind"]
+    return CLASSIFIER if kind in ("detoxify", "classifier") else PROFANITY
 
 
 def _positions(config: dict) -> int:

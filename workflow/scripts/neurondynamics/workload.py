@@ -58,7 +58,7 @@ class Work:
 def work_of(config: dict) -> Iterator[Work]:
     """Yield the work of a whole study; its configuration is checked and holds its replicas."""
     yield Work("fetch_model", {"fetched": config["model"]["name"]})
-    samples = config["preferences"]["samples"]
+    samples = config["sampling"]["samples"]
     prompt, new = _lengths(config)
     sampled = 0
     for split in ("train", "analysis"):
@@ -106,8 +106,10 @@ def _compared(config: dict, name: str) -> Iterator[Work]:
     yield Work("decompose_shift", tuned, read=3 * analysed * positions, models=2)
     for experiment in config["experiments"]:
         yield _experiment(config, name, experiment)
-        job = {**tuned, "experiment": experiment}
-        yield Work("score_generations", job, config["shards"], models=0)
+        searched = is_search(config["experiments"][experiment])
+        for scorer in [config["sampling"]["scorer"]] if searched else config["scorers"]:
+            job = {**tuned, "experiment": experiment, "scorer": scorer}
+            yield Work("score_generations", job, config["shards"], models=0)
 
 
 def _generating(config: dict, rule: str, wildcards: dict[str, str]) -> Work:

@@ -41,8 +41,8 @@ def parse_control(intervention: str) -> Control | None:
 def effect_share(base: np.ndarray, edited: np.ndarray, tuned: np.ndarray) -> np.ndarray:
     """Return the part of the base→tuned drop that an edit reaches: 0 like base, 1 like tuned.
 
-    (base − edited) / (base − tuned), of mean toxicities; NaN where tuning did not lower them. The
-    same formula serves edits of the base and of the tuned model.
+    (base − edited) / (base − tuned), of mean scores; NaN where tuning did not lower them. The same
+    formula serves edits of the base and of the tuned model.
     """
     return share(base - edited, base - tuned)
 
@@ -53,47 +53,71 @@ def read_experiments(paths: list[str], names: Iterable[str]) -> dict[str, pd.Dat
     Rows stand in the order of interventions and of prompts or windows, however many shards there
     are. Raises ValueError where an experiment is missing.
     """
-    if not paths:
-        return {}
+    return by_experiment(read_together(paths), names, paths[0]) if paths else {}
+
+
+def read_together(paths: list[str]) -> pd.DataFrame:
+    """Read the shards of tables as one, its rows in the order of prompts or windows."""
     table = pd.concat(map(read_parquet, paths), ignore_index=True)
-    order = "window" if "window" in table else ["corpus", "prompt_id"]
-    table = table.sort_values(order, kind="stable")
+    order = [column for column in ("window", "corpus", "prompt_id") if column in table]
+    return table.sort_values(order, kind="stable")
+
+
+def by_experiment(table: pd.DataFrame, names: Iterable[str], origin: str) -> dict:
+    """Part a table by its column `experiment`; ValueError, naming the origin, where one lacks."""
     found = dict(iter(table.groupby("experiment")))
     missing = [name for name in names if name not in found]
     if missing:
-        raise ValueError(f"{paths[0]} and the others hold no experiment {', '.join(missing)}")
+        raise ValueError(f"{origin} and the others hold no experiment {', '.join(missing)}")
     return {name: found[name].reset_index(drop=True) for name in names}
 
 
-def toxicity_by_prompt(scores: pd.DataFrame, experiment: str) -> dict[str, pd.Series]:
-    """Return the toxicity of each intervention's prompts, by `prompt_id`, in the table's order.
+def read_scores(
+    paths: list[str], scorers: Iterable[str], names: Iterable[str]
+) -> dict[str, dict[str, pd.DataFrame]]:
+    """Read tables of scores, of any number of scorers, experiments and shards.
 
-    `scores`: columns `intervention corpus prompt_id toxicity`. Raises ValueError, naming the
-    experiment, where an intervention holds a prompt twice.
+    Returns by scorer what `read_experiments` returns, both in the order given. Raises ValueError
+    where a scorer's scores of an experiment are missing.
+    """
+    if not paths:
+        return {scorer: {} for scorer in scorers}
+    names = list(names)
+    found = dict(iter(read_together(paths).groupby("scorer")))
+    missing = [scorer for scorer in scorers if scorer not in found]
+    if missing:
+        raise ValueError(f"{paths[0]} and the others hold no scores of {', '.join(missing)}")
+    return {scorer: by_experiment(found[scorer], names, paths[0]) for scorer in scorers}
+
+
+def score_by_prompt(scores: pd.DataFrame, experiment: str) -> dict[str, pd.Series]:
+    """Return the scores of each intervention's prompts, by `prompt_id`, in the table's order.
+
+    `scores`: columns `intervention prompt_id score`. Raises ValueError, naming the experiment,
+    where an intervention holds a prompt twice.
     """
     columns = {}
-    prompts = scores[scores["corpus"] == "prompts"]
-    for intervention, rows in prompts.groupby("intervention", sort=False):
+    for intervention, rows in scores.groupby("intervention", sort=False):
         twice = rows.loc[rows["prompt_id"].duplicated(), "prompt_id"]
         if len(twice):
             raise ValueError(
                 f"experiment {experiment}, intervention {intervention}: "
                 f"prompt {twice.iloc[0]} is scored twice"
             )
-        columns[intervention] = rows.set_index("prompt_id")["toxicity"]
+        columns[intervention] = rows.set_index("prompt_id")["score"]
     return columns
 
 
 @dataclass(frozen=True)
 class Effects:
-    """The scores of a study's interventions, and the bootstrap of what compares them.
+    """One scorer's scores of a study's interventions, and the bootstrap of what compares them.
 
-    `toxicity`: one row per prompt, columns (experiment, intervention), NaN where there is no score;
+    `scores`: one row per prompt, columns (experiment, intervention), NaN where there is no score;
     `states`: the model state of each experiment. A prompt counts where all that are compared have a
     score for it.
     """
 
-    toxicity: pd.DataFrame
+    scores: pd.DataFrame
     states: dict[str, str]
     samples: int
     confidence: float
@@ -103,26 +127,26 @@ class Effects:
     def pair(cls, scores: dict[str, pd.DataFrame], **rest) -> Effects:
         """Lay experiments side by side by prompt, in the order given.
 
-        `scores`: per experiment what `toxicity_by_prompt` takes, and raises for.
+        `scores`: per experiment what `score_by_prompt` takes, and raises for.
         """
         columns = {
-            (experiment, intervention): toxicity
+            (experiment, intervention): column
             for experiment, table in scores.items()
-            for intervention, toxicity in toxicity_by_prompt(table, experiment).items()
+            for intervention, column in score_by_prompt(table, experiment).items()
         }
-        toxicity = pd.DataFrame(columns).sort_index()
+        laid_out = pd.DataFrame(columns).sort_index()
         names = ["experiment", "intervention"]
-        toxicity.columns = pd.MultiIndex.from_tuples(list(columns), names=names)
-        return cls(toxicity, **rest)
+        laid_out.columns = pd.MultiIndex.from_tuples(list(columns), names=names)
+        return cls(laid_out, **rest)
 
     def among(self, prompts: Iterable[int]) -> Effects:
         """Return the same on these prompts alone; those that no intervention has are unscored."""
-        return replace(self, toxicity=self.toxicity.reindex(pd.Index(prompts)))
+        return replace(self, scores=self.scores.reindex(pd.Index(prompts)))
 
     def estimate_all(self) -> pd.DataFrame:
         """Return a row per (experiment, intervention), in their order, each with `_low`, `_high`:
 
-        `toxicity`          the mean score
+        `score`             the mean score
         `difference_none`   edited − unedited, of the same model state
         `difference_tuned`  edited − unedited tuned model
         `effect_share`      as `effect_share`
@@ -130,11 +154,11 @@ class Effects:
         Each over the prompts that everything in it has a score for; NaN where the study lacks the
         unedited model. An interval from a single prompt, which shows no spread, is infinite.
         """
-        edited = self.toxicity.to_numpy()  # (prompts, interventions)
+        edited = self.scores.to_numpy()  # (prompts, interventions)
         base, tuned = self._unedited("base"), self._unedited("tuned")  # (prompts, 1)
-        of_base = [self.states[experiment] == "base" for experiment, _ in self.toxicity.columns]
+        of_base = [self.states[experiment] == "base" for experiment, _ in self.scores.columns]
         estimates = {
-            "toxicity": self._each(np.asarray, edited),
+            "score": self._each(np.asarray, edited),
             "difference_none": self._each(np.asarray, edited - np.where(of_base, base, tuned)),
             "difference_tuned": self._each(np.asarray, edited - tuned),
             "effect_share": self._each(share, base - edited, base - tuned),
@@ -144,7 +168,7 @@ class Effects:
             for name, estimate in estimates.items()
             for end, numbers in zip(("", "_low", "_high"), estimate, strict=True)
         }
-        return pd.DataFrame(columns, index=self.toxicity.columns)
+        return pd.DataFrame(columns, index=self.scores.columns)
 
     def missing(self, state: str, names: list[str]) -> list[str]:
         """Return what the effect shares of these interventions need and the study lacks."""
@@ -176,8 +200,8 @@ class Effects:
         Over the prompts that it, every control and both unedited models have a score for.
         """
         base, tuned = self._unedited("base")[:, 0], self._unedited("tuned")[:, 0]
-        edited = self.toxicity[experiment, name].to_numpy()
-        drawn = self.toxicity[[(experiment, control) for control in controls]].to_numpy()
+        edited = self.scores[experiment, name].to_numpy()
+        drawn = self.scores[[(experiment, control) for control in controls]].to_numpy()
 
         def statistic(base, tuned, edited, drawn):  # (resamples,), drawn (resamples, controls)
             shares = effect_share(base[:, None], drawn, tuned[:, None])
@@ -211,12 +235,12 @@ class Effects:
     def _unedited(self, state: str) -> np.ndarray:
         """Return the scores (prompts, 1) of the unedited model, NaN where the study lacks it."""
         found = self._find(state, BASELINE)
-        return np.full((len(self.toxicity), 1), np.nan) if found is None else found[:, None]
+        return np.full((len(self.scores), 1), np.nan) if found is None else found[:, None]
 
     def _find(self, state: str, name: str) -> np.ndarray | None:
         found = [
             column
-            for column in self.toxicity.columns
+            for column in self.scores.columns
             if column[1] == name and self.states[column[0]] == state
         ]
         if len(found) > 1:
@@ -224,4 +248,4 @@ class Effects:
                 f"intervention {name!r} on the {state} model stands in the experiments "
                 f"{', '.join(experiment for experiment, _ in found)}; keep or rename one"
             )
-        return self.toxicity[found[0]].to_numpy() if found else None
+        return self.scores[found[0]].to_numpy() if found else None

@@ -1,0 +1,251 @@
+"""What a configuration says that does not go together, though each key alone may be right.
+
+Only the standard library is imported here: the Snakefile imports this module.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator
+
+from neurondynamics.experiments import check_experiments
+
+SPLITS = ("train", "analysis", "evaluation")
+HYPER_PARAMETERS = (
+    "learning_rate",
+    "beta",
+    "optimizer",
+    "warmup_steps",
+    "epochs",
+    "batch_size",
+    "accumulation",
+    "max_grad_norm",
+    "seed",
+)
+OPTIONAL = ("lora", "early_stopping", "prompt_tokens", "continuation_tokens", "gpus")
+ORIGINS = ("wheel", "hub", "url", "path")
+# the keys that a kind of something needs, and those that it may have beside its kind
+SCORER_NEEDS = {
+    "profanity-check": (),
+    "lexicon": ("source",),
+    "detoxify": ("source", "configuration"),
+    "classifier": ("source", "label"),
+}
+SCORER_MAY = {
+    "profanity-check": ("batch_size",),
+    "lexicon": (),
+    "detoxify": ("label", "batch_size"),
+    "classifier": ("batch_size",),
+}
+DIRECTION_NEEDS = {
+    "mean_difference": ("texts", "held_out"),
+    "probe": ("texts", "held_out"),
+    "embeddings": ("words",),
+    "svd": ("of", "number"),
+    "file": ("path",),
+}
+DIRECTION_MAY = {"mean_difference": ("layer",), "probe": ("layer",)}
+STEERING = (
+    *("step_size", "temperature", "top_k", "iterations", "horizon", "gamma"),
+    *("gm_scale", "kl_scale"),
+)
+PREFERENCES_NEED = {
+    "sampled": ("margin",),
+    "steered": ("dataset", "number", "prompt_tokens", "new_tokens", "direction", *STEERING),
+    "ready": ("dataset",),
+}
+
+
+def contradictions(config: dict) -> Iterator[str]:
+    """Yield what is wrong with a configuration of the right structure, a line each."""
+    yield from _sources(config)
+    yield from _references(config)
+    yield from _tunings(config)
+    yield from _shards(config)
+    yield from _scorers(config)
+    yield from _directions(config)
+    yield from _preferences(config)
+    yield from check_experiments(config)
+    neurons = config["model"]["layers"] * config["model"]["neurons"]
+    for key in ("ablated", "decoded"):
+        if config["attribution"][key] > neurons:
+            yield f"attribution.{key}: the model has only {neurons} neurons"
+
+
+def join(key: str, name: str) -> str:
+    """Return the key of a name within a key."""
+    return name if key == "(top level)" else f"{key}.{name}"
+
+
+def hint(name: str, known: list[str]) -> str:
+    """Return what a wrong name may have meant, to append to an error."""
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known are {', '.join(known)}"
+
+
+def datasets_of(split: dict) -> set[str]:
+    """Return the datasets that a split takes prompts from or leaves prompts of out."""
+    return {split["dataset"], *split.get("exclude", [])}
+
+
+def replica(version: str, seed: int) -> str:
+    """Return the name of a version that is tuned with a further seed."""
+    return f"{version}-seed{seed}"
+
+
+def _keys_of_kind(key: str, given: dict, kind: str, needs: dict, may: dict) -> Iterator[str]:
+    """Compare the keys of one of several kinds with what that kind takes."""
+    value = given[kind]
+    yield from (
+        f"{key}.{name}: this key is missing ({value} needs it)"
+        for name in needs[value]
+        if name not in given
+    )
+    known = {name for names in (*needs.values(), *may.values()) for name in names}
+    taken = {*needs[value], *may.get(value, ())}
+    others = sorted(known & set(given) - taken)
+    yield from (f"{key}.{name}: this key does not go with {value}" for name in others)
+
+
+def _scorers(config: dict) -> Iterator[str]:
+    scorers = config["scorers"]
+    labeller = config["sampling"]["scorer"]
+    if labeller not in scorers:
+        yield f"sampling.scorer: there is no scorer {labeller!r}{hint(labeller, list(scorers))}"
+    for name, scorer in scorers.items():
+        yield from _keys_of_kind(f"scorers.{name}", scorer, "kind", SCORER_NEEDS, SCORER_MAY)
+
+
+def _directions(config: dict) -> Iterator[str]:
+    directions = config["directions"]
+    for name, direction in directions.items():
+        key = f"directions.{name}"
+        yield from _keys_of_kind(key, direction, "method", DIRECTION_NEEDS, DIRECTION_MAY)
+        texts = direction.get("texts", "samples")
+        if texts != "samples":
+            yield from _known(f"{key}.texts", texts, config["datasets"], "dataset")
+        for part in ("label", "tokens"):
+            if texts != "samples" and part not in direction:
+                yield f"{key}.{part}: this key is missing (texts of a dataset need it)"
+            if texts == "samples" and part in direction:
+                yield f"{key}.{part}: this key does not go with samples, which the scorer labels"
+        layer = direction.get("layer", "last")
+        if layer != "last" and layer >= config["model"]["layers"]:
+            yield f"{key}.layer: the model has layers 0 to {config['model']['layers'] - 1}"
+        if "of" in direction:
+            yield from _known(f"{key}.of", direction["of"], directions, "direction")
+            if directions.get(direction["of"], {}).get("method") == "svd":
+                yield f"{key}.of: {direction['of']} is itself an svd; name a direction that is not"
+    for index, name in enumerate(config["attribution"]["directions"]):
+        yield from _known(f"attribution.directions[{index}]", name, directions, "direction")
+
+
+def _known(key: str, name: str, known, what: str) -> Iterator[str]:
+    if name not in known:
+        yield f"{key}: there is no {what} {name!r}{hint(name, list(known))}"
+
+
+def _preferences(config: dict) -> Iterator[str]:
+    pairs = config["preferences"]
+    yield from _keys_of_kind("preferences", pairs, "method", PREFERENCES_NEED, {})
+    if "dataset" in pairs:
+        yield from _known("preferences.dataset", pairs["dataset"], config["datasets"], "dataset")
+    if "direction" in pairs:
+        name, key = pairs["direction"], "preferences.direction"
+        yield from _known(key, name, config["directions"], "direction")
+
+
+def _shards(config: dict) -> Iterator[str]:
+    """A shard is made of whole batches, so that no result depends on the number of shards."""
+    shards, size = config["shards"], config["generation"]["batch_size"]
+    at_once = dict.fromkeys(SPLITS, size)
+    at_once["train"] = max(1, size // config["sampling"]["samples"])
+    for split, rows in at_once.items():
+        prompts = config["prompts"][split]["number"]
+        batches = math.ceil(prompts / rows)
+        if batches < shards:
+            yield (
+                f"shards: {shards} are more than the batches of prompts.{split}, {prompts} prompts "
+                f"in batches of {rows}; set it to at most {batches}, or lower generation.batch_size"
+            )
+
+
+def _sources(config: dict) -> Iterator[str]:
+    sources = {"model.source": config["model"]["source"]}
+    for kind in ("tuned", "scorers"):
+        for name, item in config[kind].items():
+            for part in ("source", "configuration"):
+                if part in item:
+                    sources[f"{kind}.{name}.{part}"] = item[part]
+    for key, source in sources.items():
+        origins = [origin for origin in ORIGINS if origin in source]
+        if len(origins) != 1:
+            yield (
+                f"{key}: give one of {', '.join(ORIGINS)}, not {' and '.join(origins) or 'none'}; "
+                "an overlay drops what the default has with wheel: null and files: null"
+            )
+        if origins == ["path"] and "files" in source:
+            yield f"{key}.files: this key does not go with path; the default's goes by files: null"
+    for name, dataset in config["datasets"].items():
+        key = f"datasets.{name}"
+        sources[key] = dataset
+        origins = [origin for origin in ORIGINS if origin in dataset]
+        if len(origins) > 1:
+            yield f"{key}: give one of {', '.join(origins)}, or none and files of this machine"
+        if "url" not in dataset and "files" not in dataset:
+            yield f"{key}.files: this key is missing"
+    for key, source in sources.items():
+        for origin, needed in (("wheel", "files"), ("hub", "revision"), ("url", "sha256")):
+            if origin in source and needed not in source:
+                yield f"{key}.{needed}: this key is missing ({origin} needs it)"
+        for index, file in enumerate(source.get("files", [])):
+            if "wheel" in source and "sha256" not in file:
+                yield f"{key}.files[{index}].sha256: this key is missing (a wheel's file needs it)"
+
+
+def _references(config: dict) -> Iterator[str]:
+    known = list(config["datasets"])
+    used = {"corpus.dataset": config["corpus"]["dataset"]}
+    for split in SPLITS:
+        used[f"prompts.{split}.dataset"] = config["prompts"][split]["dataset"]
+        for index, name in enumerate(config["prompts"][split].get("exclude", [])):
+            used[f"prompts.{split}.exclude[{index}]"] = name
+    for key, name in used.items():
+        if name not in known:
+            yield f"{key}: there is no dataset {name!r}{hint(name, known)}"
+        elif key.startswith("prompts.") and config["datasets"][name]["format"] == "mediawiki":
+            yield f"{key}: {name!r} holds articles, not prompts"
+
+
+def _tunings(config: dict) -> Iterator[str]:
+    for name, tuned in config["tuned"].items():
+        key = f"tuned.{name}"
+        if name == "base":
+            yield f"{key}: the name base is taken by the folder of the base model's results"
+        if name == config["model"]["name"]:
+            yield f"{key}: this is the name of the model itself; give its tuned version another"
+        if ("source" in tuned) == ("method" in tuned):
+            yield f"{key}: give either source, or method and its hyper-parameters"
+        elif "source" in tuned:
+            ignored = [part for part in (*HYPER_PARAMETERS, *OPTIONAL, "seeds") if part in tuned]
+            yield from (
+                f"{key}.{parameter}: a model from a source is not tuned" for parameter in ignored
+            )
+        elif "method" in tuned:
+            missing = [parameter for parameter in HYPER_PARAMETERS if parameter not in tuned]
+            yield from (f"{key}.{parameter}: this key is missing" for parameter in missing)
+            yield from _seeds(config, name)
+
+
+def _seeds(config: dict, name: str) -> Iterator[str]:
+    tuned = config["tuned"][name]
+    for index, seed in enumerate(tuned.get("seeds", [])):
+        key = f"tuned.{name}.seeds[{index}]"
+        if seed == tuned.get("seed"):
+            yield f"{key}: {seed} is the seed of the version itself; seeds are further ones"
+        results = replica(name, seed)
+        if results in (*config["tuned"], config["model"]["name"]):
+            yield f"{key}: its results go by the name {results}, which is taken; rename the other"
