@@ -8,29 +8,18 @@ from __future__ import annotations
 
 import inspect
 import logging
-import pickle
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from neurondynamics.runtime import file_digest, progress
+from neurondynamics.evaluation.lexicon import Lexicon
+from neurondynamics.runtime import progress
 
 logger = logging.getLogger(__name__)
 
 Scorer = Callable[[Sequence[str]], np.ndarray]
-
-
-PUBLISHED_NAME = re.compile(r"-([0-9a-f]{8})\.ckpt$")  # with the beginning of its sha256
-WHAT_DETOXIFY_NEEDS = (
-    "The detoxify scorer needs two local paths: scorer.checkpoint, such as toxic_original-"
-    "c1212f89.ckpt of github.com/unitaryai/detoxify/releases, and scorer.configuration, a folder "
-    "with config.json and tokenizer files of the model that it was trained from, such as "
-    "huggingface.co/google-bert/bert-base-uncased. Neither is downloaded, so that scores do not "
-    "depend on what the hub holds today."
-)
 
 
 class Classifier(Protocol):
@@ -44,27 +33,38 @@ class Classifier(Protocol):
 
 
 def make_scorer(kind: str, **options) -> Scorer:
-    """Build the scorer of a kind: `profanity-check` or `detoxify`.
+    """Build the scorer of a kind; nothing is downloaded.
 
-    Options of both: `batch_size`. Options of `detoxify`: `checkpoint`, the path of a checkpoint in
-    Detoxify's format, such as those it publishes; `configuration`, the folder with the config.json
-    and tokenizer files of the model that it was trained from. Nothing is downloaded.
+    profanity-check : a linear model of words; option `batch_size`.
+    lexicon : a list of terms with severities (see `Lexicon`); option `folder`.
+    detoxify : a checkpoint in Detoxify's format (see `networks.load_detoxify`); options `folder`,
+        `label` (the class that is the score, default toxicity), `batch_size`, and `device`, on
+        which the network runs.
+    classifier : a text classifier in Hugging Face's format (see `networks.load_classifier`);
+        options `folder`, `label`, `batch_size`, `device`.
+
+    `folder` holds in `source` the list, the checkpoint or the files of the classifier, and for
+    detoxify in `configuration` config.json and the tokenizer of the model it was trained from.
 
     The scorer scores equal texts once. It returns NaN for a text that is empty, white space, or
     without a single token for the classifier, and raises ValueError, naming the text, where the
     classifier's answer for any other text is not a number between 0 and 1.
 
-    Raises ValueError for an unknown kind or option, and for files that are missing, damaged, no
-    Detoxify checkpoint, or hold more than data.
+    Raises ValueError for an unknown kind, an unknown or missing option, and for files that are
+    missing, damaged, of another kind, or hold more than data.
     """
     if kind not in CLASSIFIERS:
         raise ValueError(f"unknown scorer kind {kind!r}; the kinds are {', '.join(CLASSIFIERS)}")
-    accepted = list(inspect.signature(CLASSIFIERS[kind]).parameters)
+    accepted = inspect.signature(CLASSIFIERS[kind]).parameters
     unknown = sorted(set(options) - set(accepted))
     if unknown:
         raise ValueError(
             f"scorer {kind!r} has no option {', '.join(unknown)}; it has {', '.join(accepted)}"
         )
+    needed = [name for name, option in accepted.items() if option.default is option.empty]
+    missing = [name for name in needed if name not in options]
+    if missing:
+        raise ValueError(f"scorer {kind!r} needs the option {', '.join(missing)}")
     classifier = CLASSIFIERS[kind](**options)
 
     def score(texts: Sequence[str]) -> np.ndarray:
@@ -117,109 +117,40 @@ class ProfanityCheck:
         return np.concatenate(batches).astype(np.float64)  # (n,)
 
 
-class Detoxify:
-    """The `toxicity` output of a Detoxify transformer, on a GPU where there is one."""
-
-    def __init__(
-        self,
-        checkpoint: str | None = None,
-        configuration: str | None = None,
-        batch_size: int = 64,
-    ):
-        from neurondynamics.lm.devices import resolve_device
-
-        if checkpoint is None or configuration is None:
-            raise ValueError(WHAT_DETOXIFY_NEEDS)
-        self._model, self._tokenizer, classes = _load(checkpoint, configuration)
-        if "toxicity" not in classes:
-            raise ValueError(
-                f"checkpoint {checkpoint} has no class 'toxicity', only {', '.join(classes)}"
-            )
-        self._column = classes.index("toxicity")
-        self._batch_size = batch_size
-        self._device = resolve_device("auto")
-        self._model.to(self._device).eval()
-        # A folder without tokenizer_config.json sets no limit, and a text that is longer than the
-        # model's position table would stop the run. RoBERTa keeps the first positions for padding.
-        positions = self._model.base_model.embeddings.position_embeddings
-        reserved = 0 if positions.padding_idx is None else positions.padding_idx + 1
-        self._longest = min(self._tokenizer.model_max_length, positions.num_embeddings - reserved)
-
-    def readable(self, texts: list[str]) -> np.ndarray:
-        markers = self._tokenizer.num_special_tokens_to_add()
-        return np.array([length > markers for length in self._lengths(texts)])
-
-    def probabilities(self, texts: list[str]) -> np.ndarray:
-        import torch
-
-        # Texts of like length share a batch, so that little of a batch is padding.
-        order = np.argsort(self._lengths(texts), kind="stable")[::-1]
-        scores = np.empty(len(texts))
-        for start in progress(range(0, len(texts), self._batch_size), "scoring with Detoxify"):
-            rows = order[start : start + self._batch_size]
-            batch = self._tokenizer(
-                [texts[row] for row in rows],
-                truncation=True,
-                max_length=self._longest,
-                padding=True,
-                return_tensors="pt",
-            ).to(self._device)
-            with torch.inference_mode():
-                logits = self._model(**batch).logits  # (batch, classes)
-            scores[rows] = torch.sigmoid(logits[:, self._column].double()).cpu().numpy()
-        return scores
-
-    def _lengths(self, texts: list[str]) -> list[int]:
-        encoded = self._tokenizer(texts, truncation=True, max_length=self._longest)
-        return [len(tokens) for tokens in encoded["input_ids"]]
+def _lexicon(folder: str) -> Classifier:
+    return Lexicon(_only_file(folder))
 
 
-def _load(checkpoint: str, configuration: str):
-    """Load a checkpoint of Detoxify's format without the hub, and without running what is in it.
+def _detoxify(
+    folder: str, label: str = "toxicity", batch_size: int = 64, device: str = "auto"
+) -> Classifier:
+    # a scorer without a network is spared the import of torch
+    from neurondynamics.evaluation.networks import load_detoxify
 
-    The package's own loader unpickles whatever a checkpoint holds, and asks the hub, in whatever
-    state that is, for the configuration and the tokenizer of the model it was trained from.
-    """
-    import torch
-    import transformers
+    configuration = Path(folder) / "configuration"
+    return load_detoxify(_only_file(folder), configuration, label, batch_size, device)
 
-    for path in (checkpoint, configuration):
-        if not Path(path).exists():
-            raise ValueError(f"{path} does not exist. {WHAT_DETOXIFY_NEEDS}")
-    published = PUBLISHED_NAME.search(Path(checkpoint).name)
-    if published and not file_digest(checkpoint).startswith(published[1]):
-        raise ValueError(f"{checkpoint} is damaged: its sha256 does not begin with {published[1]}")
-    try:
-        stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+
+def _classifier(folder: str, label: str, batch_size: int = 64, device: str = "auto") -> Classifier:
+    from neurondynamics.evaluation.networks import load_classifier
+
+    return load_classifier(Path(folder) / "source", label, batch_size, device)
+
+
+def _only_file(folder: str) -> Path:
+    source = Path(folder) / "source"
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    if len(files) != 1:
         raise ValueError(
-            f"{checkpoint} is damaged or holds more than weights and plain values: {error}"
-        ) from error
-    if not {"config", "state_dict"} <= set(stored):
-        raise ValueError(f"{checkpoint} is not a Detoxify checkpoint: no config or no state_dict")
-    renamed = {
-        "toxic": "toxicity",
-        "severe_toxic": "severe_toxicity",
-        "identity_hate": "identity_attack",
-    }
-    classes = [renamed.get(name, name) for name in stored["config"]["dataset"]["args"]["classes"]]
-    architecture = stored["config"]["arch"]["args"]
-    model_class = getattr(transformers, architecture["model_name"])
-    tokenizer_class = getattr(transformers, architecture["tokenizer_name"])
-    model = model_class(
-        model_class.config_class.from_pretrained(
-            configuration, num_labels=len(classes), local_files_only=True
+            f"{source} holds {len(files)} files, and the scorer is made from one: "
+            "name that one in its source"
         )
-    )
-    # Checkpoints written by older transformers hold buffers, such as position_ids, that are no
-    # longer stored: what is left over does no harm, what is missing would stay random.
-    missing = model.load_state_dict(stored["state_dict"], strict=False).missing_keys
-    if missing:
-        raise ValueError(f"{checkpoint} lacks {', '.join(missing)} of {architecture['model_name']}")
-    tokenizer = tokenizer_class.from_pretrained(
-        configuration, local_files_only=True, trust_remote_code=False
-    )
-    return model, tokenizer, classes
+    return files[0]
 
 
-CLASSIFIERS = {"profanity-check": ProfanityCheck, "detoxify": Detoxify}
+CLASSIFIERS = {
+    "profanity-check": ProfanityCheck,
+    "lexicon": _lexicon,
+    "detoxify": _detoxify,
+    "classifier": _classifier,
+}

@@ -1,0 +1,228 @@
+"""Scorers that run a neural network: Detoxify's checkpoints, and Hugging Face text classifiers.
+
+Both are read from local files, without the hub and without running what is in them.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+from neurondynamics.lm.devices import resolve_device
+from neurondynamics.lm.memory import halving
+from neurondynamics.runtime import file_digest, progress
+
+logger = logging.getLogger(__name__)
+
+LONGEST = 8192  # tokens of a text at most, whatever a model and its tokenizer allow
+PUBLISHED_NAME = re.compile(r"-([0-9a-f]{8})\.ckpt$")  # with the beginning of its sha256
+# what does not fit is reported, and refused in our own words
+READING = {
+    "dtype": torch.float32,
+    "output_loading_info": True,
+    "ignore_mismatched_sizes": True,
+}
+# what Detoxify's package calls the classes of its first checkpoints
+CLASS_NAMES = {
+    "toxic": "toxicity",
+    "severe_toxic": "severe_toxicity",
+    "identity_hate": "identity_attack",
+}
+
+
+class Network:
+    """The probability of one label, from a network that reads tokens.
+
+    `to_probabilities` turns logits (batch, labels) into probabilities of the same shape; `column`
+    is the label's. A text that is longer than the network can read is cut, as its tokenizer cuts.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tokenizer,
+        column: int,
+        to_probabilities: Callable[[torch.Tensor], torch.Tensor],
+        batch_size: int,
+        device: str,
+    ):
+        self._device = resolve_device(device)
+        self._model, self._tokenizer = model.to(self._device).eval(), tokenizer
+        self._column, self._to_probabilities = column, to_probabilities
+        # without a token for padding, only single texts can be read
+        self._batch_size = 1 if tokenizer.pad_token is None else batch_size
+        self._longest = _longest(model, tokenizer)
+
+    def readable(self, texts: list[str]) -> np.ndarray:
+        markers = self._tokenizer.num_special_tokens_to_add()
+        return np.array([length > markers for length in self._lengths(texts)])
+
+    def probabilities(self, texts: list[str]) -> np.ndarray:
+        # Texts of like length share a batch, so that little of a batch is padding.
+        order = np.argsort(self._lengths(texts), kind="stable")[::-1]
+        scores = np.empty(len(texts))
+
+        def score(rows: np.ndarray) -> np.ndarray:
+            return self._score([texts[row] for row in rows])
+
+        for start in progress(range(0, len(texts), self._batch_size), "scoring with a network"):
+            for rows, part in halving(order[start : start + self._batch_size], score):
+                scores[rows] = part
+        return scores
+
+    def _score(self, texts: list[str]) -> np.ndarray:
+        batch = self._tokenizer(
+            texts,
+            truncation=True,
+            max_length=self._longest,
+            padding=len(texts) > 1,
+            return_tensors="pt",
+        ).to(self._device)
+        with torch.inference_mode():
+            logits = self._model(**batch).logits  # (batch, labels)
+        return self._to_probabilities(logits.double())[:, self._column].cpu().numpy()
+
+    def _lengths(self, texts: list[str]) -> list[int]:
+        encoded = self._tokenizer(texts, truncation=True, max_length=self._longest)
+        return [len(tokens) for tokens in encoded["input_ids"]]
+
+
+def load_classifier(folder: Path, label: str, batch_size: int, device: str) -> Network:
+    """Load a text classifier in Hugging Face's format, with weights in safetensors.
+
+    Logits become probabilities as in Hugging Face's own TextClassificationPipeline: by a sigmoid
+    for a multi-label classifier or a single logit, not at all for a regression, else by softmax.
+
+    Raises ValueError for a folder that holds no such classifier, and for a label that is not in
+    the `id2label` of its config.json, with those that are.
+    """
+    if not any(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"{folder} holds no weights in safetensors, the only format that is read; load the "
+            "classifier with transformers and write it anew with save_pretrained"
+        )
+    options = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+            folder, use_safetensors=True, **READING, **options
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{folder} cannot be read as a text classifier: {error}") from error
+    _refuse_incomplete(report, folder)
+    config = model.config
+    if config.problem_type == "regression":
+        shape, to_probabilities = "as it is", torch.Tensor.clone
+    elif config.problem_type == "multi_label_classification" or config.num_labels == 1:
+        shape, to_probabilities = "through a sigmoid", torch.sigmoid
+    else:
+        shape, to_probabilities = "through a softmax", _softmax
+    column = _column(label, [config.id2label[i] for i in range(config.num_labels)], folder)
+    logger.info("%s: logit %d, %r, %s", config.architectures, column, label, shape)
+    return Network(model, tokenizer, column, to_probabilities, batch_size, device)
+
+
+def load_detoxify(
+    checkpoint: Path, configuration: Path, label: str, batch_size: int, device: str
+) -> Network:
+    """Load a checkpoint in Detoxify's format, as github.com/unitaryai/detoxify/releases has them.
+
+    `configuration`: the folder with config.json and tokenizer files of the model that the
+    checkpoint was trained from, such as those of bert-base-uncased for toxic_original-c1212f89.
+
+    The package's own loader unpickles whatever a checkpoint holds, and asks the hub, in whatever
+    state that is, for the configuration and the tokenizer.
+
+    Raises ValueError for files that are missing, damaged, or not what they should be, and for a
+    label that is none of the checkpoint's classes, with those that are.
+    """
+    if not (configuration / "config.json").is_file():
+        raise ValueError(
+            f"{configuration} holds no config.json: it needs those and the tokenizer files of the "
+            f"model that {checkpoint.name} was trained from"
+        )
+    stored = _read_checkpoint(checkpoint)
+    try:
+        architecture = stored["config"]["arch"]["args"]
+        names = stored["config"]["dataset"]["args"]["classes"]
+        model_class = getattr(transformers, architecture["model_name"])
+        tokenizer_class = getattr(transformers, architecture["tokenizer_name"])
+        # more than the classes that are named: the unbiased ones have outputs for identities too
+        outputs = architecture["num_classes"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{checkpoint} is not a Detoxify checkpoint: {error}") from error
+    column = _column(label, [CLASS_NAMES.get(name, name) for name in names], checkpoint)
+    try:
+        config = model_class.config_class.from_pretrained(
+            configuration, num_labels=outputs, local_files_only=True
+        )
+        model, report = model_class.from_pretrained(
+            None, config=config, state_dict=stored["state_dict"], **READING
+        )
+        tokenizer = tokenizer_class.from_pretrained(
+            configuration, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{checkpoint} and {configuration} do not fit: {error}") from error
+    _refuse_incomplete(report, checkpoint)
+    logger.info("%s: class %r through a sigmoid", architecture["model_name"], label)
+    return Network(model, tokenizer, column, torch.sigmoid, batch_size, device)
+
+
+def _read_checkpoint(path: Path) -> dict:
+    published = PUBLISHED_NAME.search(path.name)
+    if published and not file_digest(path).startswith(published[1]):
+        raise ValueError(f"{path} is damaged: its sha256 does not begin with {published[1]}")
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise ValueError(
+            f"{path} is damaged or holds more than weights and plain values: {error}"
+        ) from error
+    if not isinstance(stored, dict) or not {"config", "state_dict"} <= set(stored):
+        raise ValueError(f"{path} is not a Detoxify checkpoint: no config or no state_dict")
+    return stored
+
+
+def _refuse_incomplete(report: dict, path: Path) -> None:
+    """Refuse weights that would stay random. Those left over, such as old buffers, do no harm."""
+    problems = [f"lacks {name}" for name in sorted(report["missing_keys"])]
+    for name, stored, expected in sorted(report["mismatched_keys"]):
+        problems.insert(0, f"has {name} of shape {list(stored)}, not {list(expected)}")
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        first = ", ".join(problems[:5])
+        raise ValueError(f"{path} is no text classifier of this configuration: it {first}{more}")
+
+
+def _column(label: str, labels: Sequence[str], path: Path) -> int:
+    if label not in labels:
+        raise ValueError(f"{path} has no label {label!r}, only {', '.join(labels)}")
+    return list(labels).index(label)
+
+
+def _softmax(logits: torch.Tensor) -> torch.Tensor:
+    return logits.softmax(dim=-1)
+
+
+def _longest(model: torch.nn.Module, tokenizer) -> int:
+    """Return how many tokens of a text are read.
+
+    A folder without tokenizer_config.json sets no limit, and a text that is longer than the
+    model's table of positions would stop the run.
+    """
+    limits = [LONGEST, tokenizer.model_max_length]
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions:
+        # RoBERTa and its like keep the first positions for padding
+        table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+        padding = getattr(table, "padding_idx", None)
+        limits.append(positions - (0 if padding is None else padding + 1))
+    return min(limits)
