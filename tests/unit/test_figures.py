@@ -12,6 +12,7 @@ from matplotlib.quiver import Quiver
 from matplotlib.text import Text
 from neurondynamics import effect_plots, plotting
 from neurondynamics.analysis.attribution import GROUPS, INCREASING, REDUCING
+from neurondynamics.behaviour import Behaviour
 
 INPUTS = {
     "layer_projection": "layers",
@@ -24,16 +25,25 @@ INPUTS = {
     "seed_shares": "shares",
     "cumulative_effect": "interventions",
     "patch_modes": "interventions",
+    "scorer_effects": "scorers",
     "residual_shift": "shifts",
     "reduction_sources": "sources",
 }
+BEHAVIOUR = Behaviour("negative sentiment", "disparaging")
+WORDS = {"behaviour": BEHAVIOUR}
 EXTRA = {
-    "layer_projection": {"ablated": 200},
+    "layer_projection": {"ablated": 200, **WORDS},
+    "group_shares": WORDS,
+    "neuron_shifts": WORDS,
+    "toxic_activations": WORDS,
     "seed_shares": {"seeds": [0, 1, 12]},
-    "cumulative_effect": {"experiment": "curve"},
+    "cumulative_effect": {"experiment": "curve", **WORDS},
+    "patch_modes": WORDS,
+    "scorer_effects": WORDS,
 }
 COLUMNS_OF = {"neurons": ["reduction"], "interventions": effect_plots.COLUMNS}
 NAMES = {"model": "a-rather-long-model-name-8b-instruct", "tuned": "dpo-with-a-long-name-seed1"}
+SCORERS = ["profanity-check", "a-classifier-with-a-name"]
 
 
 def make_neurons(layers: int, width: int, seed: int = 0) -> pd.DataFrame:
@@ -116,7 +126,10 @@ def intervention(name, neurons, share, perplexity, *, experiment, state="base", 
 
 
 def make_interventions() -> pd.DataFrame:
-    """Ever more neurons; two patches with controls, one of which ruins the model."""
+    """Ever more neurons; two patches with controls, one of which ruins the model.
+
+    The second scorer finds half of what the first one does, and an unedited model has all of it.
+    """
     rows = [
         intervention("none", 0, 0.0, 25.5, experiment="first"),
         intervention("none", 0, 1.0, 26.5, experiment="second", state="tuned"),
@@ -130,7 +143,22 @@ def make_interventions() -> pd.DataFrame:
             other = f"{name}~{control}-{value}"
             row = intervention(other, 9000, value, perplexity, experiment="modes", control=control)
             rows.append(row)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    half = table.assign(scorer=SCORERS[1])
+    shares = [column for column in table if column.startswith("effect_share")]
+    half.loc[half["intervention"] != "none", shares] /= 2
+    return pd.concat([table.assign(scorer=SCORERS[0]), half]).sort_index(kind="stable")
+
+
+def make_agreement(scorers: list[str]) -> pd.DataFrame:
+    """A rank correlation of -0.25 over interventions and of 0.5 over continuations."""
+    over = {"continuations": (1000, 0.5), "interventions": (12, -0.25)}
+    rows = [
+        (*pair, name, *values)
+        for pair in itertools.combinations(scorers, 2)
+        for name, values in over.items()
+    ]
+    return pd.DataFrame(rows, columns=["scorer_a", "scorer_b", "over", "n", "spearman"])
 
 
 def make_shifts(layers: int) -> pd.DataFrame:
@@ -160,6 +188,10 @@ def make_sources(groups: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+# for tests that tables of one size are enough for
+FEW = pytest.mark.parametrize("tables", [(2, 32)], indirect=True, ids=["few"])
+
+
 @pytest.fixture(params=[(30, 100), (2, 32), (1, 2)], ids=["many", "few", "two"])
 def tables(request, tmp_path):
     """Paths of the three tables, for many, few, and two neurons."""
@@ -173,6 +205,7 @@ def write_tables(folder, neurons, groups, layers) -> dict:
     layers.to_csv(folder / "layers.csv", index=False)
     make_shares(groups).to_csv(folder / "shares.csv", index=False)
     make_interventions().to_csv(folder / "interventions.csv", index=False)
+    make_agreement(SCORERS).to_csv(folder / "scorers.csv", index=False)
     make_shifts(layers["layer"].nunique()).to_csv(folder / "shifts.csv", index=False)
     make_sources(groups).to_csv(folder / "sources.csv", index=False)
     return {
@@ -181,14 +214,16 @@ def write_tables(folder, neurons, groups, layers) -> dict:
         "layers": folder / "layers.csv",
         "shares": folder / "shares.csv",
         "interventions": folder / "interventions.csv",
+        "scorers": folder / "scorers.csv",
         "shifts": folder / "shifts.csv",
         "sources": folder / "sources.csv",
     }
 
 
 def draw(name: str, tables: dict, folder) -> None:
+    inputs = {INPUTS[name], "interventions"} if name == "scorer_effects" else {INPUTS[name]}
     getattr(import_module(f"draw_{name}"), f"draw_{name}")(
-        **{INPUTS[name]: str(tables[INPUTS[name]])},
+        **{key: str(tables[key]) for key in inputs},
         svg=str(folder / f"{name}.svg"),
         png=str(folder / f"{name}.png"),
         **NAMES,
@@ -209,7 +244,9 @@ def bars(ax) -> pd.DataFrame:
 
 def test_layer_projection_draws_the_three_states():
     table = make_layers(4)
-    figure = import_module("draw_layer_projection").figure_layer_projection(table, 1200, **NAMES)
+    figure = import_module("draw_layer_projection").figure_layer_projection(
+        table, 1200, **WORDS, **NAMES
+    )
     zero, *lines = figure.axes[0].lines
     assert list(zero.get_ydata()) == [0, 0]
     assert [list(line.get_ydata()) for line in lines] == [
@@ -220,12 +257,16 @@ def test_layer_projection_draws_the_three_states():
     assert len({(line.get_linestyle(), line.get_marker()) for line in lines}) == 3
     band = figure.axes[0].collections[2].get_paths()[0].get_extents()
     assert (band.ymin, band.ymax) == pytest.approx((-1.6, 0.1))
-    assert figure.legends[0].texts[1].get_text() == "base model, top 1,200 toxic neurons ablated"
+    assert (
+        figure.legends[0].texts[1].get_text() == "base model, top 1,200 disparaging neurons ablated"
+    )
 
 
 def test_layer_projection_sorts_layers():
     table = make_layers(4).sample(frac=1, random_state=0)
-    figure = import_module("draw_layer_projection").figure_layer_projection(table, 2, **NAMES)
+    figure = import_module("draw_layer_projection").figure_layer_projection(
+        table, 2, **WORDS, **NAMES
+    )
     assert list(figure.axes[0].lines[1].get_xdata()) == [0, 1, 2, 3]
 
 
@@ -271,7 +312,7 @@ def test_group_shares_draws_the_table():
             "share_gross_high": [0.08, 0.25, 0.4, 0.35, 0.0],
         }
     )
-    figure = import_module("draw_group_shares").figure_group_shares(groups, **NAMES)
+    figure = import_module("draw_group_shares").figure_group_shares(groups, **WORDS, **NAMES)
     ax = figure.axes[0]
     assert bars(ax)["height"].tolist() == pytest.approx([31.8, 37.3, 23.9, 7.0])
     assert [list(line.get_ydata()) for line in ax.lines[:4]] == [
@@ -325,7 +366,8 @@ def test_group_stack_ends_at_the_shares_of_figure_2a():
 
 def test_neuron_shifts_draws_the_neurons_of_largest_reduction():
     neurons = make_neurons(10, 200)
-    figure = import_module("draw_neuron_shifts").figure_neuron_shifts(neurons, **NAMES)
+    module = import_module("draw_neuron_shifts")
+    figure = module.figure_neuron_shifts(neurons, **WORDS, **NAMES)
     top = neurons.nlargest(500, "reduction")
     for ax in figure.axes:
         arrows = [artist for artist in ax.collections if isinstance(artist, Quiver)]
@@ -342,7 +384,8 @@ def test_neuron_shifts_draws_the_neurons_of_largest_reduction():
 
 def test_neuron_shifts_leaves_out_neurons_that_increase():
     neurons = make_neurons(1, 20)
-    figure = import_module("draw_neuron_shifts").figure_neuron_shifts(neurons, **NAMES)
+    module = import_module("draw_neuron_shifts")
+    figure = module.figure_neuron_shifts(neurons, **WORDS, **NAMES)
     arrows = [artist for artist in figure.axes[0].collections if isinstance(artist, Quiver)]
     assert sum(len(arrow.V) for arrow in arrows) == (neurons["reduction"] > 0).sum()
 
@@ -373,7 +416,8 @@ def test_layer_groups_by_hand():
 
 def test_toxic_activations_pairs_the_neurons_of_highest_cosine():
     neurons = make_neurons(3, 100)
-    figure = import_module("draw_toxic_activations").figure_toxic_activations(neurons, **NAMES)
+    module = import_module("draw_toxic_activations")
+    figure = module.figure_toxic_activations(neurons, **WORDS, **NAMES)
     top = neurons.sort_values("cosine", ascending=False).head(100)
     ax = figure.axes[0]
     base, tuned = ax.lines[1:]
@@ -416,9 +460,15 @@ def test_seed_shares_draws_every_seed_less_the_mean():
 
 def test_cumulative_effect_runs_over_the_neurons_of_its_experiment():
     module = import_module("draw_cumulative_effect")
-    upper, lower = module.figure_cumulative_effect(make_interventions(), "curve", **NAMES).axes
+    figure = module.figure_cumulative_effect(make_interventions(), "curve", **WORDS, **NAMES)
+    upper, middle, lower = figure.axes
+    assert [ax.get_title() for ax in (upper, middle)] == [
+        "by profanity-check",
+        "by a-classifier-\nwith-a-name",
+    ]
     for ax, of_models, values in (
         (upper, [0, 1], [0.01, 0.1, 0.8]),
+        (middle, [0, 1], [0.005, 0.05, 0.4]),
         (lower, [25.5, 26.5], [25.6, 27, 31]),
     ):
         *models, curve = ax.lines
@@ -427,14 +477,15 @@ def test_cumulative_effect_runs_over_the_neurons_of_its_experiment():
         assert list(curve.get_ydata()) == values
         assert ax.get_xscale() == "log"
     assert lower.get_yscale() == "log"
-    band = upper.collections[0].get_paths()[0].get_extents()
-    assert (band.ymin, band.ymax) == pytest.approx((-0.19, 1.0))
+    for ax, ends in ((upper, (-0.19, 1.0)), (middle, (-0.095, 0.5))):
+        band = ax.collections[0].get_paths()[0].get_extents()
+        assert (band.ymin, band.ymax) == pytest.approx(ends)
 
 
 def test_cumulative_effect_draws_controls_apart():
     table = make_interventions().query("experiment != 'curve'").replace("modes", "curve")
     module = import_module("draw_cumulative_effect")
-    figure = module.figure_cumulative_effect(table, "curve", **NAMES)
+    figure = module.figure_cumulative_effect(table, "curve", **WORDS, **NAMES)
     _, _, random, signs, curve = figure.axes[0].lines
     assert sorted(random.get_ydata()) == [-0.3, -0.3, 0.1, 0.1]
     assert list(signs.get_ydata()) == [0, 0]
@@ -444,12 +495,14 @@ def test_cumulative_effect_draws_controls_apart():
 
 
 def test_patch_modes_puts_controls_beside_what_they_control():
-    figure = import_module("draw_patch_modes").figure_patch_modes(make_interventions(), **NAMES)
-    effect, perplexity = figure.axes
+    module = import_module("draw_patch_modes")
+    figure = module.figure_patch_modes(make_interventions(), **WORDS, **NAMES)
+    effect, other, perplexity = figure.axes
     names = [label.get_text() for label in effect.get_yticklabels()]
     assert names == ["mean-TP−AN−", "paired-TN+AP+-TP−"]
     for ax, of_models, points, draws in (
         (effect, [0, 1], [1.1, 0.6], [[0.1, -0.3], [0, 0]]),
+        (other, [0, 1], [0.55, 0.3], [[0.05, -0.15], [0, 0]]),
         (perplexity, [25.5, 26.5], [4e6, 28], [[4e6, 4e6], [4e6, 28]]),
     ):
         *models, random, signs, main = ax.lines
@@ -473,7 +526,8 @@ def test_interventions_of_one_name_are_told_apart():
     table = make_interventions().query("experiment == 'modes'")
     models = make_interventions().query("intervention == 'none'")
     table = pd.concat([models, table, table.assign(experiment="more", effect_share=0.25)])
-    effect = import_module("draw_patch_modes").figure_patch_modes(table, **NAMES).axes[0]
+    module = import_module("draw_patch_modes")
+    effect = module.figure_patch_modes(table, **WORDS, **NAMES).axes[0]
     names = [label.get_text() for label in effect.get_yticklabels()]
     assert names[::2] == ["modes: mean-TP−AN−", "more: mean-TP−AN−"]
     *_, signs, main = effect.lines
@@ -510,7 +564,43 @@ def test_an_empty_panel_says_why(name, monkeypatch, tmp_path):
         draw(name, {"interventions": tmp_path / "interventions.csv"}, tmp_path)
     known, unknown = ([text.get_text() for text in figure.axes[0].texts] for figure in figures)
     assert known == []
-    assert "tuning did not lower toxicity" in unknown[0]
+    assert "tuning did not lower negative sentiment" in unknown[0].replace("\n", " ")
+
+
+def test_scorer_effects_draws_every_two_scorers_against_each_other():
+    table = make_interventions()
+    third = table[table["scorer"] == SCORERS[0]].assign(scorer="third", effect_share=np.nan)
+    table = pd.concat([table, third]).sort_index(kind="stable")
+    scorers = [*SCORERS, "third"]
+    module = import_module("draw_scorer_effects")
+    figure = module.figure_scorer_effects(table, make_agreement(scorers), **WORDS, **NAMES)
+    one, hidden, two, three = figure.axes
+    assert not hidden.get_visible()
+    random, signs, edited, diagonal, base, tuned = one.lines
+    assert list(edited.get_xdata()) == [0.8, 0.01, 0.1, 1.1, 0.6]
+    assert edited.get_ydata() == pytest.approx(edited.get_xdata() / 2)
+    assert sorted(random.get_xdata()) == [-0.3, -0.3, 0.1, 0.1]
+    assert list(signs.get_xdata()) == [0, 0]
+    assert [list(line.get_xydata()[0]) for line in (base, tuned)] == [[0, 0], [1, 1]]
+    assert (diagonal.get_xy1(), diagonal.get_xy2()) == ((0, 0), (1, 1))
+    along, upright = (lines.get_segments() for lines in one.collections)
+    assert along[0].tolist() == [pytest.approx([0.6, 0.4]), pytest.approx([1.0, 0.4])]
+    assert upright[0].tolist() == [pytest.approx([0.8, 0.3]), pytest.approx([0.8, 0.5])]
+    said = "rank correlation\n−0.25 over interventions\n0.50 over continuations"
+    assert [ax.get_title() for ax in (one, two, three)] == [said] * 3
+    assert [ax.get_ylabel() for ax in (one, two)] == [f"effect share\nby {s}" for s in scorers[1:]]
+    assert [ax.get_xlabel() for ax in (two, three)] == [f"effect share\nby {s}" for s in SCORERS]
+    for ax in (two, three):
+        assert len(ax.lines) == 0
+        assert "tuning did not lower" in ax.texts[0].get_text()
+
+
+def test_agreement_that_is_not_known_is_said_so():
+    describe = import_module("draw_scorer_effects").describe_agreement
+    agreement = make_agreement(SCORERS).assign(spearman=[np.nan, 0.5])
+    assert describe(agreement, *SCORERS) == "rank correlation\n0.50 over interventions"
+    unknown = describe(agreement.assign(spearman=np.nan), *SCORERS)
+    assert unknown == "rank correlation\nunknown: all scores are alike"
 
 
 def test_only_the_hyphens_of_groups_become_minus_signs():
@@ -604,6 +694,7 @@ def test_no_text_is_cut_off_or_covered(name, tables, tmp_path, monkeypatch):
         for text in figure.findobj(Text)
         if text.get_text() and text.get_visible() and not is_hidden_tick_label(text, figure)
     ]
+    assert not any("toxic" in text.get_text().lower() for text in texts)  # another behaviour
     boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts]
     for (first, box), (second, other) in itertools.combinations(boxes, 2):
         assert not box.overlaps(other), f"{first!r} and {second!r} overlap"
@@ -638,6 +729,7 @@ def test_groups_differ_without_colour():
 # Files
 
 
+@FEW
 @pytest.mark.parametrize("name", INPUTS)
 def test_both_files_are_written_and_the_same_each_time(name, tables, tmp_path):
     written = []
@@ -665,6 +757,7 @@ def test_a_tuned_model_that_changed_nothing(name, tmp_path):
 # What is refused
 
 
+@FEW
 @pytest.mark.parametrize("name", INPUTS)
 def test_a_missing_column_is_named(name, tables, tmp_path):
     module = import_module(f"draw_{name}")
@@ -708,6 +801,7 @@ def test_a_missing_group_is_refused(tmp_path):
         draw("group_shares", {"groups": tmp_path / "groups.csv"}, tmp_path)
 
 
+@FEW
 def test_a_missing_seed_is_refused(tables, tmp_path):
     table = pd.read_csv(tables["shares"]).drop(columns="seed_12")
     table.to_csv(tables["shares"], index=False)
@@ -715,6 +809,7 @@ def test_a_missing_seed_is_refused(tables, tmp_path):
         draw("seed_shares", tables, tmp_path)
 
 
+@FEW
 def test_seeds_without_a_group_are_refused(tables, tmp_path):
     table = pd.read_csv(tables["shares"]).query("part != 'AN-'")
     table.to_csv(tables["shares"], index=False)
@@ -736,6 +831,15 @@ def test_interventions_without_what_is_drawn_are_refused(name, kept, said, tmp_p
     make_interventions().query(kept).to_csv(path, index=False)
     with pytest.raises(ValueError, match=rf"interventions\.csv: {said}"):
         draw(name, {"interventions": path}, tmp_path)
+
+
+def test_scorers_without_a_correlation_are_refused(tmp_path):
+    tables = {name: tmp_path / f"{name}.csv" for name in ("interventions", "scorers")}
+    make_interventions().to_csv(tables["interventions"], index=False)
+    make_agreement([SCORERS[0], "other"]).to_csv(tables["scorers"], index=False)
+    said = f"scorers.csv: no correlation of the scorers {' and '.join(SCORERS)}"
+    with pytest.raises(ValueError, match=said):
+        draw("scorer_effects", tables, tmp_path)
 
 
 def test_a_missing_component_is_refused(tmp_path):

@@ -1,5 +1,5 @@
-"""Decode value vectors to the tokens they promote: the most toxic, the most anti-toxic, and those
-that reduced toxicity most."""
+"""Decode value vectors to the tokens they promote: those most along the direction, those most
+against it, and those that reduced the behaviour most."""
 
 from neurondynamics.runtime import start_log
 
@@ -8,6 +8,7 @@ if __name__ == "__main__":
 
 import numpy as np
 import pandas as pd
+from neurondynamics.behaviour import Behaviour
 from neurondynamics.data.records import replacing
 from neurondynamics.data.tables import read_parquet
 from neurondynamics.lm.anatomy import dissect
@@ -15,15 +16,17 @@ from neurondynamics.lm.lens import decode_vectors
 from neurondynamics.lm.loading import load_model, load_tokenizer
 
 
-def decode_neurons(model: str, neurons: str, output: str, *, number: int, dtype: str) -> None:
+def decode_neurons(
+    model: str, neurons: str, output: str, *, number: int, behaviour: Behaviour, dtype: str
+) -> None:
     """Write `number` neurons of each kind with their ten most promoted tokens.
 
-    An anti-toxic neuron is shown by what it promotes when it is negatively activated, −v.
+    A neuron against the direction is shown by what it promotes when negatively activated, −v.
     """
     table = read_parquet(neurons)
     kinds = {
-        "most toxic": (table.nlargest(number, "cosine"), 1),
-        "most anti-toxic": (table.nsmallest(number, "cosine"), -1),
+        f"most {behaviour.adjective}": (table.nlargest(number, "cosine"), 1),
+        f"most {behaviour.anti}": (table.nsmallest(number, "cosine"), -1),
         "largest reduction": (table.nlargest(number, "reduction"), None),
     }
     lm = load_model(model, dtype, "cpu")
@@ -55,5 +58,6 @@ if __name__ == "__main__":
         neurons=snakemake.input.neurons,
         output=snakemake.output[0],
         number=snakemake.params.number,
+        behaviour=Behaviour(**snakemake.params.behaviour),
         dtype=snakemake.params.dtype,
     )

@@ -1,5 +1,6 @@
-"""Draw what an experiment's interventions do over the number of neurons that they edit: above, how
-much of the tuning's effect they reproduce; below, the perplexity that it costs."""
+"""Draw what an experiment's interventions do over the number of neurons that they edit: above, in a
+panel for each scorer, how much of the tuning's effect they reproduce; below, the perplexity that it
+costs."""
 
 from neurondynamics.runtime import start_log
 
@@ -7,47 +8,71 @@ if __name__ == "__main__":
     start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from neurondynamics import effect_plots, plotting
+from neurondynamics.behaviour import Behaviour
+
+PANEL = 1.9  # inches that every scorer after the first adds to the height
 
 
 def figure_cumulative_effect(
-    table: pd.DataFrame, experiment: str, model: str, tuned: str
+    table: pd.DataFrame, experiment: str, behaviour: Behaviour, model: str, tuned: str
 ) -> Figure:
     """Return effect share and perplexity of an experiment's interventions, by number of neurons.
 
     The draws that control them, if any, stand beside the line as small points.
     """
-    figure, (upper, lower) = plotting.new_figure(
-        "Effect and perplexity over the neurons edited", model, tuned, rows=2, height=5.2
-    )
     here = table[(table["experiment"] == experiment) & (table["intervention"] != "none")]
-    draws = here.dropna(subset="control_of")
-    edited = here[here["control_of"].isna()].sort_values("neurons")
-    models = effect_plots.mark_models(upper, lower, table, upright=False)
-    limits = effect_plots.effect_limits(here)
-    low, high = effect_plots.effect_interval(edited, limits)
-    upper.fill_between(edited["neurons"], low, high, color="C0", alpha=0.2, linewidth=0)
-    for ax, column in ((upper, "effect_share"), (lower, "perplexity")):
-        for kind, rows in draws.groupby("control"):
-            effect_plots.mark_controls(ax, kind, rows["neurons"], rows[column])
-        look = {"color": "C0", "marker": "o", "markersize": 4.5, "linewidth": 1.4}
-        handles = ax.plot(edited["neurons"], edited[column], label="edited base model", **look)
-    upper.set_ylim(limits)
-    effect_plots.explain_absence(upper, edited)
+    scorers = dict(effect_plots.by_scorer(here))
+    figure, (*effects, perplexity) = plotting.new_figure(
+        "Effect and perplexity over the neurons edited",
+        model,
+        tuned,
+        rows=len(scorers) + 1,
+        height=5.4 + PANEL * (len(scorers) - 1),
+    )
+    models = effect_plots.mark_models(effects, perplexity, table, upright=False)
+    for ax, (scorer, judged) in zip(effects, scorers.items(), strict=True):
+        draws = judged.dropna(subset="control_of")
+        edited = judged[judged["control_of"].isna()].sort_values("neurons")
+        limits = effect_plots.effect_limits(judged)
+        low, high = effect_plots.effect_interval(edited, limits)
+        ax.fill_between(edited["neurons"], low, high, color="C0", alpha=0.2, linewidth=0)
+        draw_curve(ax, "effect_share", edited, draws)
+        ax.set_ylim(limits)
+        ax.set_ylabel("share of the\ntuning's effect")
+        effect_plots.explain_absence(ax, edited, behaviour)
+        effect_plots.name_scorer(ax, scorer, first=ax is effects[0])
+    # the perplexity is the same by every scorer
+    handles = draw_curve(perplexity, "perplexity", edited, draws)
     perplexities = [*here["perplexity"], *effect_plots.unedited(table)]
-    plotting.scale_logarithmically(lower.yaxis, perplexities)
-    plotting.scale_logarithmically(lower.xaxis, edited["neurons"])
-    upper.set_ylabel("share of the\ntuning's effect")
-    lower.set_ylabel("perplexity\n(logarithmic scale)")
-    lower.set_xlabel("neurons edited (logarithmic scale)")
+    plotting.scale_logarithmically(perplexity.yaxis, perplexities)
+    plotting.scale_logarithmically(perplexity.xaxis, edited["neurons"])
+    perplexity.set_ylabel("perplexity\n(logarithmic scale)")
+    perplexity.set_xlabel("neurons edited (logarithmic scale)")
     handles += [*models, *effect_plots.legend_of_controls(draws["control"])]
     plotting.legend_below(figure, handles, columns=3)
     return figure
 
 
+def draw_curve(ax: Axes, column: str, edited: pd.DataFrame, draws: pd.DataFrame) -> list[Line2D]:
+    """Draw the interventions as one line and their draws as points; return the line."""
+    for kind, rows in draws.groupby("control"):
+        effect_plots.mark_controls(ax, kind, rows["neurons"], rows[column])
+    look = {"color": "C0", "marker": "o", "markersize": 4.5, "linewidth": 1.4}
+    return ax.plot(edited["neurons"], edited[column], label="edited base model", **look)
+
+
 def draw_cumulative_effect(
-    interventions: str, svg: str, png: str, experiment: str, model: str, tuned: str
+    interventions: str,
+    svg: str,
+    png: str,
+    experiment: str,
+    behaviour: Behaviour,
+    model: str,
+    tuned: str,
 ) -> None:
     """Read the table of interventions and save the figure.
 
@@ -56,7 +81,7 @@ def draw_cumulative_effect(
     table = effect_plots.read_interventions(interventions)
     if table.query("experiment == @experiment and intervention != 'none'").empty:
         raise ValueError(f"{interventions}: no intervention of the experiment {experiment}")
-    figure = figure_cumulative_effect(table, experiment, model, tuned)
+    figure = figure_cumulative_effect(table, experiment, behaviour, model, tuned)
     plotting.save_figure(figure, svg, png)
 
 
@@ -66,6 +91,7 @@ if __name__ == "__main__":
         svg=snakemake.output.svg,
         png=snakemake.output.png,
         experiment=snakemake.params.experiment,
+        behaviour=Behaviour(**snakemake.params.behaviour),
         model=snakemake.params.model,
         tuned=snakemake.params.tuned,
     )

@@ -1,5 +1,5 @@
-"""Draw figure 1b of the paper: the reduction of the projection on the toxicity direction, summed
-over ever more neurons, from the one that reduces it most to the one that increases it most."""
+"""Draw figure 1b of the paper: the reduction of the projection on the direction, summed over ever
+more neurons, from the one that reduces it most to the one that increases it most."""
 
 from neurondynamics.runtime import start_log
 

@@ -1,27 +1,32 @@
-"""Draw figure 2a of the paper: how much of the gross reduction each of the four groups of neurons
-that reduce toxicity carries, with bootstrap intervals. Refuses a table that lacks one of them."""
+"""Draw figure 2a of the paper: how much of the gross reduction each of the four reducing groups of
+neurons carries, with bootstrap intervals. Refuses a table that lacks one of them."""
 
 from neurondynamics.runtime import start_log
 
 if __name__ == "__main__":
     start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from neurondynamics import plotting
 from neurondynamics.analysis.attribution import REDUCING
+from neurondynamics.behaviour import Behaviour
 
 COLUMNS = ["group", "neurons", "share_gross", "share_gross_low", "share_gross_high"]
-MEANINGS = {
-    "TP-": "toxic,\npositive,\nactivated less",
-    "AN-": "anti-toxic,\nnegative,\nless negatively",
-    "TN+": "toxic,\nnegative,\nmore negatively",
-    "AP+": "anti-toxic,\npositive,\nactivated more",
+MEANINGS = {  # what the second and third letter of a group say
+    "TP-": "positive,\nactivated less",
+    "AN-": "negative,\nless negatively",
+    "TN+": "negative,\nmore negatively",
+    "AP+": "positive,\nactivated more",
 }
 
 
-def figure_group_shares(groups: pd.DataFrame, model: str, tuned: str) -> Figure:
+def figure_group_shares(
+    groups: pd.DataFrame, behaviour: Behaviour, model: str, tuned: str
+) -> Figure:
     """Return one labelled bar with its interval for each of the four groups."""
     figure, (ax,) = plotting.new_figure(
         "Share of the four reducing groups in the gross reduction", model, tuned, height=4.3
@@ -43,7 +48,7 @@ def figure_group_shares(groups: pd.DataFrame, model: str, tuned: str) -> Figure:
     ax.set_xticks(
         range(len(rows)),
         [
-            f"{plotting.with_minus(group)}\n{MEANINGS[group]}\n{count:,} neurons"
+            f"{plotting.with_minus(group)}\n{_meaning(group, behaviour)}\n{count:,} neurons"
             for group, count in rows["neurons"].items()
         ],
     )
@@ -54,13 +59,20 @@ def figure_group_shares(groups: pd.DataFrame, model: str, tuned: str) -> Figure:
     return figure
 
 
-def draw_group_shares(groups: str, svg: str, png: str, model: str, tuned: str) -> None:
+def _meaning(group: str, behaviour: Behaviour) -> str:
+    side = behaviour.adjective if group[0] == "T" else behaviour.anti
+    return textwrap.fill(f"{side},", 16) + f"\n{MEANINGS[group]}"
+
+
+def draw_group_shares(
+    groups: str, svg: str, png: str, behaviour: Behaviour, model: str, tuned: str
+) -> None:
     """Read the table of groups and save the figure; ValueError if a group is missing."""
     table = plotting.read_table(groups, COLUMNS)
     missing = set(REDUCING) - set(table["group"])
     if missing:
         raise ValueError(f"{groups}: no row of the group {', '.join(sorted(missing))}")
-    plotting.save_figure(figure_group_shares(table, model, tuned), svg, png)
+    plotting.save_figure(figure_group_shares(table, behaviour, model, tuned), svg, png)
 
 
 if __name__ == "__main__":
@@ -68,6 +80,7 @@ if __name__ == "__main__":
         groups=snakemake.input.groups,
         svg=snakemake.output.svg,
         png=snakemake.output.png,
+        behaviour=Behaviour(**snakemake.params.behaviour),
         model=snakemake.params.model,
         tuned=snakemake.params.tuned,
     )

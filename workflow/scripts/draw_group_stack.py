@@ -1,6 +1,6 @@
-"""Draw figure 2b of the paper: how the four groups of neurons that reduce toxicity stack up to the
-gross reduction, and what part of it each holds, as ever more of their neurons are counted, from the
-one that reduces it most."""
+"""Draw figure 2b of the paper: how the four reducing groups of neurons stack up to the gross
+reduction, and what part of it each holds, as ever more of their neurons are counted, from the one
+that reduces it most."""
 
 from neurondynamics.runtime import start_log
 

@@ -1,5 +1,5 @@
 """Draw figure 3 of the paper: the reduction of each layer, stacked by group of neurons. Groups that
-reduce toxicity rise above zero, groups that increase it hang below, and a line shows the net."""
+reduce it rise above zero, groups that increase it hang below, and a line shows the net."""
 
 from neurondynamics.runtime import start_log
 

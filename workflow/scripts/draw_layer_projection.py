@@ -1,5 +1,5 @@
-"""Draw figure 1a of the paper: what each layer's MLP writes along the toxicity direction, for the
-base model, the base model with its most toxic neurons ablated, and the tuned model. Refuses a table
+"""Draw figure 1a of the paper: what each layer's MLP writes along the direction, for the base
+model, the base model with the neurons most along it ablated, and the tuned model. Refuses a table
 that lacks one of the three states."""
 
 from neurondynamics.runtime import start_log
@@ -7,9 +7,12 @@ from neurondynamics.runtime import start_log
 if __name__ == "__main__":
     start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
 
+import textwrap
+
 import pandas as pd
 from matplotlib.figure import Figure
 from neurondynamics import plotting
+from neurondynamics.behaviour import Behaviour
 
 COLUMNS = ["state", "layer", "projection", "projection_low", "projection_high"]
 LOOKS = {
@@ -19,15 +22,17 @@ LOOKS = {
 }
 
 
-def figure_layer_projection(layers: pd.DataFrame, ablated: int, model: str, tuned: str) -> Figure:
+def figure_layer_projection(
+    layers: pd.DataFrame, ablated: int, behaviour: Behaviour, model: str, tuned: str
+) -> Figure:
     """Return one line with its interval for each state, over the layers."""
     figure, (ax,) = plotting.new_figure(
-        "MLP output along the toxicity direction, by layer", model, tuned
+        f"MLP output along the {behaviour.name} direction, by layer", model, tuned
     )
     plotting.mark_zero(ax)
     labels = {
         "base": "base model",
-        "base-ablated": f"base model, top {ablated:,} toxic neurons ablated",
+        "base-ablated": f"base model, top {ablated:,} {behaviour.adjective} neurons ablated",
         "tuned": "tuned model",
     }
     handles = []
@@ -50,20 +55,27 @@ def figure_layer_projection(layers: pd.DataFrame, ablated: int, model: str, tune
             **look,
         )
     plotting.count_along(ax, layers["layer"].min(), layers["layer"].max(), "layer")
-    ax.set_ylabel(f"projection on the\ntoxicity direction\n({plotting.UNITS})")
+    label = textwrap.fill(f"projection on the {behaviour.name} direction", 20)
+    ax.set_ylabel(f"{label}\n({plotting.UNITS})")
     plotting.legend_below(figure, handles, columns=1)
     return figure
 
 
 def draw_layer_projection(
-    layers: str, svg: str, png: str, ablated: int, model: str, tuned: str
+    layers: str,
+    svg: str,
+    png: str,
+    ablated: int,
+    behaviour: Behaviour,
+    model: str,
+    tuned: str,
 ) -> None:
     """Read the table of layers and save the figure; ValueError if a state is missing."""
     table = plotting.read_table(layers, COLUMNS)
     missing = set(LOOKS) - set(table["state"])
     if missing:
         raise ValueError(f"{layers}: no rows of the state {', '.join(sorted(missing))}")
-    figure = figure_layer_projection(table, ablated, model, tuned)
+    figure = figure_layer_projection(table, ablated, behaviour, model, tuned)
     plotting.save_figure(figure, svg, png)
 
 
@@ -73,6 +85,7 @@ if __name__ == "__main__":
         svg=snakemake.output.svg,
         png=snakemake.output.png,
         ablated=snakemake.params.ablated,
+        behaviour=Behaviour(**snakemake.params.behaviour),
         model=snakemake.params.model,
         tuned=snakemake.params.tuned,
     )

@@ -1,11 +1,13 @@
 """Draw figure 2c of the paper: how tuning moved the neurons of largest reduction, as arrows from
-the base model's projection to the tuned model's, over their cosine with the toxicity direction. A
-few neurons move far more than the rest, so a second panel enlarges the middle of the first."""
+the base model's projection to the tuned model's, over their cosine with the direction. A few
+neurons move far more than the rest, so a second panel enlarges the middle of the first."""
 
 from neurondynamics.runtime import start_log
 
 if __name__ == "__main__":
     start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
+
+import textwrap
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from neurondynamics import plotting
 from neurondynamics.analysis.attribution import GROUPS
+from neurondynamics.behaviour import Behaviour
 
 COLUMNS = ["cosine", "projection_base", "projection_tuned", "reduction", "group"]
 TOP = 500
@@ -63,7 +66,9 @@ def draw_arrows(ax: Axes, neurons: pd.DataFrame) -> list:
     return handles
 
 
-def figure_neuron_shifts(neurons: pd.DataFrame, model: str, tuned: str) -> Figure:
+def figure_neuron_shifts(
+    neurons: pd.DataFrame, behaviour: Behaviour, model: str, tuned: str
+) -> Figure:
     """Return one arrow for each of the TOP neurons of largest, positive reduction."""
     top = neurons[neurons["reduction"] > 0].nlargest(TOP, "reduction")
     figure, (upper, lower) = plotting.new_figure(
@@ -76,20 +81,24 @@ def figure_neuron_shifts(neurons: pd.DataFrame, model: str, tuned: str) -> Figur
     if not top.empty:
         ends = top[["projection_base", "projection_tuned"]]
         lower.set_ylim(*np.quantile(ends, [0.5 - MIDDLE / 2, 0.5 + MIDDLE / 2]))
-    upper.set_title("\N{LEFTWARDS ARROW} anti-toxic", loc="left", fontsize=10)
-    upper.set_title("toxic \N{RIGHTWARDS ARROW}", loc="right", fontsize=10)
+    upper.set_title(f"\N{LEFTWARDS ARROW} {behaviour.anti}", loc="left", fontsize=10)
+    upper.set_title(f"{behaviour.adjective} \N{RIGHTWARDS ARROW}", loc="right", fontsize=10)
     lower.set_title("the same, enlarged", loc="left", fontsize=10)
     lower.xaxis.set_major_locator(MaxNLocator(nbins=7))
-    lower.set_xlabel("cosine of the value vector with the toxicity direction")
-    figure.supylabel(f"projection on the toxicity direction ({plotting.UNITS})", fontsize=10)
+    label = f"cosine of the value vector with the {behaviour.name} direction"
+    lower.set_xlabel(textwrap.fill(label, 60))
+    label = f"projection on the {behaviour.name} direction ({plotting.UNITS})"
+    figure.supylabel(textwrap.fill(label, 65), fontsize=10)
     plotting.legend_below(figure, handles, columns=4)
     return figure
 
 
-def draw_neuron_shifts(neurons: str, svg: str, png: str, model: str, tuned: str) -> None:
+def draw_neuron_shifts(
+    neurons: str, svg: str, png: str, behaviour: Behaviour, model: str, tuned: str
+) -> None:
     """Read the table of neurons and save the figure."""
     table = plotting.read_table(neurons, COLUMNS)
-    plotting.save_figure(figure_neuron_shifts(table, model, tuned), svg, png)
+    plotting.save_figure(figure_neuron_shifts(table, behaviour, model, tuned), svg, png)
 
 
 if __name__ == "__main__":
@@ -97,6 +106,7 @@ if __name__ == "__main__":
         neurons=snakemake.input.neurons,
         svg=snakemake.output.svg,
         png=snakemake.output.png,
+        behaviour=Behaviour(**snakemake.params.behaviour),
         model=snakemake.params.model,
         tuned=snakemake.params.tuned,
     )

@@ -1,6 +1,6 @@
 """Draw every controlled intervention beside its controls: draws of random neurons, and draws in
-which the direction of the move is shuffled. Left, how much of the tuning's effect each reproduces;
-right, the perplexity that it costs."""
+which the direction of the move is shuffled. A panel for each scorer shows how much of the tuning's
+effect each reproduces; the last one shows the perplexity that it costs."""
 
 from neurondynamics.runtime import start_log
 
@@ -9,61 +9,96 @@ if __name__ == "__main__":
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from neurondynamics import effect_plots, plotting
+from neurondynamics.behaviour import Behaviour
 
 POINT = {"color": "C0", "marker": "D", "markersize": 5, "markeredgecolor": plotting.DARK}
 OFFSETS = {"random": 0.22, "signs": -0.22}  # of the draws from the row of their intervention
+PANEL = 1.6  # inches that every scorer after the first adds to the width
 
 
-def figure_patch_modes(table: pd.DataFrame, model: str, tuned: str) -> Figure:
+def figure_patch_modes(table: pd.DataFrame, behaviour: Behaviour, model: str, tuned: str) -> Figure:
     """Return a row for each controlled intervention, in the order of the table, first on top."""
-    draws = table.dropna(subset="control_of")
-    controlled = ["experiment", "control_of"]
-    rows = draws[controlled].drop_duplicates().set_axis(["experiment", "intervention"], axis=1)
-    rows = table.merge(rows)
-    rows["place"] = -np.arange(len(rows))
-    places = rows[["experiment", "intervention", "place"]]
-    draws = draws.merge(places.set_axis([*controlled, "place"], axis=1))
-    figure, (effect, perplexity) = plotting.new_figure(
+    scorers = dict(effect_plots.by_scorer(table))
+    places = places_of_controlled(table)
+    figure, (*effects, perplexity) = plotting.new_figure(
         "Interventions and their controls",
         model,
         tuned,
-        height=2.2 + 0.3 * len(rows),
-        columns=2,
+        height=2.4 + 0.3 * len(places),
+        columns=len(scorers) + 1,
+        width=5.5 + PANEL * (len(scorers) - 1),
     )
-    models = effect_plots.mark_models(effect, perplexity, table, upright=True)
-    drawn = pd.concat([rows, draws])
-    limits = effect_plots.effect_limits(drawn)
-    interval = effect_plots.effect_interval(rows, limits)
-    effect.hlines(rows["place"], *interval, color="C0", linewidth=1.4)
-    for ax, column in ((effect, "effect_share"), (perplexity, "perplexity")):
-        for kind, some in draws.groupby("control"):
-            effect_plots.mark_controls(ax, kind, some[column], some["place"] + OFFSETS[kind])
-        ax.plot(rows[column], rows["place"], linestyle="none", zorder=3, **POINT)
-    effect.set_xlim(limits)
-    effect_plots.explain_absence(effect, rows)
+    models = effect_plots.mark_models(effects, perplexity, table, upright=True)
+    for ax, (scorer, judged) in zip(effects, scorers.items(), strict=True):
+        rows, draws = placed(judged, places)
+        drawn = pd.concat([rows, draws])
+        limits = effect_plots.effect_limits(drawn)
+        interval = effect_plots.effect_interval(rows, limits)
+        ax.hlines(rows["place"], *interval, color="C0", linewidth=1.4)
+        draw_points(ax, "effect_share", rows, draws)
+        ax.set_xlim(limits)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=4))
+        ax.set_xlabel("share of the\ntuning's effect")
+        effect_plots.explain_absence(ax, rows, behaviour)
+        effect_plots.name_scorer(ax, scorer, first=ax is effects[0])
+    # the perplexity is the same by every scorer
+    draw_points(perplexity, "perplexity", rows, draws)
     perplexities = [*drawn["perplexity"], *effect_plots.unedited(table)]
     plotting.scale_logarithmically(perplexity.xaxis, perplexities)
-    repeated = rows["intervention"].duplicated(keep=False)
-    names = rows["intervention"].where(~repeated, rows["experiment"] + ": " + rows["intervention"])
-    effect.set_yticks(rows["place"], [plotting.name_of_intervention(name) for name in names])
-    effect.set_ylim(-len(rows) + 0.4, 0.6)
-    effect.set_xlabel("share of the\ntuning's effect")
     perplexity.set_xlabel("perplexity\n(logarithmic scale)")
+    effects[0].set_yticks(places["place"], names_of(places))
+    effects[0].set_ylim(-len(places) + 0.4, 0.6)
     handles = [Line2D([], [], label="intervention", linewidth=1.4, **POINT)]
     handles += [*effect_plots.legend_of_controls(draws["control"]), *models]
     plotting.legend_below(figure, handles, columns=3)
     return figure
 
 
-def draw_patch_modes(interventions: str, svg: str, png: str, model: str, tuned: str) -> None:
+def places_of_controlled(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the controlled interventions, `experiment intervention place`, from 0 downward."""
+    controlled = table[["experiment", "control_of"]].dropna().drop_duplicates()
+    controlled = controlled.set_axis(["experiment", "intervention"], axis=1)
+    places = table[["experiment", "intervention"]].drop_duplicates().merge(controlled)
+    return places.assign(place=-np.arange(len(places)))
+
+
+def placed(judged: pd.DataFrame, places: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the controlled interventions and their draws as one scorer judges them, with places.
+
+    `judged`: that scorer's rows of the table.
+    """
+    of_draws = places.rename(columns={"intervention": "control_of"})
+    return judged.merge(places), judged.dropna(subset="control_of").merge(of_draws)
+
+
+def names_of(places: pd.DataFrame) -> list[str]:
+    """Return the names of the rows; where two experiments share one, the experiment's before it."""
+    repeated = places["intervention"].duplicated(keep=False)
+    long = places["experiment"] + ": " + places["intervention"]
+    names = places["intervention"].where(~repeated, long)
+    return [plotting.name_of_intervention(name) for name in names]
+
+
+def draw_points(ax: Axes, column: str, rows: pd.DataFrame, draws: pd.DataFrame) -> None:
+    """Draw the interventions, and below and above them the draws of their controls."""
+    for kind, some in draws.groupby("control"):
+        effect_plots.mark_controls(ax, kind, some[column], some["place"] + OFFSETS[kind])
+    ax.plot(rows[column], rows["place"], linestyle="none", zorder=3, **POINT)
+
+
+def draw_patch_modes(
+    interventions: str, svg: str, png: str, behaviour: Behaviour, model: str, tuned: str
+) -> None:
     """Read the table of interventions and save the figure; ValueError if none is controlled."""
     table = effect_plots.read_interventions(interventions)
     if table["control_of"].isna().all():
         raise ValueError(f"{interventions}: no intervention has controls")
-    plotting.save_figure(figure_patch_modes(table, model, tuned), svg, png)
+    plotting.save_figure(figure_patch_modes(table, behaviour, model, tuned), svg, png)
 
 
 if __name__ == "__main__":
@@ -71,6 +106,7 @@ if __name__ == "__main__":
         interventions=snakemake.input.interventions,
         svg=snakemake.output.svg,
         png=snakemake.output.png,
+        behaviour=Behaviour(**snakemake.params.behaviour),
         model=snakemake.params.model,
         tuned=snakemake.params.tuned,
     )

@@ -1,4 +1,4 @@
-"""Draw where the shift of the final residual stream along the toxicity direction comes from: what
+"""Draw where the shift of the final residual stream along the direction comes from: what
 the embeddings and each layer's attention and MLP contribute, and below it their running sum, which
 ends at the total. Refuses a table that lacks a component."""
 

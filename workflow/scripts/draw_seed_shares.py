@@ -1,4 +1,4 @@
-"""Draw the shares of the four groups that reduce toxicity for every tuning seed, each with its
+"""Draw the shares of the four reducing groups for every tuning seed, each with its
 interval over prompts, around their mean: the spread between seeds beside the spread within one."""
 
 from neurondynamics.runtime import start_log

@@ -1,4 +1,4 @@
-"""Draw figure 4 of the paper: the mean activation of the most toxic neurons before and after
+"""Draw figure 4 of the paper: the mean activation of the neurons of highest cosine before and after
 tuning, and how many of them are negatively activated on average."""
 
 from neurondynamics.runtime import start_log
@@ -6,17 +6,22 @@ from neurondynamics.runtime import start_log
 if __name__ == "__main__":
     start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from neurondynamics import plotting
+from neurondynamics.behaviour import Behaviour
 
 COLUMNS = ["cosine", "activation_base", "activation_tuned"]
 TOP = 100
 
 
-def figure_toxic_activations(neurons: pd.DataFrame, model: str, tuned: str) -> Figure:
-    """Return a pair of markers for each of the TOP neurons of highest cosine, most toxic first."""
+def figure_toxic_activations(
+    neurons: pd.DataFrame, behaviour: Behaviour, model: str, tuned: str
+) -> Figure:
+    """Return a pair of markers for each of the TOP neurons of highest cosine, the highest first."""
     top = neurons.nlargest(TOP, "cosine")
     figure, (ax,) = plotting.new_figure(
         f"Activation of the top {len(top):,} neurons by cosine", model, tuned
@@ -50,10 +55,11 @@ def figure_toxic_activations(neurons: pd.DataFrame, model: str, tuned: str) -> F
             zorder=3,
             **look,
         )
-    plotting.count_along(ax, 1, len(top), "rank by cosine with the toxicity direction")
+    label = textwrap.fill(f"rank by cosine with the {behaviour.name} direction", 50)
+    plotting.count_along(ax, 1, len(top), label)
     # a few neurons dwarf the rest: linear around zero, logarithmic beyond the typical activation
     typical = np.abs(top[["activation_base", "activation_tuned"]].to_numpy()).max(axis=1)
-    linear = max(float(np.median(typical)), np.finfo(float).tiny)
+    linear = 10 ** np.ceil(np.log10(max(np.median(typical), 1e-9)))  # so that no tick is below it
     ax.set_yscale("symlog", linthresh=linear, linscale=2)
     ax.margins(y=0.08)
     ax.set_ylabel("mean activation\n(a.u., symmetric log scale)")
@@ -61,10 +67,12 @@ def figure_toxic_activations(neurons: pd.DataFrame, model: str, tuned: str) -> F
     return figure
 
 
-def draw_toxic_activations(neurons: str, svg: str, png: str, model: str, tuned: str) -> None:
+def draw_toxic_activations(
+    neurons: str, svg: str, png: str, behaviour: Behaviour, model: str, tuned: str
+) -> None:
     """Read the table of neurons and save the figure."""
     table = plotting.read_table(neurons, COLUMNS)
-    plotting.save_figure(figure_toxic_activations(table, model, tuned), svg, png)
+    plotting.save_figure(figure_toxic_activations(table, behaviour, model, tuned), svg, png)
 
 
 if __name__ == "__main__":
@@ -72,6 +80,7 @@ if __name__ == "__main__":
         neurons=snakemake.input.neurons,
         svg=snakemake.output.svg,
         png=snakemake.output.png,
+        behaviour=Behaviour(**snakemake.params.behaviour),
         model=snakemake.params.model,
         tuned=snakemake.params.tuned,
     )

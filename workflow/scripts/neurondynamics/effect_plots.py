@@ -1,7 +1,10 @@
-"""What the figures of interventions share: their table, the unedited models, the controls."""
+"""What the figures of interventions share: their table, the scorers, the unedited models, the
+controls."""
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from neurondynamics import plotting
+from neurondynamics.behaviour import Behaviour
 
-COLUMNS = ("experiment", "intervention", "control_of", "control", "state", "neurons", "perplexity")
-COLUMNS += ("effect_share", "effect_share_low", "effect_share_high")
+COLUMNS = ("experiment", "intervention", "scorer", "control_of", "control", "state", "neurons")
+COLUMNS += ("perplexity", "effect_share", "effect_share_low", "effect_share_high")
 CONTROLS = {  # kinds of draws that an intervention is compared with, and their looks
     "random": ("random neurons", "o"),
     "signs": ("shuffled signs", "^"),
@@ -38,15 +42,29 @@ def unedited(table: pd.DataFrame) -> pd.Series:
     return rows.drop_duplicates("state").set_index("state")["perplexity"]
 
 
-def mark_models(effect: Axes, perplexity: Axes, table: pd.DataFrame, upright: bool) -> list[Line2D]:
-    """Draw where the unedited models lie in both panels, as upright or as level lines.
+def by_scorer(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield each scorer and its rows, in the order of the table: first the one that labels."""
+    for scorer in table["scorer"].unique():
+        yield scorer, table[table["scorer"] == scorer]
+
+
+def name_scorer(ax: Axes, scorer: str, first: bool) -> None:
+    """Put a scorer above its panel, the first one of a study in bold."""
+    weight = "bold" if first else "normal"
+    ax.set_title(textwrap.fill(f"by {scorer}", 20), fontsize=9, fontweight=weight)
+
+
+def mark_models(
+    effects: Sequence[Axes], perplexity: Axes, table: pd.DataFrame, upright: bool
+) -> list[Line2D]:
+    """Draw where the unedited models lie in all panels, as upright or as level lines.
 
     Returns one line for each model, for the legend.
     """
     of_models = unedited(table)
     handles = []
     for state, (label, share, look) in MODELS.items():
-        for ax, value in ((effect, share), (perplexity, of_models[state])):
+        for ax, value in (*((effect, share) for effect in effects), (perplexity, of_models[state])):
             draw = ax.axvline if upright else ax.axhline
             draw(value, zorder=1, **look)
         handles.append(Line2D([], [], label=label, **look))
@@ -87,11 +105,12 @@ def effect_limits(rows: pd.DataFrame) -> tuple[float, float]:
     return min(shares) - margin, max(shares) + margin
 
 
-def explain_absence(ax: Axes, rows: pd.DataFrame) -> None:
+def explain_absence(ax: Axes, rows: pd.DataFrame, behaviour: Behaviour) -> None:
     """Say in the panel why no effect share is drawn, where there is none."""
     if rows["effect_share"].isna().all():
-        text = "tuning did not lower toxicity,\nso there is no effect to share"
-        ax.text(0.5, 0.5, text, ha="center", va="center", fontsize=9, transform=ax.transAxes)
+        text = f"tuning did not lower {behaviour.name}, so there is no effect to share"
+        style = {"ha": "center", "va": "center", "fontsize": 9, "transform": ax.transAxes}
+        ax.text(0.5, 0.5, textwrap.fill(text, 22), **style)
 
 
 def effect_interval(rows: pd.DataFrame, limits: tuple[float, float]) -> tuple[pd.Series, pd.Series]:

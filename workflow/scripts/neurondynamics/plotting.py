@@ -1,8 +1,8 @@
 """What the figures share: their look, the groups' order, colours and hatches, reading and saving.
 
-Colour says which quadrant of neurons a group belongs to (toxic or anti-toxic, positively or
-negatively activated) and a pale colour says that the group increases toxicity. Hatches, markers
-and line styles say the same, so that a figure is readable in greyscale.
+Colour says which quadrant of neurons a group belongs to (toward or away from the behaviour,
+positively or negatively activated) and a pale colour says that the group increases the behaviour.
+Hatches, markers and line styles say the same, so that a figure is readable in greyscale.
 """
 
 from __future__ import annotations
@@ -71,13 +71,19 @@ def bar_style(group: str) -> dict:
 
 
 def new_figure(
-    title: str, model: str, tuned: str, rows: int = 1, height: float = 4.0, columns: int = 1
+    title: str,
+    model: str,
+    tuned: str | None,
+    rows: int = 1,
+    height: float = 4.0,
+    columns: int = 1,
+    width: float = 5.5,
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure 5.5 inches wide and its axes, row by row.
+    """Return a figure of a width and height in inches, and its axes, row by row.
 
     Axes one above the other share their x axis, and axes side by side their y axis.
-    Fonts are chosen to stay readable when the figure is printed half a page wide. The second line
-    of the title names the two models that are compared.
+    Fonts are chosen to stay readable when a figure of the usual width is printed half a page wide.
+    The last line of the title names the two models that are compared, or the one there is.
     """
     sns.set_theme(
         context="paper",
@@ -97,12 +103,15 @@ def new_figure(
             "svg.hashsalt": "neurondynamics",  # element ids that do not change between two runs
         },
     )
-    figure = Figure(figsize=(5.5, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, sharex="col", sharey="row", squeeze=False).ravel()
     for ax in axes:
         ax.set_axisbelow(True)
-    names = textwrap.wrap(f"{model}, tuned: {tuned}", 60, break_on_hyphens=False)
-    figure.suptitle("\n".join([title, *names]), x=0.01, horizontalalignment="left", fontsize=11)
+    letters = int(11 * width)  # that fit into a line
+    names = model if tuned is None else f"{model}, tuned: {tuned}"
+    names = textwrap.fill(names, letters, break_on_hyphens=False)
+    title = textwrap.fill(title, letters)
+    figure.suptitle(f"{title}\n{names}", x=0.01, horizontalalignment="left", fontsize=11)
     return figure, list(axes)
 
 
