@@ -14,28 +14,73 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 Change = tuple[nn.Module, str, Callable[[torch.Tensor], torch.Tensor]]
 
 
-def load(folder) -> PreTrainedModel:
+def load(folder, attention: str = "eager") -> PreTrainedModel:
     """Load a model folder in float64, without fused attention."""
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float64, attn_implementation="eager"
+        folder, dtype=torch.float64, attn_implementation=attention
     )
     return model.eval().requires_grad_(False)
 
 
+# What a kind of block calls its parts, written down from the source of transformers: the down
+# projection, what the nonlinearity reads, what attention and the MLP add to the residual stream.
+_GATED = ("mlp.down_proj", ("mlp.gate_proj", "mlp.up_proj"))
+_FOUR = ("mlp.dense_4h_to_h", ("mlp.dense_h_to_4h",))
+_BEHIND_NORMS = (*_GATED, "post_attention_layernorm", "post_feedforward_layernorm")
+_PARTS = {
+    "BloomBlock": (*_FOUR, "self_attention.dense", "mlp.dense_4h_to_h"),
+    "FalconDecoderLayer": (*_FOUR, "self_attention", "mlp"),
+    "GPT2Block": ("mlp.c_proj", ("mlp.c_fc",), "attn", "mlp"),
+    "GPTJBlock": ("mlp.fc_out", ("mlp.fc_in",), "attn", "mlp"),
+    "GPTNeoXLayer": (*_FOUR, "attention", "mlp"),
+    "Gemma2DecoderLayer": _BEHIND_NORMS,
+    "Gemma3DecoderLayer": _BEHIND_NORMS,
+    "OPTDecoderLayer": ("fc2", ("fc1",), "self_attn", "fc2"),
+    "Phi3DecoderLayer": ("mlp.down_proj", ("mlp.gate_up_proj",), "self_attn", "mlp"),
+}
+_LIKE_LLAMA = (*_GATED, "self_attn", "mlp")
+
+
+def _part(block: nn.Module, index: int) -> nn.Module:
+    return block.get_submodule(_PARTS.get(type(block).__name__, _LIKE_LLAMA)[index])
+
+
+def _stack(model: PreTrainedModel) -> nn.Module:
+    return getattr(model.base_model, "decoder", model.base_model)  # OPT's is in a decoder
+
+
 def blocks(model: PreTrainedModel) -> list[nn.Module]:
-    """Return the blocks of a GPT-2 or of a model like Llama."""
-    return list(model.transformer.h if hasattr(model, "transformer") else model.model.layers)
+    """Return the blocks of a model."""
+    stack = _stack(model)
+    return list(stack.h if hasattr(stack, "h") else stack.layers)
+
+
+def final_norm(model: PreTrainedModel) -> nn.Module:
+    """Return what normalises the residual stream before it is unembedded."""
+    stack = _stack(model)
+    names = ("ln_f", "norm", "final_layer_norm")
+    return next(getattr(stack, name) for name in names if hasattr(stack, name))
 
 
 def down(block: nn.Module) -> nn.Module:
     """Return a block's down projection."""
-    return block.mlp.c_proj if hasattr(block.mlp, "c_proj") else block.mlp.down_proj
+    return _part(block, 0)
 
 
 def keys(block: nn.Module) -> list[nn.Module]:
-    """Return what a block's nonlinearity reads."""
-    gpt2 = hasattr(block.mlp, "c_fc")
-    return [block.mlp.c_fc] if gpt2 else [block.mlp.gate_proj, block.mlp.up_proj]
+    """Return what a block's nonlinearity reads; gate and up may be one module's two halves."""
+    names = _PARTS.get(type(block).__name__, _LIKE_LLAMA)[1]
+    return [block.get_submodule(name) for name in names]
+
+
+def attention(block: nn.Module) -> nn.Module:
+    """Return the module whose output is what attention adds to the residual stream."""
+    return _part(block, 2)
+
+
+def mlp(block: nn.Module) -> nn.Module:
+    """Return the module whose output is what the MLP adds to the residual stream."""
+    return _part(block, 3)
 
 
 def values(block: nn.Module) -> torch.Tensor:
@@ -49,16 +94,23 @@ def values(block: nn.Module) -> torch.Tensor:
 
 @contextmanager
 def changed(changes: Sequence[Change], start: int = 0):
-    """Run with changes at the positions from `start` on, in their order."""
+    """Run with changes at the positions from `start` on, in their order.
+
+    A change is given (1, tokens, width).
+    """
+
+    def replaced(tensor, function):
+        whole = tensor if tensor.ndim == 3 else tensor[None]  # an OPT's MLP sees (tokens, width)
+        return torch.cat([whole[:, :start], function(whole[:, start:])], 1).view(tensor.shape)
+
     with ExitStack() as stack:
         for module, site, function in changes:
 
             def before(_, inputs, function=function):
-                head, tail = inputs[0][:, :start], inputs[0][:, start:]
-                return (torch.cat([head, function(tail)], 1), *inputs[1:])
+                return (replaced(inputs[0], function), *inputs[1:])
 
             def after(_, __, output, function=function):
-                return torch.cat([output[:, :start], function(output[:, start:])], 1)
+                return replaced(output, function)
 
             if site == "input":
                 handle = module.register_forward_pre_hook(before)
@@ -72,14 +124,18 @@ def changed(changes: Sequence[Change], start: int = 0):
 def listening(modules: Sequence[nn.Module], site: str):
     """Yield a list that holds, after a pass, what each module read or wrote."""
     heard: list[torch.Tensor | None] = [None] * len(modules)
+
+    def listened(tensor):  # a copy: Falcon adds to what its MLP wrote in place
+        return (tensor if tensor.ndim == 3 else tensor[None]).clone()  # (1, tokens, width)
+
     with ExitStack() as stack:
         for index, module in enumerate(modules):
 
             def before(_, inputs, index=index):
-                heard[index] = inputs[0]
+                heard[index] = listened(inputs[0])
 
             def after(_, __, output, index=index):
-                heard[index] = output[0] if isinstance(output, tuple) else output
+                heard[index] = listened(output[0] if isinstance(output, tuple) else output)
 
             if site == "input":
                 handle = module.register_forward_pre_hook(before)

@@ -4,22 +4,29 @@ The models are random, but their weights are large enough that outputs vary and 
 nearly tied, so that greedy decoding in float32 and in float64 must agree. d_mlp is not 4 d_model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    FalconConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
     GPT2Config,
-    GPT2LMHeadModel,
+    GPTJConfig,
+    GPTNeoXConfig,
     LlamaConfig,
-    LlamaForCausalLM,
     MistralConfig,
-    MistralForCausalLM,
+    OPTConfig,
+    Phi3Config,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
-    Qwen2ForCausalLM,
+    Qwen3Config,
 )
 
 END = "<|end|>"
@@ -56,27 +63,64 @@ _SIZES = {
 }
 
 
-def _gpt2() -> PreTrainedModel:
-    sizes = {"n_positions": 128, "n_embd": HIDDEN, "n_layer": LAYERS, "n_head": 4}
-    ends = {"bos_token_id": None, "eos_token_id": 0}
-    return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_inner=NEURONS, **sizes, **ends))
+_OWN_NAMES = {"n_positions": 128, "n_embd": HIDDEN, "n_layer": LAYERS, "n_head": 4}
+_PLAIN = {key: value for key, value in _SIZES.items() if "key_value" not in key}
+_NONE = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0}
+# shorter than the prompts: a cache forgets, and padding must not count toward the window
+_WINDOW = {"head_dim": 8, "sliding_window": 6}
 
-
-def _llama() -> PreTrainedModel:
-    return LlamaForCausalLM(LlamaConfig(**_SIZES, mlp_bias=True, attention_bias=True))
-
-
-def _mistral() -> PreTrainedModel:
-    # shorter than the prompts: its cache forgets, and padding must not count toward the window
-    return MistralForCausalLM(MistralConfig(**_SIZES, sliding_window=6))
-
-
-def _qwen2() -> PreTrainedModel:
-    return Qwen2ForCausalLM(Qwen2Config(**_SIZES))
-
-
-_BUILDERS = {"gpt2": _gpt2, "llama": _llama, "mistral": _mistral, "qwen2": _qwen2}
-FAMILIES = tuple(_BUILDERS)
+# how each family is configured; what differs within a family and matters here is set to what a
+# real model has, and below to what another one has
+_CONFIGURATIONS: dict[str, Callable[[], PreTrainedConfig]] = {
+    "bloom": lambda: BloomConfig(
+        vocab_size=VOCABULARY, hidden_size=HIDDEN, n_layer=LAYERS, n_head=4, **_NONE
+    ),
+    "falcon": lambda: FalconConfig(**_PLAIN, ffn_hidden_size=NEURONS, **_NONE),
+    "gemma2": lambda: Gemma2Config(
+        **_SIZES | _WINDOW | {"tie_word_embeddings": True}, attn_logit_softcapping=2.0, **_NONE
+    ),
+    "gemma3_text": lambda: Gemma3TextConfig(
+        **_SIZES | _WINDOW | {"tie_word_embeddings": True},
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        **_NONE,
+    ),
+    "gpt2": lambda: GPT2Config(
+        vocab_size=VOCABULARY, n_inner=NEURONS, **_OWN_NAMES, **_NONE | {"pad_token_id": None}
+    ),
+    "gpt_neox": lambda: GPTNeoXConfig(**_PLAIN, **_NONE),
+    "gptj": lambda: GPTJConfig(
+        vocab_size=VOCABULARY, n_inner=NEURONS, rotary_dim=4, **_OWN_NAMES, **_NONE
+    ),
+    "llama": lambda: LlamaConfig(**_SIZES, mlp_bias=True, attention_bias=True),
+    "mistral": lambda: MistralConfig(**_SIZES, sliding_window=6),
+    "opt": lambda: OPTConfig(
+        **_PLAIN | {"tie_word_embeddings": True},
+        ffn_dim=NEURONS,
+        word_embed_proj_dim=HIDDEN,
+        **_NONE,
+    ),
+    "phi3": lambda: Phi3Config(**_SIZES, **_NONE),
+    "qwen2": lambda: Qwen2Config(**_SIZES),
+    "qwen3": lambda: Qwen3Config(**_SIZES, head_dim=16),
+}
+FAMILIES = tuple(_CONFIGURATIONS)
+# weights the other way round and learned positions; a gated MLP with biases; norms behind
+# attention and MLP, and caches of which only some forget; an MLP that sees all texts in one row
+DIFFERENT = ("gpt2", "llama", "gemma2", "opt")
+# other blocks of the same families: one after the other instead of side by side, position biases
+# instead of rotations, two norms
+_VARIANTS: dict[str, Callable[[], PreTrainedConfig]] = {
+    "falcon-alibi": lambda: FalconConfig(
+        **_PLAIN, ffn_hidden_size=NEURONS, parallel_attn=False, alibi=True, bias=True,
+        multi_query=False, **_NONE,
+    ),
+    "falcon-new": lambda: FalconConfig(
+        **_SIZES | {"num_kv_heads": 2}, ffn_hidden_size=NEURONS, new_decoder_architecture=True,
+        **_NONE,
+    ),
+    "gpt_neox-sequential": lambda: GPTNeoXConfig(**_PLAIN, use_parallel_residual=False, **_NONE),
+}  # fmt: skip
+VARIANTS = tuple(_VARIANTS)
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -94,10 +138,16 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END)
 
 
-def build_model(family: str, seed: int = 0) -> PreTrainedModel:
-    """Return a random model of a family, in float32, with biases that are not zero."""
+def build_model(family: str, seed: int = 0, **settings) -> PreTrainedModel:
+    """Return a random model of a family or variant, in float32, with biases that are not zero.
+
+    `settings` are others of its configuration.
+    """
     generator = torch.Generator().manual_seed(seed)
-    model = _BUILDERS[family]().eval().requires_grad_(False)
+    config = (_CONFIGURATIONS | _VARIANTS)[family]()
+    for name, value in settings.items():
+        setattr(config, name, value)
+    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
     tied = model.config.tie_word_embeddings
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
@@ -107,8 +157,10 @@ def build_model(family: str, seed: int = 0) -> PreTrainedModel:
         elif norm:
             parameter.copy_(1 + 0.2 * noise)
         elif parameter.shape[0] == VOCABULARY:  # embedding and unembedding
-            # a tied unembedding would otherwise repeat the last token for ever
-            parameter.copy_((0.4 if tied else 1.0) * noise)
+            # a tied unembedding would otherwise repeat the last token for ever; Gemma's embeddings
+            # are multiplied by the root of the width
+            scaled = hasattr(model.get_input_embeddings(), "embed_scale")
+            parameter.copy_((0.12 if scaled else 0.4 if tied else 1.0) * noise)
         else:
             parameter.copy_(0.35 * noise)
     model.config.eos_token_id = model.generation_config.eos_token_id = 0

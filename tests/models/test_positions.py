@@ -127,18 +127,21 @@ def test_paired_neurons_take_the_leaders_activations(case, tuned, positions):
     assert found != case.greedy
 
 
-def test_following_every_neuron_reproduces_a_tuning_of_the_mlps_inputs(case):
+def test_following_every_neuron_reproduces_a_tuning_of_the_mlps_inputs(every_case):
     """Attention, embeddings and value vectors are the base model's: nothing else differs."""
+    case = every_case
     tuned = copy.deepcopy(case.model)
     generator = torch.Generator().manual_seed(3)
     for block in plain.blocks(tuned):
         for key in plain.keys(block):
             for parameter in key.parameters():
                 parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
-    found = generate(case, [paired(positions="all")], tuned)
+    layers, neurons = np.indices((tiny.LAYERS, len(plain.values(plain.blocks(tuned)[0]))))
+    follow = Edit("paired", layers.ravel(), neurons.ravel(), np.ones(layers.size), positions="all")
+    found = generate(case, [follow], tuned)
     expected = decode(tuned, prefill(tuned, case.prompts), T).lists()
     assert found == expected != case.greedy
-    with applied(dissect(case.model), [paired()], dissect(tuned)):
+    with applied(dissect(case.model), [follow], dissect(tuned)):
         losses = token_losses(case.model, WINDOWS, tuned)
     np.testing.assert_array_equal(losses, token_losses(tuned, WINDOWS))
     assert not np.array_equal(losses, token_losses(case.model, WINDOWS))

@@ -20,13 +20,18 @@ def copied(case_of, tmp_path):
     return shutil.copytree(case_of("llama").folder, tmp_path / "model")
 
 
-def test_shape_of_every_family(case):
-    heads = {"gpt2": 4}.get(case.family, 2)  # of keys
+# four heads of 8, or fewer of keys
+KEY_WIDTHS = dict.fromkeys(("llama", "mistral", "phi3", "qwen2", "gemma2", "gemma3_text"), 2 * 8)
+KEY_WIDTHS |= {"qwen3": 2 * 16, "falcon": 8}  # one head of keys for all
+
+
+def test_shape_of_every_family(every_case):
+    case = every_case
     assert read_shape(case.folder) == {
         "layers": tiny.LAYERS,
-        "neurons": tiny.NEURONS,
+        "neurons": 4 * tiny.HIDDEN if case.family == "bloom" else tiny.NEURONS,
         "width": tiny.HIDDEN,
-        "key_value_width": heads * tiny.HIDDEN // 4,
+        "key_value_width": KEY_WIDTHS.get(case.family, 4 * 8),
         "vocabulary": tiny.VOCABULARY,
         "parameters": sum(p.numel() for p in case.model.parameters()),
     }

@@ -202,11 +202,11 @@ def decode(
         if leader is not None:
             leader.base_model(**read, past_key_values=ahead)
         logits = model(**read, past_key_values=cache).logits[:, -1]  # (batch, vocabulary)
-        _check_finite(logits, alive)
+        check_finite(logits, alive)
         if uniforms is None:
             chosen = logits.argmax(-1)
         else:
-            chosen = _inverse_cdf(logits.float() / temperature, uniforms[:, step])
+            chosen = inverse_cdf(logits.float() / temperature, uniforms[:, step])
         tokens[:, step] = torch.where(alive, chosen, PADDING)
         alive = alive & ~torch.isin(chosen, ends)
         current = chosen
@@ -224,14 +224,16 @@ def end_tokens(model: PreTrainedModel) -> list[int]:
     return list(ends) if isinstance(ends, list) else [ends]
 
 
-def _inverse_cdf(logits: torch.Tensor, uniforms: np.ndarray) -> torch.Tensor:
+def inverse_cdf(logits: torch.Tensor, uniforms: np.ndarray) -> torch.Tensor:
+    """Return per row the token, (batch,), at which the cumulative probability passes a uniform."""
     cumulative = logits.double().softmax(-1).cumsum(-1)  # (batch, vocabulary)
     targets = torch.as_tensor(uniforms, device=logits.device)[:, None] * cumulative[:, -1:]
     chosen = torch.searchsorted(cumulative, targets, right=True).squeeze(-1)
     return chosen.clamp(max=logits.shape[-1] - 1)
 
 
-def _check_finite(values: torch.Tensor, counts: torch.Tensor) -> None:
+def check_finite(values: torch.Tensor, counts: torch.Tensor) -> None:
+    """Raise NonFiniteError for logits, (batch, vocabulary), of the rows that count, (batch,)."""
     bad = counts & ~values.sum(-1).isfinite()  # one pass: a sum is finite only if its terms are
     if bad.any():
         raise NonFiniteError(bad.nonzero().flatten().tolist(), "logits")

@@ -80,6 +80,8 @@ class PositionMeans:
     def _adder(self, index: int) -> Callable[[torch.Tensor], None]:
         def add(values: torch.Tensor) -> None:  # (batch, sequence, width)
             weights = self.weights[:, :, None]
+            # the MLPs of OPT see (batch x sequence, width)
+            values = values.reshape(len(weights), -1, values.shape[-1])
             tail = values[:, -weights.shape[1] :].double()  # (batch, positions, width)
             # where() and not a product: a position that does not count may hold anything
             tail = torch.where(weights, tail, 0.0).sum(1)  # (batch, width)

@@ -29,8 +29,8 @@ class Edit:
     scale       the activation is multiplied by `factor`
     scale_keys  the key vectors are multiplied by `factor`: the pre-activation is, without its
                 bias; in a gated MLP both the gate's and the up projection's are
-    subtract    `values`, (d_model,), is subtracted from the down projection's output; `layers`
-                names the one layer, `neurons` is empty
+    subtract    `values`, (d_model,), is subtracted from what the MLP adds to the residual stream;
+                `layers` names the one layer, `neurons` is empty
 
     `positions` are those edited while generating: "new", the positions whose outputs are the new
     tokens, or "all", the prompt's too.
@@ -151,8 +151,9 @@ def _layer_hooks(
         if edit.operation == "scale":
             yield Hook(layer.down, "input", lambda m: m * factors)
         else:
+            times = len(layer.key_vectors()) // len(layer.keys)  # in one projection
             for key in layer.keys:
-                yield Hook(key, "output", _scale_key(key, factors))
+                yield Hook(key, "output", _scale_key(key, factors.repeat(times)))
 
 
 def _replace(index: torch.Tensor, constants: torch.Tensor) -> Callable:
@@ -172,7 +173,7 @@ def _follow(m: torch.Tensor, target: torch.Tensor, signs: torch.Tensor) -> torch
 def _scale_key(key: nn.Module, factors: torch.Tensor) -> Callable:
     bias = None if key.bias is None else key.bias.detach()
 
-    def scale(pre: torch.Tensor) -> torch.Tensor:  # (..., d_mlp)
+    def scale(pre: torch.Tensor) -> torch.Tensor:  # (..., outputs)
         if bias is None:
             return pre * factors
         # k·x + b becomes f·(k·x) + b; written as a sum so that f = 1 leaves every bit
@@ -184,4 +185,4 @@ def _scale_key(key: nn.Module, factors: torch.Tensor) -> Callable:
 def _subtract(layer: Layer, values: np.ndarray) -> Hook:
     weight = layer.down.weight
     vector = torch.as_tensor(values, device=weight.device).to(weight.dtype)  # (d_model,)
-    return Hook(layer.down, "output", lambda written: written - vector)
+    return Hook(layer.mlp, "output", lambda written: written - vector)
