@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from fetch_model import fetch_model, import_files
+from fetch_model import fetch_model
 from neurondynamics.lm.loading import load_model, load_tokenizer, save_model
 from transformers import AutoModelForCausalLM
 
-SHAPE = {"shape": {"layers": tiny.LAYERS, "neurons": tiny.NEURONS}}
+SHAPE = {"shape": {"layers": tiny.LAYERS, "neurons": tiny.NEURONS}, "base": None}
 
 
 def digests(folder):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
-def test_a_folder_is_copied_as_it_is(case, tmp_path):
+def test_a_folder_is_copied_as_it_is(case_of, tmp_path):
+    case = case_of("gpt2")
     folder = tmp_path / "resources" / "models" / "mine"
     fetch_model(str(folder), source={"path": str(case.folder)}, **SHAPE)
     assert digests(folder) == digests(case.folder)
@@ -37,7 +38,9 @@ def test_an_older_copy_is_replaced(case_of, tmp_path):
 def test_another_shape_leaves_nothing(case_of, tmp_path):
     source = {"path": str(case_of("llama").folder)}
     with pytest.raises(ValueError, match=r"model\.neurons is 44, not 128"):
-        fetch_model(str(tmp_path / "mine"), source=source, shape={"neurons": 4 * tiny.HIDDEN})
+        fetch_model(
+            str(tmp_path / "mine"), source=source, shape={"neurons": 4 * tiny.HIDDEN}, base=None
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -74,12 +77,15 @@ def test_only_files_of_a_model_are_taken(case_of, tmp_path):
     assert digests(tmp_path / "mine") == taken
 
 
-def test_an_adapter_is_refused(case_of, tmp_path):
-    source = tmp_path / "source"
-    shutil.copytree(case_of("llama").folder, source)
-    (source / "adapter_config.json").write_text('{"base_model_name_or_path": "else/where"}')
-    with pytest.raises(ValueError, match=r"source holds an adapter: merge it"):
-        fetch_model(str(tmp_path / "mine"), source={"path": str(source)}, **SHAPE)
+def test_a_gguf_file_in_parts_is_refused(tmp_path):
+    paths = [tmp_path / f"tiny-0000{number}-of-00002.gguf" for number in (1, 2)]
+    for path in paths:
+        path.write_bytes(b"GGUF")
+    source = {"files": [{"path": str(path)} for path in paths]}
+    with pytest.raises(
+        ValueError, match=r"name one GGUF file alone, not tiny-00001-of-00002\.gguf"
+    ):
+        fetch_model(str(tmp_path / "mine"), source=source, **SHAPE)
 
 
 def with_code(source, folder, bait, **changes):
@@ -235,9 +241,8 @@ def test_a_gguf_file_becomes_a_plain_folder(tmp_path):
     torch.manual_seed(0)
     model = type(tiny.build_model("llama"))(config).requires_grad_(False)
     tokenizer = tiny.build_tokenizer()
-    (tmp_path / "fetched").mkdir()
-    steps = write_gguf(str(tmp_path / "fetched" / "tiny.gguf"), model, tokenizer)
-    import_files(tmp_path / "fetched", tmp_path / "model")
+    steps = write_gguf(str(tmp_path / "tiny.gguf"), model, tokenizer)
+    fetch_model(str(tmp_path / "model"), source={"path": str(tmp_path / "tiny.gguf")}, **SHAPE)
     loaded = load_model(tmp_path / "model", "float32", "cpu")
     assert not hasattr(loaded.config, "quantization_config")
     assert loaded.generation_config.eos_token_id in (0, [0])

@@ -43,6 +43,23 @@ def test_the_text_field_of_records_can_be_named(tmp_path):
     assert found == [{"title": "a.jsonl:1", "text": "A."}]
 
 
+def test_wikitext_gives_articles_without_headings(tmp_path):
+    lines = "\n = One = \n\n First . \n\n = = Part = = \n\n Second . \n\n = One = \n\n Third . \n"
+    found = prepare(tmp_path, {"wiki.test.raw": lines}, format="wikitext")
+    assert found == [
+        {"title": "One", "text": "First .\n\nSecond ."},
+        {"title": "One", "text": "Third ."},
+    ]
+
+
+def test_rows_of_a_table_are_documents(tmp_path):
+    table = 'body,kind\n"A,\nB. ",x\nC.,y\n'
+    found = prepare(
+        tmp_path, {"a.csv": table}, format="csv", text_field="body", where={"kind": "x"}
+    )
+    assert found == [{"title": "a.csv:2", "text": "A,\nB."}]
+
+
 def test_a_corpus_without_prose_is_refused(tmp_path):
     dump = DUMP.replace("It is ''one''.", "* one")
     with pytest.raises(ValueError, match="none of its 2 pages holds prose"):

@@ -7,8 +7,9 @@ import zipfile
 
 import pytest
 from fetch_dataset import fetch_dataset
-from neurondynamics.data import sources
-from neurondynamics.data.sources import download_wheel, fetch_files
+from neurondynamics.data import retries, sources, wheels
+from neurondynamics.data.sources import fetch_files
+from neurondynamics.data.wheels import download_wheel
 
 PROMPTS = b"one\ntwo\n"
 NOTES = "naïve\n".encode()
@@ -42,7 +43,7 @@ def index(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    monkeypatch.setattr(sources, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(retries, "PAUSES", (0.0, 0.0))
     build_wheel(folder, {"small/data/prompts.txt": PROMPTS, "small/data/notes.txt": NOTES})
     return folder
 
@@ -238,8 +239,8 @@ class FlakyPip:
 
 def test_a_download_is_tried_three_times_with_growing_pauses(tmp_path, monkeypatch):
     pauses, pip = [], FlakyPip(failures=2)
-    monkeypatch.setattr(sources.subprocess, "run", pip)
-    monkeypatch.setattr(sources.time, "sleep", pauses.append)
+    monkeypatch.setattr(wheels.subprocess, "run", pip)
+    monkeypatch.setattr(retries.time, "sleep", pauses.append)
     assert download_wheel("small==1.0", tmp_path).name == "small-1.0-py3-none-any.whl"
     assert pip.calls == 3
     assert pauses == [2.0, 10.0]
@@ -247,8 +248,8 @@ def test_a_download_is_tried_three_times_with_growing_pauses(tmp_path, monkeypat
 
 def test_a_download_that_keeps_failing_gives_the_words_of_pip(tmp_path, monkeypatch):
     pip = FlakyPip(failures=3)
-    monkeypatch.setattr(sources.subprocess, "run", pip)
-    monkeypatch.setattr(sources.time, "sleep", lambda _: None)
+    monkeypatch.setattr(wheels.subprocess, "run", pip)
+    monkeypatch.setattr(retries.time, "sleep", lambda _: None)
     with pytest.raises(ValueError, match=r"wheel of small==1\.0 .* 3 attempts") as error:
         download_wheel("small==1.0", tmp_path)
     assert "pip says:\nERROR: connection reset" in str(error.value)

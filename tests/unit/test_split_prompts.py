@@ -75,6 +75,24 @@ def test_categories_from_scores_reach_the_file(study, tmp_path):
     }
 
 
+def test_only_rows_that_are_wanted_are_prompts(study, tmp_path):
+    """As RealToxicityPrompts has them: texts and scores, some of them missing, in an object."""
+    scored = [("alpha", True, 0.2), ("beta", False, 0.9), ("gamma", False, None), ("d", False, 0.6)]
+    lines = [
+        json.dumps({"challenging": hard, "prompt": {"text": text, "toxicity": toxicity}})
+        for text, hard, toxicity in scored
+    ]
+    (tmp_path / "challenge" / "test.jsonl").write_text("\n".join(lines))
+    study["datasets"]["challenge"] |= {
+        "text_field": "prompt.text",
+        "where": {"challenging": False, "prompt.toxicity": {"minimum": 0.5}},
+    }
+    study["splits"]["analysis"]["number"] = 2
+    split_prompts(**study)
+    analysis = read(study["outputs"]["analysis"])
+    assert sorted(record["text"] for record in analysis) == ["beta", "d"]
+
+
 def test_the_order_of_files_and_folders_does_not_matter(study):
     split_prompts(**study)
     before = [read(path) for path in study["outputs"].values()]

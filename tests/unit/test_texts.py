@@ -1,35 +1,11 @@
-"""Prompts: when two are the same, how they are read, and how splits share them out."""
+"""Datasets as rows: what every format gives, and what a bad file or row is told."""
 
-import subprocess
-import sys
+import csv
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from neurondynamics.data.texts import Prompt, normalise, partition, read_dataset, read_prompts
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("  Hello,\t WORLD \n", "hello, world"),
-        ("“Go away!”", "go away"),
-        ("'Go away,", "go away"),
-        ("ﬁne STRASSE", "fine strasse"),
-        ("fine Straße…", "fine strasse"),
-        ("don't stop", "don't stop"),
-        ("50% off", "50% off"),
-        ("no\u00a0break", "no break"),
-        ('"...', '"...'),
-        ("", ""),
-    ],
-)
-def test_normalise(text, expected):
-    assert normalise(text) == expected
-
-
-def test_normalise_does_nothing_to_what_it_made():
-    for text in ("“İstanbul’da` ", "ﬃ … Ω", "(a) b)."):
-        assert normalise(normalise(text)) == normalise(text)
+from neurondynamics.data.texts import fetched_files, field, number_of, read_rows, text_of
 
 
 def write(path: Path, content: bytes | str) -> Path:
@@ -37,28 +13,41 @@ def write(path: Path, content: bytes | str) -> Path:
     return path
 
 
+def read(path: Path, format: str, **where) -> list[tuple[str, dict]]:
+    return [(row.source, dict(row)) for row in read_rows("d", [path], format, where)]
+
+
 def test_lines_are_numbered_as_in_the_file_and_blank_ones_skipped(tmp_path):
     path = write(tmp_path / "p.txt", "one\r\n\n  \n two\u2028half \nthree")
-    assert read_prompts(path, "lines") == [
-        Prompt("one", "p.txt:1"),
-        Prompt("two\u2028half", "p.txt:4"),
-        Prompt("three", "p.txt:5"),
+    assert read(path, "lines") == [
+        ("p.txt:1", {"text": "one"}),
+        ("p.txt:4", {"text": "two\u2028half"}),
+        ("p.txt:5", {"text": "three"}),
     ]
 
 
-def test_a_byte_order_mark_is_not_part_of_the_first_prompt(tmp_path):
-    path = write(tmp_path / "p.txt", b"\xef\xbb\xbfone\ntwo\n")
-    assert [prompt.text for prompt in read_prompts(path, "lines")] == ["one", "two"]
+@pytest.mark.parametrize(
+    ("format", "content"),
+    [("lines", "one\n"), ("jsonl", '{"text": "one"}\n'), ("csv", "text\none\n")],
+)
+def test_a_byte_order_mark_is_not_part_of_the_file(tmp_path, format, content):
+    path = write(tmp_path / "p", b"\xef\xbb\xbf" + content.encode())
+    assert [row["text"] for row in read_rows("d", [path], format)] == ["one"]
 
 
-def test_json_lines_give_the_named_fields(tmp_path):
-    path = write(tmp_path / "p.jsonl", '{"prompt": "a\\nb ", "kind": "x"}\n\n{"prompt": "c"}\n')
-    assert [(p.text, p.source) for p in read_prompts(path, "jsonl", "prompt")] == [
-        ("a\nb", "p.jsonl:1"),
-        ("c", "p.jsonl:3"),
-    ]
-    with pytest.raises(ValueError, match=r"p\.jsonl, line 3: no field 'kind'; there are prompt"):
-        read_prompts(path, "jsonl", "prompt", "kind")
+def test_json_lines_give_fields_and_dots_reach_into_objects(tmp_path):
+    path = write(tmp_path / "p.jsonl", '{"prompt": {"text": " a\\n"}, "n.m": 1}\n\n{"prompt": 2}\n')
+    first, second = read_rows("d", [path], "jsonl")
+    assert (first.source, second.source) == ("p.jsonl:1", "p.jsonl:3")
+    assert text_of(first, "prompt.text") == " a\n"  # of a continuation, the space is part
+    assert field(first, "n.m") == 1  # a field of that very name comes first
+    for row, name, message in (
+        (first, "prompt.txt", r"line 1: no field 'prompt\.txt'; there are text in prompt$"),
+        (first, "text", r"line 1: no field 'text'; there are prompt, n\.m$"),
+        (second, "prompt.text", r"line 3: no field 'prompt\.text'; there are none in prompt$"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            field(row, name)
 
 
 @pytest.mark.parametrize(
@@ -77,160 +66,149 @@ def test_json_lines_give_the_named_fields(tmp_path):
 def test_a_bad_record_names_file_and_line(tmp_path, line, message):
     path = write(tmp_path / "p.jsonl", f'{{"text": "fine"}}\n{line}\n')
     with pytest.raises(ValueError, match=rf"p\.jsonl, {message}"):
-        read_prompts(path, "jsonl")
+        [text_of(row, "text") for row in read_rows("d", [path], "jsonl")]
+
+
+def test_a_csv_file_is_read_as_it_was_written(tmp_path):
+    """Fields may hold commas, quotes and line breaks; a row is where it begins."""
+    texts = ['a, "b"', "two\nlines\r\n", "", "last"]
+    with open(tmp_path / "p.csv", "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerows(
+            [["", "comment", "toxic"], *([n, text, n % 2] for n, text in enumerate(texts))]
+        )
+    found = read_rows("d", [tmp_path / "p.csv"], "csv")
+    assert [row["comment"] for row in found] == texts
+    assert [row.source for row in found] == [f"p.csv:{line}" for line in (2, 3, 6, 7)]
+    assert [number_of(row, "toxic") for row in found] == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("text,n\na,1\nb\n", "line 3: 1 fields, where the header has 2"),
+        ('text\na\n"b\n', "line 3: not CSV"),
+        ("text,text\na,b\n", "line 1: the header names 'text' twice"),
+        ("text\n", "holds no text"),
+        (b"text\n\xf6\n", r"line 2: not UTF-8 \(.* at byte 0 of the line"),
+    ],
+)
+def test_a_bad_csv_file_names_the_line(tmp_path, content, message):
+    path = write(tmp_path / "p.csv", content)
+    with pytest.raises(ValueError, match=rf"p\.csv.*{message}"):
+        [text_of(row, "text") for row in read_rows("d", [path], "csv")]
+
+
+@pytest.mark.parametrize(
+    ("value", "number"), [("0.5", 0.5), (" 1 ", 1), ("True", 1), ("false", 0), ("1e-3", 0.001)]
+)
+def test_numbers_of_a_csv_file_are_written_as_text(tmp_path, value, number):
+    (row,) = read_rows("d", [write(tmp_path / "p.csv", f"n,m\n{value},\n")], "csv")
+    assert number_of(row, "n") == number
+    for text in ("", "many", "nan", "inf"):
+        row["m"] = text
+        with pytest.raises(ValueError, match=rf"line 2: .* 'm' should be a number, found '{text}'"):
+            number_of(row, "m")
+
+
+def test_a_parquet_table_gives_objects_and_rows(tmp_path):
+    rows = [{"prompt": {"text": f"t{n}", "toxicity": n / 2 if n else None}} for n in range(3)]
+    pd.DataFrame(rows).to_parquet(tmp_path / "p.parquet", row_group_size=2)
+    found = read_rows("d", [tmp_path / "p.parquet"], "parquet")
+    assert [text_of(row, "prompt.text") for row in found] == ["t0", "t1", "t2"]
+    assert number_of(found[1], "prompt.toxicity") == 0.5
+    with pytest.raises(ValueError, match=r"p\.parquet, row 1: .* should be a number, found None"):
+        number_of(found[0], "prompt.toxicity")
+    content = (tmp_path / "p.parquet").read_bytes()
+    for damaged in (content[:-20], content[: len(content) // 2], b"text\n"):
+        write(tmp_path / "p.parquet", damaged)
+        with pytest.raises(ValueError, match=r"p\.parquet: not a Parquet file, or a damaged one"):
+            read_rows("d", [tmp_path / "p.parquet"], "parquet")
+
+
+WIKITEXT = """
+ = One = \n
+ First , of <unk> . \n = 1 / s and a nominal k = \n follows . \n
+ = = Section = = \n\n = = = Part = = = \n\n Second . \n
+ = Two ( film ) = \n
+ Third .
+"""
+
+
+@pytest.mark.parametrize("kind", ["parquet", "raw"])
+def test_wikitext_gives_the_paragraphs_of_its_articles(tmp_path, kind):
+    """A line that looks like a heading within a paragraph is none: one stands in the real text."""
+    path = tmp_path / f"test.{kind}"
+    if kind == "raw":
+        write(path, WIKITEXT)
+    else:
+        pd.DataFrame({"text": WIKITEXT.splitlines(keepends=True)}).to_parquet(path)
+    rows = read_rows("d", [path], "wikitext")
+    assert [(row["title"], row["article"], row["text"]) for row in rows] == [
+        ("One", 1, "First , of <unk> ."),
+        ("One", 1, "= 1 / s and a nominal k ="),
+        ("One", 1, "follows ."),
+        ("One", 1, "Second ."),
+        ("Two ( film )", 2, "Third ."),
+    ]
+
+
+def test_where_keeps_rows_by_value_and_between_numbers(tmp_path, caplog):
+    caplog.set_level("INFO")
+    lines = (
+        '{"id": 1, "challenging": true, "prompt": {"toxicity": 0.9}}\n'
+        '{"id": 2, "challenging": false, "prompt": {"toxicity": 0.5}}\n'
+        '{"id": 3, "challenging": false, "prompt": {"toxicity": null}}\n'
+        '{"id": 4, "challenging": false, "prompt": {"toxicity": 0.2}}\n'
+    )
+    path = write(tmp_path / "p.jsonl", lines)
+
+    def kept(**where):
+        named = {key.replace("__", "."): value for key, value in where.items()}
+        return [row["id"] for row in read_rows("d", [path], "jsonl", named)]
+
+    assert kept(challenging=True) == [1]
+    assert kept(challenging=False, prompt__toxicity={"minimum": 0.5}) == [2]
+    assert kept(prompt__toxicity={"minimum": 0.2, "maximum": 0.5}) == [2, 4]
+    assert "d: 2 of 4 rows are those where" in caplog.text
+    with pytest.raises(ValueError, match=r"none of its 4 rows .*; challenging is False, True"):
+        kept(challenging="true")
+    with pytest.raises(ValueError, match=r"p\.jsonl, line 1: no field 'hard'; there are id"):
+        kept(hard=True)
+
+
+def test_where_compares_what_a_csv_file_means(tmp_path):
+    path = write(tmp_path / "p.csv", "id,toxic,score\na,1,0.7\nb,0,\nc,True,0.2\n")
+    for where, ids in (
+        ({"toxic": True}, "ac"),
+        ({"toxic": 0}, "b"),
+        ({"toxic": "1"}, "a"),
+        ({"score": {"maximum": 0.5}}, "c"),
+        ({"score": 0.7}, "a"),
+    ):
+        assert "".join(row["id"] for row in read_rows("d", [path], "csv", where)) == ids
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n"])
+def test_a_file_without_texts_is_named(tmp_path, content):
+    path = write(tmp_path / "p.txt", content)
+    with pytest.raises(ValueError, match=r"p\.txt holds no text: the file is empty"):
+        read_rows("d", [path], "lines")
 
 
 def test_bytes_that_are_not_utf8_name_file_and_line(tmp_path):
     path = write(tmp_path / "p.txt", b"one\n\ntw\xf6\n")
     with pytest.raises(ValueError, match=r"p\.txt, line 3: not UTF-8 \(.* at byte 2 of the line"):
-        read_prompts(path, "lines")
+        read_rows("d", [path], "lines")
 
 
-@pytest.mark.parametrize("content", [b"", b"\n \n"])
-def test_a_file_without_prompts_is_named(tmp_path, content):
-    path = write(tmp_path / "p.txt", content)
-    with pytest.raises(ValueError, match=r"p\.txt holds no prompt: the file is empty"):
-        read_prompts(path, "lines")
+def test_a_format_that_holds_no_texts_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"d: texts are read from lines, .*, not from 'mediawiki'"):
+        read_rows("d", [tmp_path / "dump.xml"], "mediawiki")
 
 
-def test_a_format_that_holds_no_prompts_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="from lines or jsonl, not from 'mediawiki'"):
-        read_prompts(tmp_path / "dump.xml", "mediawiki")
-
-
-def test_categories_are_what_tells_the_files_of_a_dataset_apart(tmp_path):
-    paths = [
-        write(tmp_path / f"rtp_{name}.txt", f"{name}\n") for name in ("insult", "severe_insult")
-    ]
-    assert read_dataset("d", paths, "lines") == [
-        Prompt("insult", "d:rtp_insult.txt:1", "insult"),
-        Prompt("severe_insult", "d:rtp_severe_insult.txt:1", "severe_insult"),
-    ]
-    assert read_dataset("d", paths[:1], "lines")[0].category == ""
-
-
-def test_categories_of_json_lines_are_a_field_of_theirs(tmp_path):
-    path = write(tmp_path / "p.jsonl", '{"text": "a", "kind": "threat"}\n')
-    assert read_dataset("d", [path], "jsonl", category_field="kind")[0].category == "threat"
-    assert read_dataset("d", [path], "jsonl")[0].category == ""
-
-
-def test_a_category_of_scores_is_the_name_of_the_highest(tmp_path):
-    lines = [
-        '{"text": "a", "insult": 0.2, "threat": 0.7, "toxicity": 0.9}',
-        '{"text": "b", "insult": 0.5, "threat": 0.5}',
-        '{"text": "c", "insult": 1, "threat": -3}',
-    ]
-    path = write(tmp_path / "p.jsonl", "\n".join(lines))
-
-    def categories(*fields):
-        return [p.category for p in read_dataset("d", [path], "jsonl", "text", list(fields))]
-
-    assert categories("insult", "threat") == ["threat", "insult", "insult"]
-    assert categories("threat", "insult") == ["threat", "threat", "insult"]
-
-
-@pytest.mark.parametrize(
-    ("field", "message"),
-    [
-        ('"other": 1', "no field 'threat'; there are text, insult, other"),
-        ('"threat": "0.7"', "the field 'threat' should be a number, found '0.7'"),
-        ('"threat": null', "the field 'threat' should be a number, found None"),
-        ('"threat": true', "the field 'threat' should be a number, found True"),
-        ('"threat": NaN', "the field 'threat' should be a number, found nan"),
-    ],
-)
-def test_a_score_that_is_none_names_file_line_and_field(tmp_path, field, message):
-    path = write(tmp_path / "p.jsonl", f'\n{{"text": "a", "insult": 0.2, {field}}}\n')
-    with pytest.raises(ValueError, match=rf"p\.jsonl, line 2: {message}"):
-        read_prompts(path, "jsonl", "text", ["insult", "threat"])
-
-
-def prompts(name: str, *texts: str) -> list[Prompt]:
-    return [Prompt(text, f"{name}:{name}.txt:{line}") for line, text in enumerate(texts, start=1)]
-
-
-LETTERS = prompts("letters", *"abcdefghij")
-
-
-def texts(split: list[Prompt]) -> set[str]:
-    return {prompt.text for prompt in split}
-
-
-def test_splits_of_one_dataset_share_it_out():
-    wanted = {name: {"dataset": "letters", "number": 5} for name in ("analysis", "evaluation")}
-    chosen = partition({"letters": LETTERS}, wanted, seed=0)
-    assert texts(chosen["analysis"]) | texts(chosen["evaluation"]) == set("abcdefghij")
-    assert not texts(chosen["analysis"]) & texts(chosen["evaluation"])
-
-
-def test_a_partition_depends_on_the_seed_and_not_on_the_order_of_lines():
-    doubled = [*LETTERS, *prompts("more", *"ABC")]
-    wanted = {"train": {"dataset": "letters", "number": 6}}
-    first = partition({"letters": doubled}, wanted, seed=0)
-    assert partition({"letters": doubled[::-1]}, wanted, seed=0) == first
-    others = [partition({"letters": doubled}, wanted, seed) for seed in range(1, 5)]
-    assert all(other != first for other in others)
-
-
-def test_repeated_prompts_count_once_and_their_number_is_logged(caplog):
-    caplog.set_level("INFO")
-    datasets = {"d": prompts("d", "Go away.", "“go  AWAY”", "stay")}
-    wanted = {"train": {"dataset": "d", "number": 2}}
-    assert len(partition(datasets, wanted, seed=0)["train"]) == 2
-    assert "d: 3 prompts, 1 of them repeated, 2 distinct" in caplog.text
-    with pytest.raises(ValueError, match=r"prompts\.train\.number asks for 3"):
-        partition(datasets, {"train": {"dataset": "d", "number": 3}}, seed=0)
-
-
-def test_excluded_prompts_are_left_out_and_their_number_is_logged(caplog):
-    caplog.set_level("INFO")
-    datasets = {"letters": LETTERS, "seen": prompts("seen", "A!", "b", "z")}
-    wanted = {"train": {"dataset": "letters", "number": 8, "exclude": ["seen"]}}
-    assert texts(partition(datasets, wanted, seed=0)["train"]) == set("cdefghij")
-    assert "2 of the 10 prompts of letters also stand in seen and are left out, 8 remain" in (
-        caplog.text
-    )
-
-
-def test_too_large_a_number_names_its_key_and_counts_what_there_is():
-    datasets = {"letters": LETTERS, "seen": prompts("seen", "a", "b")}
-    wanted = {
-        "analysis": {"dataset": "letters", "number": 6, "exclude": ["seen"]},
-        "evaluation": {"dataset": "letters", "number": 3, "exclude": ["seen"]},
-    }
-    with pytest.raises(ValueError, match=r"prompts\.evaluation\.number asks for 3") as error:
-        partition(datasets, wanted, seed=0)
-    assert (
-        "and 2 are left in letters: of its 10 distinct prompts other splits take 6, "
-        "and 2 are excluded" in str(error.value)
-    )
-
-
-def test_a_prompt_in_two_splits_names_both_places():
-    datasets = {"mine": prompts("mine", "x", "Go away"), "other": prompts("other", "go away!")}
-    wanted = {
-        "train": {"dataset": "mine", "number": 2},
-        "evaluation": {"dataset": "other", "number": 1},
-    }
-    with pytest.raises(
-        ValueError, match="1 of the prompts stand in both splits train and"
-    ) as error:
-        partition(datasets, wanted, seed=0)
-    assert "mine.txt, line 2 (dataset mine) and other.txt, line 1 (dataset other)" in (
-        str(error.value)
-    )
-    assert "Add other to prompts.train.exclude" in str(error.value)
-
-
-def test_the_module_is_light():
-    """Rule files may import it, and every cluster job reads those again."""
-    scripts = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
-    code = (
-        "import sys, neurondynamics.data.texts; "
-        "print({'torch', 'pandas', 'numpy', 'mwparserfromhell'} & set(sys.modules))"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=scripts, capture_output=True, text=True, check=True
-    )
-    assert result.stdout.strip() == "set()"
+def test_fetched_files_have_base_names():
+    files = {"files": [{"path": "x/a.csv"}, {"path": "b.csv"}], "url": "https://h/z.zip"}
+    assert [str(path) for path in fetched_files(files, "f")] == ["f/a.csv", "f/b.csv"]
+    (path,) = fetched_files({"url": "https://h/x/two%20words.csv?download=1"}, "f")
+    assert str(path) == "f/two words.csv"

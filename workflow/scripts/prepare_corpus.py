@@ -1,7 +1,7 @@
 """Turn a dataset into clean documents, for perplexity and for F1.
 
 A MediaWiki dump gives the prose of each article; pages without prose, such as disambiguations,
-are left out. Files of lines or of JSON objects give one document each.
+are left out. WikiText gives the paragraphs of each article. In other formats a row is a document.
 """
 
 from neurondynamics.runtime import start_log
@@ -11,11 +11,12 @@ if __name__ == "__main__":
 
 import logging
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from itertools import groupby
+from pathlib import Path
 
 from neurondynamics.data.mediawiki import read_articles
 from neurondynamics.data.records import write_jsonl
-from neurondynamics.data.texts import read_prompts
+from neurondynamics.data.texts import fetched_files, read_rows, text_of
 from neurondynamics.runtime import progress
 
 logger = logging.getLogger(__name__)
@@ -27,9 +28,9 @@ def prepare_corpus(folder: str, corpus: str, dataset: dict) -> None:
     Parameters
     ----------
     folder : the fetched dataset.
-    dataset : its `files` and `format` (mediawiki, lines or jsonl), and optionally `text_field`.
+    dataset : its source and `format`, and optionally `text_field` and `where`.
     """
-    paths = [Path(folder) / PurePosixPath(file["path"]).name for file in dataset["files"]]
+    paths = fetched_files(dataset, folder)
     documents, empty = [], []
     for title, text in progress(_documents(paths, dataset), "Reading documents"):
         if text:
@@ -49,13 +50,20 @@ def prepare_corpus(folder: str, corpus: str, dataset: dict) -> None:
 
 
 def _documents(paths: list[Path], dataset: dict) -> Iterator[tuple[str, str]]:
-    for path in paths:
-        if dataset["format"] == "mediawiki":
+    """Yield titles and texts, in which a blank line stands between paragraphs."""
+    format, where = dataset["format"], dataset.get("where")
+    if format == "mediawiki":
+        for path in paths:
             yield from read_articles(path)
-        else:
-            field = dataset.get("text_field", "text")
-            for document in read_prompts(path, dataset["format"], field):
-                yield document.source, document.text
+        return
+    rows = read_rows(Path(paths[0]).parent.name, paths, format, where)
+    if format == "wikitext":
+        for _, article in groupby(rows, key=lambda row: row["article"]):
+            paragraphs = list(article)
+            yield paragraphs[0]["title"], "\n\n".join(row["text"] for row in paragraphs)
+    else:
+        for row in rows:
+            yield row.source, text_of(row, dataset.get("text_field", "text")).strip()
 
 
 if __name__ == "__main__":

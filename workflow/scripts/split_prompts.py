@@ -10,10 +10,11 @@ if __name__ == "__main__":
     start_log(snakemake.log[0])
 
 from dataclasses import asdict
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from neurondynamics.data.prompts import partition, read_dataset
 from neurondynamics.data.records import write_jsonl
-from neurondynamics.data.texts import partition, read_dataset
+from neurondynamics.data.texts import fetched_files
 
 
 def split_prompts(
@@ -29,7 +30,7 @@ def split_prompts(
     ----------
     folders : the fetched datasets, each in a folder of its name.
     outputs : the file to write for each split.
-    datasets : of each dataset `files` and `format`, and optionally `text_field` and
+    datasets : of each dataset its source and `format`, and optionally `text_field`, `where` and
         `category_field`, a name or a list of them.
     splits : of each split `dataset`, `number` and optionally `exclude`.
     """
@@ -38,10 +39,11 @@ def split_prompts(
         dataset = datasets[folder.name]
         prompts[folder.name] = read_dataset(
             folder.name,
-            [folder / PurePosixPath(file["path"]).name for file in dataset["files"]],
+            fetched_files(dataset, folder),
             dataset["format"],
             dataset.get("text_field", "text"),
             dataset.get("category_field"),
+            dataset.get("where"),
         )
     for split, chosen in partition(prompts, splits, seed).items():
         records = [{"prompt_id": index, **asdict(prompt)} for index, prompt in enumerate(chosen)]

@@ -29,20 +29,21 @@ SECRET_NAME = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|PASSWD)$", re.IGNOREC
 CREDENTIALS = re.compile(r"(?<=://)[^\s/]+@")  # user:password@ in a URL
 
 
-def start_log(path: str) -> None:
+def start_log(path: str, mode: str = "w") -> None:
     """Send log records, warnings and the traceback of a failure to `path` and to stderr.
 
     Snakemake does not capture what a script prints, so a script calls this before anything else.
+    A process that a script starts adds to the same log with the mode "a".
     Secrets in the environment and in URLs are left out.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    handlers = [logging.FileHandler(path, mode="w", encoding="utf-8"), logging.StreamHandler()]
+    handlers = [logging.FileHandler(path, mode=mode, encoding="utf-8"), logging.StreamHandler()]
     formatter = RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     for handler in handlers:
         handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     logging.captureWarnings(True)
-    for chatty in ("httpx", "httpcore", "urllib3", "filelock"):
+    for chatty in ("httpx", "httpx2", "urllib3", "filelock"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
     def log_exception(kind, error, traceback):

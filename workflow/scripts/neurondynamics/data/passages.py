@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 def neutral_passages(
     tokenizer: PreTrainedTokenizerBase,
     articles: list[str],
+    continued: list[str],
     *,
     windows: int,
     window_tokens: int,
@@ -20,8 +21,9 @@ def neutral_passages(
     """Cut articles into windows (windows, window_tokens) and passages with true continuations.
 
     No window crosses two articles, and each begins as the tokenizer begins a text. A passage of
-    passage_tokens + new_tokens tokens begins where a paragraph does. Both are drawn with the
-    seed. Raises ValueError, naming the key, if the articles do not hold as many.
+    passage_tokens + new_tokens tokens begins where a paragraph of the articles `continued` does.
+    Both are drawn with the seed. Raises ValueError, naming the key, if the articles do not hold as
+    many.
     """
     generator = np.random.default_rng(seed)
     begin = tokenizer([""]).input_ids[0]  # what the tokenizer begins a text with, if anything
@@ -30,7 +32,7 @@ def neutral_passages(
     for ids in tokenizer(articles, add_special_tokens=False).input_ids:
         ends = range(width, len(ids) + 1, width)
         pieces += [begin + ids[end - width : end] for end in ends]
-    paragraphs = [line for article in articles for line in article.split("\n") if line.strip()]
+    paragraphs = [line for article in continued for line in article.split("\n") if line.strip()]
     needed = passage_tokens + new_tokens
     starts = [ids[:needed] for ids in tokenizer(paragraphs).input_ids if len(ids) >= needed]
     chosen_pieces = _draw(generator, pieces, windows, "corpus.windows")

@@ -1,262 +1,265 @@
-"""Reading prompts, telling which of them are the same, and sharing them out among splits.
+"""Reading datasets as rows with fields.
 
-Only the standard library is imported here, since rule files may import this module.
+Only the standard library is imported here, since rule files may import this module; a table in
+Parquet brings pyarrow once it is read.
 """
 
 from __future__ import annotations
 
-import hashlib
+import csv
 import json
 import logging
 import math
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from itertools import combinations, takewhile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 logger = logging.getLogger(__name__)
 
 CODECS = {1: "utf-8-sig"}  # only the first line may begin with a byte order mark
+WORDS = {"true": 1.0, "false": 0.0}  # numbers that a CSV file may write as words
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """A text, the place it was read from (`dataset:file:line`) and its category, if any."""
+class Row(dict):
+    """One record of a dataset by its fields, which knows its file and its line or row there."""
 
-    text: str
-    source: str
-    category: str = ""
-
-
-def normalise(text: str) -> str:
-    """Return what two texts share if they count as the same prompt.
-
-    Compatibility forms, case, runs of whitespace, and punctuation and quotes at both ends are
-    levelled. A text of nothing but punctuation keeps it.
-    """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    collapsed = " ".join(folded.split())
-    start, end = 0, len(collapsed)
-    while start < end and _is_edge(collapsed[start]):
-        start += 1
-    while end > start and _is_edge(collapsed[end - 1]):
-        end -= 1
-    return collapsed[start:end] or collapsed
+    def __init__(self, content: dict, path: Path, number: int, format: str):
+        super().__init__(content)
+        unit = "row" if format == "parquet" else "line"
+        self.place = f"{path}, {unit} {number}"  # for messages
+        self.source = f"{path.name}:{number}"
+        self.untyped = format == "csv"  # its values are texts, whatever they mean
 
 
-def _is_edge(character: str) -> bool:
-    return character in " `" or unicodedata.category(character).startswith("P")
-
-
-def read_prompts(
-    path: str | Path,
+def read_rows(
+    name: str,
+    paths: Iterable[str | Path],
     format: str,
-    text_field: str = "text",
-    category_field: str | list[str] | None = None,
-) -> list[Prompt]:
-    """Read the prompts of one file, in its order. Blank lines hold no prompt.
+    where: Mapping | None = None,
+) -> list[Row]:
+    """Read the rows of all files of a dataset, in their order.
 
     Parameters
     ----------
-    format : "lines" (one prompt a line) or "jsonl" (one JSON object a line). Whitespace around a
-        prompt is not part of it.
-    text_field : where a JSON object keeps the text.
-    category_field : where it keeps the category, if it has one. A list names fields of scores, and
-        the category is the name of the highest, the first of equals.
-
-    Returns
-    -------
-    Prompts whose source is `file:line`.
+    name : of the dataset, for the log and for errors.
+    format : "lines" (the text of a row is a line; blank ones are none), "jsonl" (one JSON object a
+        line), "csv" (with a header; all values are texts), "parquet", or "wikitext": the
+        paragraphs of WikiText, from a Parquet table or a plain file of its lines, with the `title`
+        and number of their `article` and without headings.
+    where : only rows whose fields have these values. A mapping of `minimum` and `maximum` takes the
+        numbers between them.
 
     Raises
     ------
-    ValueError : naming the file, and the line where one is at fault, if the file is not UTF-8,
-        holds no prompt, or a record is not an object, lacks a field, or has something else there
-        than a text, or than a number among scores.
+    ValueError : naming the file, and the line or row where one is at fault, if a file cannot be
+        read as the format says, holds no row, or a row lacks a field of `where`; and if no row is
+        as `where` wants it.
     """
-    if format not in ("lines", "jsonl"):
-        raise ValueError(f"{path}: prompts are read from lines or jsonl, not from {format!r}")
-    path = Path(path)
-    prompts = []
-    for number, line in _read_lines(path):
-        if format == "lines":
-            text, category = line, ""
-        else:
-            place = f"{path}, line {number}"
-            record = _parse_object(line, place)
-            text = _string_field(record, text_field, place)
-            category = _category(record, category_field, place)
-        prompts.append(Prompt(text.strip(), f"{path.name}:{number}", category))
-    if not prompts:
-        raise ValueError(f"{path} holds no prompt: the file is empty or all its lines are blank")
-    return prompts
+    if format not in READERS:
+        raise ValueError(f"{name}: texts are read from {', '.join(READERS)}, not from {format!r}")
+    rows = []
+    for path in map(Path, paths):
+        found = list(READERS[format](path))
+        if not found:
+            raise ValueError(f"{path} holds no text: the file is empty or all its lines are blank")
+        rows += found
+    if not where:
+        return rows
+    kept = [row for row in rows if all(_fits(row, key, value) for key, value in where.items())]
+    logger.info("%s: %d of %d rows are those where %s", name, len(kept), len(rows), where)
+    if not kept:
+        found = {key: sorted({repr(field(row, key)) for row in rows})[:5] for key in where}
+        values = "; ".join(f"{key} is {', '.join(some)}" for key, some in found.items())
+        raise ValueError(f"{name}: none of its {len(rows)} rows is one where {where}; {values}")
+    return kept
 
 
-def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines that are not blank with their numbers.
+def _read_lines(path: Path) -> Iterator[Row]:
+    for number, line in _decode(path):
+        if line.strip():
+            yield Row({"text": line.strip()}, path, number, "lines")
 
-    The bytes are cut at newlines alone: a prompt may hold one of Unicode's other line separators.
+
+def _decode(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a file with their numbers.
+
+    The bytes are cut at newlines alone: a text may hold one of Unicode's other line separators.
     """
     with open(path, "rb") as file:
         for number, raw in enumerate(file, start=1):
             try:
-                line = raw.decode(CODECS.get(number, "utf-8"))
+                yield number, raw.decode(CODECS.get(number, "utf-8"))
             except UnicodeDecodeError as error:
                 raise ValueError(
                     f"{path}, line {number}: not UTF-8 ({error.reason} at byte {error.start} of "
                     "the line). Save the file as UTF-8."
                 ) from error
-            if line.strip():
-                yield number, line
 
 
-def _parse_object(line: str, place: str) -> dict:
+def _read_objects(path: Path) -> Iterator[Row]:
+    for number, line in _decode(path):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
+        if not isinstance(record, dict):
+            raise ValueError(
+                f"{path}, line {number}: expected a JSON object, found {line.strip()[:80]}"
+            )
+        yield Row(record, path, number, "jsonl")
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    """Yield the rows under a header; a quoted field may hold line breaks."""
+    reader = csv.reader((line for _, line in _decode(path)), strict=True)
+    header: list[str] = []
+    while True:
+        number = reader.line_num + 1
+        try:
+            values = next(reader, None)
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {number}: not CSV ({error})") from error
+        if values is None:
+            return
+        if not values:
+            continue  # a blank line
+        if not header:
+            header = values
+            twice = {column for column in header if header.count(column) > 1}
+            if twice:
+                raise ValueError(f"{path}, line {number}: the header names {twice.pop()!r} twice")
+        elif len(values) != len(header):
+            raise ValueError(
+                f"{path}, line {number}: {len(values)} fields, where the header has {len(header)}"
+            )
+        else:
+            yield Row(dict(zip(header, values, strict=True)), path, number, "csv")
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    from pyarrow import ArrowException, parquet
+
     try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{place}: not JSON ({error})") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{place}: expected a JSON object, found {line.strip()[:80]}")
-    return record
+        with parquet.ParquetFile(path) as table:
+            batches = (batch.to_pylist() for batch in table.iter_batches())
+            records = (record for batch in batches for record in batch)
+            for number, record in enumerate(records, start=1):
+                yield Row(record, path, number, "parquet")
+    except ArrowException as error:
+        raise ValueError(f"{path}: not a Parquet file, or a damaged one ({error})") from error
 
 
-def _category(record: dict, field: str | list[str] | None, place: str) -> str:
-    if field is None:
-        return ""
-    if isinstance(field, str):
-        return _string_field(record, field, place)
-    return max(field, key=lambda name: _number_field(record, name, place))
+def _read_wikitext(path: Path) -> Iterator[Row]:
+    """Yield paragraphs. A heading, such as "= Title =" or "= = Section = =", stands alone among
+    blank lines; what looks like one within a paragraph is none."""
+    if path.suffix == ".parquet":
+        rows = list(_read_parquet(path))
+    else:
+        rows = [Row({"text": line}, path, number, "lines") for number, line in _decode(path)]
+    lines = ["", *(text_of(row, "text", blank=True).strip() for row in rows), ""]
+    title, article = "", 0
+    for row, before, line, after in zip(rows, lines, lines[1:], lines[2:], strict=False):
+        if line.startswith("= ") and line.endswith(" =") and not before and not after:
+            if not line.startswith("= ="):
+                title, article = line.strip("= "), article + 1
+        elif line:
+            row.update(text=line, title=title, article=article)
+            yield row
 
 
-def _number_field(record: dict, field: str, place: str) -> float:
-    value = _field(record, field, place)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value):
-        raise ValueError(f"{place}: the field {field!r} should be a number, found {value!r}")
+READERS = {
+    "lines": _read_lines,
+    "jsonl": _read_objects,
+    "csv": _read_csv,
+    "parquet": _read_parquet,
+    "wikitext": _read_wikitext,
+}
+
+
+def fetched_files(dataset: Mapping, folder: str | Path) -> list[Path]:
+    """Return the paths that the files of a dataset have in the folder they were fetched into."""
+    if "files" in dataset:
+        names = [PurePosixPath(file["path"]).name for file in dataset["files"]]
+    else:
+        names = [url_name(dataset["url"])]
+    return [Path(folder) / name for name in names]
+
+
+def url_name(url: str) -> str:
+    """Return the name of the file that a URL leads to.
+
+    Raises ValueError for a URL that is not of http or https, or does not end in a name.
+    """
+    parts = urlsplit(url)
+    name = PurePosixPath(unquote(parts.path)).name
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValueError(f"{url}: only http and https URLs are downloaded")
+    if name in ("", ".."):
+        raise ValueError(f"{url} does not end in the name of a file")
+    return name
+
+
+def field(row: Row, name: str) -> object:
+    """Return a field of a row; a dot reaches into an object, as in `prompt.text`.
+
+    Raises ValueError naming the place, and the fields that there are.
+    """
+    if name in row:
+        return row[name]
+    value, parts = row, name.split(".")
+    for depth, part in enumerate(parts):
+        if not isinstance(value, Mapping) or part not in value:
+            there = ", ".join(map(str, value)) if isinstance(value, Mapping) else ""
+            within = f" in {'.'.join(parts[:depth])}" if depth else ""
+            raise ValueError(f"{row.place}: no field {name!r}; there are {there or 'none'}{within}")
+        value = value[part]
     return value
 
 
-def _field(record: dict, field: str, place: str) -> object:
-    if field not in record:
-        raise ValueError(f"{place}: no field {field!r}; there are {', '.join(record) or 'none'}")
-    return record[field]
+def text_of(row: Row, name: str, blank: bool = False) -> str:
+    """Return a field that is a text, as it is; a `blank` one only where that is allowed.
 
-
-def _string_field(record: dict, field: str, place: str) -> str:
-    value = _field(record, field, place)
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{place}: the field {field!r} should be a text, found {value!r}")
+    Raises ValueError naming place and field.
+    """
+    value = field(row, name)
+    if not isinstance(value, str) or not (blank or value.strip()):
+        raise ValueError(f"{row.place}: the field {name!r} should be a text, found {value!r}")
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"{place}: the field {field!r} holds half a surrogate pair") from error
+        raise ValueError(f"{row.place}: the field {name!r} holds half a surrogate pair") from error
     return value
 
 
-def read_dataset(
-    name: str,
-    paths: Iterable[str | Path],
-    format: str,
-    text_field: str = "text",
-    category_field: str | list[str] | None = None,
-) -> list[Prompt]:
-    """Read the prompts of all files of a dataset; their sources become `name:file:line`.
+def number_of(row: Row, name: str) -> float:
+    """Return a field that is a number, or one written as text in a CSV file.
 
-    Where a dataset of lines has several files, their stems without the words that all of them
-    begin with are the categories: `rtp_insult.txt` beside `rtp_threat.txt` holds "insult".
+    Truth values count as 0 and 1. Raises ValueError naming place and field.
     """
-    paths = [Path(path) for path in paths]
-    words = [path.stem.split("_") for path in paths]
-    shared = sum(1 for _ in takewhile(lambda same: len(set(same)) == 1, zip(*words, strict=False)))
-    prompts = []
-    for path, stem in zip(paths, words, strict=True):
-        of_file = "_".join(stem[shared:]) if format == "lines" else ""
-        for prompt in read_prompts(path, format, text_field, category_field):
-            source, category = f"{name}:{prompt.source}", prompt.category or of_file
-            prompts.append(replace(prompt, source=source, category=category))
-    return prompts
+    value = field(row, name)
+    number = _parse_number(value) if row.untyped else value
+    if not isinstance(number, (int, float)) or not math.isfinite(number):
+        raise ValueError(f"{row.place}: the field {name!r} should be a number, found {value!r}")
+    return float(number)
 
 
-def partition(
-    datasets: Mapping[str, list[Prompt]], splits: Mapping[str, Mapping], seed: int
-) -> dict[str, list[Prompt]]:
-    """Fill splits with prompts so that no prompt stands in two of them.
-
-    Prompts that are the same after `normalise` count once. Their order is that of a hash of seed
-    and text, so it depends neither on the order of files and lines nor on the random generator of
-    one version of Python. Splits of one dataset take their prompts in turn.
-
-    Parameters
-    ----------
-    datasets : prompts of each dataset by its name.
-    splits : by the name of a split, `dataset`, `number` and optionally `exclude`: names of
-        datasets whose prompts this split must not hold.
-
-    Raises
-    ------
-    ValueError : naming the key, if a dataset has too few prompts, or both places, if a prompt
-        stands in two splits.
-    """
-    distinct = {name: _distinct(name, prompts) for name, prompts in datasets.items()}
-    waiting = {
-        name: sorted(prompts.items(), key=lambda item: _shuffled(item[0], seed))
-        for name, prompts in distinct.items()
-    }
-    chosen = {}
-    for split, wanted in splits.items():
-        name, number = wanted["dataset"], wanted["number"]
-        others = list(wanted.get("exclude", []))
-        excluded = set().union(*(distinct[other] for other in others))
-        allowed = [item for item in waiting[name] if item[0] not in excluded]
-        dropped = len(waiting[name]) - len(allowed)
-        if others:
-            logger.info(
-                "%s: %d of the %d prompts of %s also stand in %s and are left out, %d remain",
-                *(split, dropped, len(waiting[name]), name, " or ".join(others), len(allowed)),
-            )
-        if number > len(allowed):
-            raise ValueError(
-                f"prompts.{split}.number asks for {number} prompts, and {len(allowed)} are left in "
-                f"{name}: of its {len(distinct[name])} distinct prompts other splits take "
-                f"{len(distinct[name]) - len(waiting[name])}, and {dropped} are excluded. "
-                "Lower the number or bring more prompts."
-            )
-        chosen[split] = dict(allowed[:number])
-        waiting[name] = [item for item in waiting[name] if item[0] not in chosen[split]]
-    _refuse_overlap(chosen, splits)
-    return {split: list(prompts.values()) for split, prompts in chosen.items()}
+def _parse_number(text: str) -> float:
+    word = text.strip().lower()
+    try:
+        return WORDS[word] if word in WORDS else float(word)
+    except ValueError:
+        return math.nan
 
 
-def _distinct(name: str, prompts: list[Prompt]) -> dict[str, Prompt]:
-    """Return one prompt of each normalised text, the same one in whatever order they come."""
-    distinct: dict[str, Prompt] = {}
-    for prompt in sorted(prompts, key=lambda prompt: prompt.source):
-        distinct.setdefault(normalise(prompt.text), prompt)
-    logger.info(
-        "%s: %d prompts, %d of them repeated, %d distinct",
-        *(name, len(prompts), len(prompts) - len(distinct), len(distinct)),
-    )
-    return distinct
-
-
-def _shuffled(text: str, seed: int) -> str:
-    return hashlib.sha256(f"{seed}\n{text}".encode()).hexdigest()
-
-
-def _refuse_overlap(chosen: Mapping[str, dict[str, Prompt]], splits: Mapping[str, Mapping]) -> None:
-    for first, second in combinations(chosen, 2):
-        shared = [text for text in chosen[first] if text in chosen[second]]
-        if shared:
-            one, other = chosen[first][shared[0]], chosen[second][shared[0]]
-            raise ValueError(
-                f"{len(shared)} of the prompts stand in both splits {first} and {second}, such as "
-                f"{_place(one)} and {_place(other)}: {one.text!r}. Add {splits[second]['dataset']} "
-                f"to prompts.{first}.exclude, or remove the prompts from one of the files."
-            )
-
-
-def _place(prompt: Prompt) -> str:
-    dataset, place = prompt.source.split(":", 1)
-    file, line = place.rsplit(":", 1)
-    return f"{file}, line {line} (dataset {dataset})"
+def _fits(row: Row, name: str, wanted: object) -> bool:
+    value = field(row, name)
+    if isinstance(wanted, Mapping):
+        if value is None or value == "":  # not measured
+            return False
+        low, high = wanted.get("minimum", -math.inf), wanted.get("maximum", math.inf)
+        return low <= number_of(row, name) <= high
+    if row.untyped and not isinstance(wanted, str):
+        return value != "" and number_of(row, name) == wanted
+    return value == wanted
