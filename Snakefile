@@ -31,9 +31,12 @@ wildcard_constraints:
     fetched="[^/]+",
     dataset="[^/]+",
     split="|".join(SPLITS),
+    corpus="corpus|passages|neutral",
     shard="[0-9]+-of-[0-9]+",
     experiment="|".join(map(re.escape, config["experiments"])),
     scorer="|".join(map(re.escape, config["scorers"])),
+    direction="|".join(map(re.escape, config["directions"])),
+    features="[^/]+",
 
 
 report: "workflow/report/workflow.rst"

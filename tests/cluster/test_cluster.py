@@ -140,7 +140,11 @@ def check_that_jobs_were_cancelled(cancelled, everything):
 
 
 def check_that_results_are_those_of_a_local_run(study, finished):
-    for name in (*TARGETS, "results/tiny/dpo/neurons.parquet", "results/tiny/base/direction.json"):
+    for name in (
+        *TARGETS,
+        "results/tiny/dpo/neurons.parquet",
+        "results/tiny/base/directions/probe.json",
+    ):
         assert study.path(name).read_bytes() == finished.path(name).read_bytes(), name
     stores = sorted(study.path("results").rglob("activations/*/*.h5"))
     assert len(stores) >= 6

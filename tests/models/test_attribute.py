@@ -18,6 +18,7 @@ from capture_activations import capture_activations
 from decode_neurons import decode_neurons
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.analysis.directions import Direction, write_direction
+from neurondynamics.behaviour import Behaviour
 from neurondynamics.data import store
 from neurondynamics.lm.weights import ValueProjections
 
@@ -128,7 +129,8 @@ def test_everything_equals_brute_force(case, attributed):
         )
     ]
     assert table.group.tolist() == groups
-    assert len(set(groups)) >= 6  # an activation hardly ever falls below zero on average in GPT-2
+    # an activation hardly ever falls below zero on average in GPT-2, and never in OPT (ReLU)
+    assert len(set(groups)) >= (4 if case.family == "opt" else 6)
 
     where = np.array(groups).reshape(shape)
     with h5py.File(attributed["prompts"]) as file:
@@ -262,17 +264,17 @@ def test_decoded_neurons_are_those_asked_for(case, tmp_path):
         str(tmp_path / "neurons.parquet"),
         str(tmp_path / "decoded.csv"),
         number=4,
+        behaviour=Behaviour("deceit", "deceptive"),
         dtype="float32",
     )
     decoded = pd.read_csv(tmp_path / "decoded.csv")
     by_cosine, by_reduction = table.sort_values("cosine"), table.sort_values("reduction")
     expected = {
-        "most toxic": by_cosine.iloc[::-1][:4],
-        "most anti-toxic": by_cosine[:4],
+        "most deceptive": by_cosine.iloc[::-1][:4],
+        "most anti-deceptive": by_cosine[:4],
         "largest reduction": by_reduction.iloc[::-1][:4],
     }
-    gpt2 = case.family == "gpt2"
-    norm = case.plain.transformer.ln_f if gpt2 else case.plain.model.norm
+    norm = plain.final_norm(case.plain)
     for kind, neurons in expected.items():
         found = decoded[decoded.kind == kind]
         assert found.neuron.tolist() == neurons.neuron.tolist()

@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 from neurondynamics.analysis.attribution import GROUPS
-from neurondynamics.analysis.directions import write_directions
+from neurondynamics.analysis.directions import Direction, write_direction
 from neurondynamics.analysis.effects import read_experiments
 from neurondynamics.lm.generation import decode, token_losses
 from run_experiment import run_experiment
@@ -59,7 +59,7 @@ def run(tmp_path, prompts_file, settings, neurons):
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("".join(json.dumps({"title": "", "text": a}) + "\n" for a in articles))
     neurons.to_parquet(tmp_path / "neurons.parquet", index=False)
-    write_directions(tmp_path / "directions.safetensors", {"probe": PROBE})
+    write_direction(tmp_path / "probe.safetensors", Direction(PROBE))
 
     def run(folder, interventions=INTERVENTIONS, tuned=None, choices=None, **changes):
         paths = {name: tmp_path / f"{name}.parquet" for name in ("generations", "losses")}
@@ -67,9 +67,10 @@ def run(tmp_path, prompts_file, settings, neurons):
             model=str(folder),
             tuned_model=tuned,
             neurons=str(tmp_path / "neurons.parquet"),
-            directions=str(tmp_path / "directions.safetensors"),
+            directions=[str(tmp_path / "probe.safetensors")],
             prompts=str(prompts_file),
             corpus=str(corpus),
+            continued=None,
             choices=choices or [],
             experiment="test",
             interventions=interventions,
@@ -121,7 +122,7 @@ def plain_steering(model, prompt, ends):
         return torch.cat([written[:, :last], written[:, last:] - vector], 1)
 
     changes = [
-        (plain.down(blocks[1]), "output", steered),
+        (plain.mlp(blocks[1]), "output", steered),
         (plain.down(blocks[0]), "input", lambda m: m * silent[0]),
         (plain.down(blocks[2]), "input", lambda m: m * silent[1]),
     ]

@@ -1,4 +1,4 @@
-"""Fitting the direction end to end on samples with invented scores."""
+"""Each method of making a direction end to end, against plain computations."""
 
 import json
 
@@ -7,145 +7,209 @@ import pandas as pd
 import plain
 import pytest
 import tiny
-from fit_direction import fit_direction, mean_residuals, mixed_prompts
-from neurondynamics.analysis.directions import read_direction, read_directions
+import torch
+from fit_direction import fit_direction, nearest_values, ready_direction, word_rows
+from neurondynamics.analysis.directions import Direction, read_direction, write_direction
+from neurondynamics.analysis.features import write_features
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
-WORDS = (" stupid", " angry")  # a sample is toxic if it holds one of them
-SAMPLES = (
-    " stupid old dog",
-    " house on the hill",
-    " man from the north",
-    ", you stupid stupid dog",
-    " angry and stupid",
-    " river in the spring",
-)
+PROMPTS, SAMPLES = 12, 5
+WORDS = {"toward": ["stupid", "angry"], "away": ["river", "house", "spring"]}
+W = np.random.default_rng(1).normal(size=tiny.HIDDEN)
+
+
+def cosine(a, b):
+    return a @ b / np.sqrt((a @ a) * (b @ b))
 
 
 @pytest.fixture
-def scored(case_of, tmp_path):
-    """Two tables of scored samples, of two splits whose prompts are numbered alike."""
-    tokenizer = case_of("llama").tokenizer
-    paths = []
-    for split, prompts in {"train": tiny.PROMPTS[:6], "analysis": tiny.PROMPTS[6:]}.items():
-        rows = [
-            {
-                "prompt_id": number,
-                "sample": sample,
-                "prompt": prompt,
-                "text": text,
-                "tokens": np.array(tokenizer(text).input_ids, dtype=np.int32),
-                "toxicity": 0.9 if any(word in text for word in WORDS) else 0.1,
-            }
-            for number, prompt in enumerate(prompts)
-            for sample, text in enumerate(SAMPLES)
-        ]
-        paths.append(str(tmp_path / f"{split}-scored.parquet"))
-        pd.DataFrame(rows).to_parquet(paths[-1])
-    return paths
+def fit(tmp_path):
+    """A function that makes a direction; it returns the direction and its description."""
+
+    def run(case, direction, **inputs):
+        files = {"features": None, "texts": [], "file": None, "reading": {}} | inputs
+        vector, told = tmp_path / "own.safetensors", tmp_path / "own.json"
+        fit_direction(
+            str(case.folder), vector=str(vector), description=str(told), direction=direction,
+            name="own", dtype="float32", threads=1, seed=0, **files,
+        )  # fmt: skip
+        return read_direction(vector), json.loads(told.read_text())
+
+    return run
 
 
-def fit(case, scored, tmp_path, **changes):
-    options = {
-        "method": "probe", "held_out": 0.3, "threshold": 0.5, "dtype": "float32", "device": "cpu",
-        "threads": 1, "max_tokens": 32, "batch_size": 7, "seed": 0,
-    }  # fmt: skip
-    names = ("direction.safetensors", "fitted.safetensors", "direction.json")
-    files = [str(tmp_path / name) for name in names]
-    fit_direction(str(case.folder), scored, *files, **options | changes)
-    return read_direction(files[0]), json.loads((tmp_path / names[-1]).read_text())
+def planted(toward):
+    """Return features of texts with these labels: ±W, and noise."""
+    generator = np.random.default_rng(0)
+    noise = 0.4 * generator.normal(size=(len(toward), tiny.HIDDEN))
+    return noise + np.where(toward, 0.3, -0.3)[:, None] * W
 
 
-def plain_features(case, table):
-    """The last block's output averaged over the positions that produced a sample."""
-    last = plain.blocks(case.plain)[-1:]
-    rows = [
-        plain.read(
-            case.plain, case.tokenizer(row.prompt).input_ids, list(row.tokens), last, "output"
-        )
-        for row in table.itertuples()
-    ]
-    return np.stack([row[0].mean(0).numpy() for row in rows])
+@pytest.fixture
+def samples(tmp_path):
+    """What a direction of samples is fitted on: features, the files of samples, their reading."""
+    toward = np.tile([True, False, True, False, False], PROMPTS)
+    path = tmp_path / "scored.parquet"
+    pd.DataFrame(
+        {
+            "prompt": np.repeat([f"prompt {number:02}" for number in range(PROMPTS)], SAMPLES),
+            "sample": np.tile(range(SAMPLES), PROMPTS),
+            "score": np.where(toward, 0.9, 0.1),
+        }
+    ).sample(frac=1, random_state=0).to_parquet(path)
+    features = tmp_path / "samples.safetensors"
+    write_features(features, planted(toward), np.arange(len(toward)))
+    return {"features": str(features), "texts": [str(path)], "reading": {"threshold": 0.5}}
 
 
-def test_features_are_means_over_the_new_token_positions(case, scored):
-    table = mixed_prompts(scored, 0.5)
-    prompts = [case.tokenizer(prompt).input_ids for prompt in table.prompt]
-    found = mean_residuals(case.model, prompts, table.tokens.tolist(), 7)
-    np.testing.assert_allclose(found, plain_features(case, table), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("method", ["probe", "mean_difference"])
-def test_the_direction_tells_the_samples_apart(case_of, scored, tmp_path, method):
-    case = case_of("llama")
-    direction, description = fit(case, scored, tmp_path, method=method)
-    table = mixed_prompts(scored, 0.5)
-    along = plain_features(case, table) @ direction.vector + direction.intercept
-    toxic = table.toxicity > 0.5
-    assert along[toxic].mean() > along[~toxic].mean()
-    assert ((along > 0) == toxic).mean() > 0.7
-    assert direction.vector.shape == (tiny.HIDDEN,)
-    assert description["method"] == method
-    assert (description["texts"], description["toxic_texts"]) == (60, 30)
-    assert description["prompts"] == 10
-    assert description["held_out_texts"] == 18  # whole prompts
-    assert description["held_out"]["majority_accuracy"] == 0.5
-    assert 0.5 < description["held_out"]["auroc"] <= 1
-    assert len(description["tokens_toward"]) == len(description["tokens_away"]) == 20
-    assert description["tokens_toward"] != description["tokens_away"]
-
-
-def test_the_mean_difference_is_that_of_plain_features(case_of, scored, tmp_path):
-    case = case_of("llama")
-    direction, _ = fit(case, scored, tmp_path, method="mean_difference")
-    table = mixed_prompts(scored, 0.5)
-    features = plain_features(case, table)
-    differences = []
-    for number in table.number.unique():
-        own, toxic = (table.number == number).to_numpy(), (table.toxicity > 0.5).to_numpy()
-        differences.append(features[own & toxic].mean(0) - features[own & ~toxic].mean(0))
-    np.testing.assert_allclose(direction.vector, np.mean(differences, 0), rtol=1e-3, atol=1e-4)
-
-
-def test_a_fit_repeats_itself(case_of, scored, tmp_path):
-    case = case_of("llama")
-    first, told = fit(case, scored, tmp_path)
-    again, told_again = fit(case, scored, tmp_path)
-    np.testing.assert_array_equal(first.vector, again.vector)
-    assert told == told_again
-
-
-def test_prompts_of_two_splits_are_not_confounded(scored):
-    table = mixed_prompts(scored, 0.5)
-    assert table.groupby("number").prompt.nunique().max() == 1
-    assert table.number.nunique() == 10
-
-
-def test_prompts_without_both_kinds_and_unscored_samples_are_left_out(scored):
-    table = pd.read_parquet(scored[0])
-    table.loc[table.prompt_id == 2, "toxicity"] = 0.1
-    table.loc[(table.prompt_id == 3) & (table["sample"] == 0), "toxicity"] = np.nan
-    table.loc[(table.prompt_id == 4) & (table.toxicity < 0.5), "toxicity"] = np.nan
-    table.to_parquet(scored[0])
-    mixed = mixed_prompts(scored[:1], 0.5)
-    assert sorted(mixed.prompt_id.unique()) == [0, 1, 3, 5]
-    assert (mixed.prompt_id == 3).sum() == len(SAMPLES) - 1
-
-
-def test_too_few_mixed_prompts_name_the_keys(case_of, scored, tmp_path):
-    with pytest.raises(ValueError, match=r"only 0 prompts .*threshold 0.95.*prompts.train.number"):
-        fit(case_of("llama"), scored, tmp_path, threshold=0.95)
-    assert not (tmp_path / "direction.safetensors").exists()
+@pytest.fixture
+def comments(tmp_path):
+    """The same of a dataset with two labels, in which one text is empty and one stands twice."""
+    folder = tmp_path / "comments"
+    folder.mkdir()
+    toward = np.arange(80) % 4 == 0
+    texts = [f"comment {number}" for number in range(80)]
+    texts[5], texts[7] = "", texts[11]
+    table = {"text": texts, "toxic": toward.astype(int), "rare": (np.arange(80) < 2).astype(int)}
+    pd.DataFrame(table).to_csv(folder / "train.csv", index=False)
+    rows = np.delete(np.arange(80), 5)
+    features = tmp_path / "comments.safetensors"
+    write_features(features, planted(toward)[rows].astype(np.float32), rows)
+    return {"features": str(features), "texts": [str(folder)], "reading": {"format": "csv"}}
 
 
 @pytest.mark.parametrize("method", ["probe", "mean_difference"])
-def test_every_method_is_fitted_and_the_chosen_one_is_the_direction(
-    case_of, scored, tmp_path, method
-):
+def test_a_direction_of_samples(case_of, fit, samples, method):
     case = case_of("gpt2")
-    other = {"probe": "mean_difference", "mean_difference": "probe"}[method]
-    alone, _ = fit(case, scored, tmp_path, method=other)
-    direction, _ = fit(case, scored, tmp_path, method=method)
-    found = read_directions(tmp_path / "fitted.safetensors")
-    assert list(found) == sorted(found) == ["mean_difference", "probe"]
-    np.testing.assert_array_equal(found[method], direction.vector)
-    np.testing.assert_array_equal(found[other], alone.vector)
+    direction = {"method": method, "texts": "samples", "held_out": 0.25}
+    found, told = fit(case, direction, **samples)
+    assert cosine(found.vector, W) > 0.85
+    assert told["method"] == method
+    assert (told["texts"], told["texts_toward"], told["prompts"]) == (60, 24, 12)
+    assert told["held_out_texts"] == 15  # whole prompts
+    assert told["held_out"]["majority_accuracy"] == pytest.approx(3 / 5)
+    assert 0.8 < told["held_out"]["accuracy"] <= told["held_out"]["auroc"] + 0.2
+    assert len(told["tokens_toward"]) == len(told["tokens_away"]) == 20
+    assert told["tokens_toward"] != told["tokens_away"]
+    again, told_again = fit(case, direction, **samples)
+    np.testing.assert_array_equal(again.vector, found.vector)
+    assert told_again == told
+
+
+@pytest.mark.parametrize("method", ["probe", "mean_difference"])
+def test_a_direction_of_a_dataset(case_of, fit, comments, method):
+    direction = {"method": method, "texts": "comments", "label": "toxic", "held_out": 0.5}
+    found, told = fit(case_of("gpt2"), direction, **comments)
+    assert cosine(found.vector, W) > 0.85
+    assert (told["texts"], told["texts_toward"], told["distinct_texts"]) == (79, 20, 78)
+    assert told["held_out"]["majority_accuracy"] == pytest.approx(3 / 4, abs=0.1)
+    assert told["held_out"]["auroc"] > 0.9
+
+
+def test_too_few_texts_of_a_label_are_named(case_of, fit, comments):
+    direction = {"method": "probe", "texts": "comments", "label": "rare", "held_out": 0.1}
+    with pytest.raises(ValueError, match="texts all have one label; raise held_out or bring more"):
+        fit(case_of("gpt2"), direction, **comments)
+
+
+def test_the_embeddings_and_the_svd_are_those_of_the_plain_weights(case, fit, tmp_path):
+    found, told = fit(case, {"method": "embeddings", "words": WORDS})
+    unembedding = case.plain.lm_head.weight.numpy()
+    means = {
+        side: np.mean([unembedding[case.tokenizer(word).input_ids].mean(0) for word in words], 0)
+        for side, words in WORDS.items()
+    }
+    np.testing.assert_allclose(found.vector, means["toward"] - means["away"], atol=1e-6)
+    assert told["method"] == "embeddings"
+    assert found.intercept == 0
+    other = tmp_path / "other.safetensors"
+    write_direction(other, Direction(W, 3.0))
+    found, _ = fit(case, {"method": "svd", "of": "other", "number": 9}, file=str(other))
+    values = np.concatenate([plain.values(block).numpy() for block in plain.blocks(case.plain)])
+    values /= np.sqrt((values**2).sum(1, keepdims=True))
+    nearest = values[np.argsort(values @ W)[-9:]]
+    _, vectors = np.linalg.eigh(nearest.T @ nearest)
+    largest = vectors[:, -1] * np.sign((nearest @ vectors[:, -1]).mean())
+    np.testing.assert_allclose(found.vector, largest, atol=1e-5)
+    assert found.intercept == 0
+
+
+def test_the_nearest_value_vectors_are_in_order_of_their_cosine(case_of):
+    case, number = case_of("gpt2"), tiny.LAYERS * tiny.NEURONS
+    found = nearest_values(case.model, W, number, "key")
+    along = [cosine(value, W) for value in found]
+    assert along == sorted(along, reverse=True)
+    everything = np.concatenate([plain.values(block).numpy() for block in plain.blocks(case.plain)])
+    np.testing.assert_allclose(np.sort(found, axis=0), np.sort(everything, axis=0), atol=1e-6)
+    with pytest.raises(ValueError, match=r"directions.svd.number is 133; the model has 132"):
+        nearest_values(case.model, W, number + 1, "directions.svd.number")
+
+
+def test_words_are_averaged_over_their_own_tokens(case_of):
+    case = case_of("llama")
+    tokenizer = tiny.build_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{tiny.END} $A", special_tokens=[(tiny.END, 0)]
+    )
+    lengths = []
+    for word in WORDS["away"]:
+        rows = word_rows(case.model, tokenizer, word, "key")  # begins every text with a token
+        np.testing.assert_array_equal(rows, word_rows(case.model, case.tokenizer, word, "key"))
+        lengths.append(len(rows))
+    assert lengths == [len(case.tokenizer.tokenize(word)) for word in WORDS["away"]]
+    assert max(lengths) > 1
+
+
+@pytest.mark.parametrize("word", ["", "  ", "idiot"])
+def test_a_word_that_is_empty_or_unknown_is_named(case_of, word):
+    backend = Tokenizer(models.WordLevel({"[UNK]": 0, "fool": 1}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]")
+    lm, key = case_of("llama").model, "directions.own.words.away"
+    assert len(word_rows(lm, tokenizer, "fool", key)) == 1
+    with pytest.raises(ValueError, match=rf"the word '{word}' of {key} is empty or unknown"):
+        word_rows(lm, tokenizer, word, key)
+
+
+def test_a_ready_vector_is_taken_over(case_of, fit, tmp_path):
+    path = tmp_path / "probe.npy"
+    np.save(path, W.astype(np.float32))
+    found, told = fit(case_of("gpt2"), {"method": "file", "path": "x"}, file=str(path))
+    np.testing.assert_array_equal(found.vector, W.astype(np.float32).astype(np.float64))
+    assert told["method"] == "file"
+
+
+def test_ready_directions_in_every_format(tmp_path):
+    save_file({"vector": W, "intercept": np.array([0.5])}, tmp_path / "own.safetensors")
+    found = ready_direction(tmp_path / "own.safetensors", len(W))
+    np.testing.assert_array_equal(found.vector, W)
+    assert found.intercept == 0.5
+    single = W.astype(np.float32)
+    for shape in ("of two columns", "of two rows", "a vector"):
+        both = torch.tensor(np.stack([3 - single, single]))
+        saved = {"of two columns": both.T, "of two rows": both, "a vector": both[1:]}[shape]
+        torch.save(torch.nn.Parameter(saved.contiguous()), tmp_path / "probe.pt")
+        found = ready_direction(tmp_path / "probe.pt", len(W))
+        np.testing.assert_array_equal(found.vector, single.astype(np.float64))
+        assert found.intercept == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "save", "message"),
+    [
+        ("w.npy", lambda path: np.save(path, np.ones(31)), r"shape \(31,\) is no direction of"),
+        ("w.npy", lambda path: np.save(path, np.ones((3, 32))), r"shape \(3, 32\) is no direction"),
+        ("w.npy", lambda path: np.save(path, np.array(["a", {}], object)), "no vector can be read"),
+        ("w.pt", lambda path: torch.save({"vector": torch.ones(32)}, path), "no vector can be"),
+        ("w.pt", lambda path: torch.save(tiny.build_tokenizer(), path), "no vector can be read"),
+        ("w.safetensors", lambda path: save_file({"w": np.ones(32)}, path), "no vector .*'vector'"),
+        ("w.csv", lambda path: path.write_text("1"), r"ends in none of .safetensors, .npy and .pt"),
+    ],
+)  # fmt: skip
+def test_what_is_no_direction_is_named(tmp_path, name, save, message):
+    save(tmp_path / name)
+    with pytest.raises(ValueError, match=rf"{name}: .*{message}"):
+        ready_direction(tmp_path / name, 32)

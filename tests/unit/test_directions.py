@@ -1,23 +1,29 @@
-"""A planted direction is found again, and measured on prompts it was not fitted on; the others
-that steer, by hand."""
+"""A planted direction is found again, and measured on prompts it was not fitted on; the others,
+and what texts are labelled, by hand."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from neurondynamics.analysis.directions import (
     METHODS,
     Direction,
     embedding_difference,
-    fit_direction,
     hold_out,
     quality,
     read_direction,
-    read_directions,
+    read_vectors,
     singular_direction,
     write_direction,
-    write_directions,
 )
+from neurondynamics.analysis.directions import fit_direction as fit
+from neurondynamics.analysis.features import labels_of, mixed_prompts, read_labelled
 
 PROMPTS, SAMPLES, WIDTH = 120, 4, 12
+
+
+def fit_direction(*arguments, paired=True, seed=0):
+    """Fit features, labels and groups by a method."""
+    return fit(*arguments, seed, paired=paired)
 
 
 @pytest.fixture
@@ -42,10 +48,12 @@ def cosine(a, b):
     return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
 
 
+@pytest.mark.parametrize("paired", [True, False])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_planted_direction_is_found(planted, method):
+def test_a_planted_direction_is_found(planted, method, paired):
     features, toxic, prompts, direction = planted
-    found = fit_direction(features, toxic, prompts, method, seed=0)
+    groups = prompts if paired else np.arange(len(prompts))
+    found = fit_direction(features, toxic, groups, method, paired=paired)
     assert cosine(found.vector, direction) > 0.9
     scores = features @ found.vector + found.intercept
     assert ((scores > 0) == toxic).mean() > 0.95
@@ -55,8 +63,17 @@ def test_the_mean_difference_by_hand():
     features = np.array([[1.0, 0], [3, 0], [0, 0], [10, 5], [10, 1]])
     toxic = np.array([True, True, False, True, False])
     prompts = np.array([0, 0, 0, 1, 1])
-    found = fit_direction(features, toxic, prompts, "mean_difference", seed=0)
+    found = fit_direction(features, toxic, prompts, "mean_difference")
     np.testing.assert_allclose(found.vector, [1, 2])  # mean of (2, 0) and (0, 4)
+    texts = np.arange(5)
+    found = fit_direction(features, toxic, texts, "mean_difference", paired=False)
+    np.testing.assert_allclose(found.vector, [14 / 3 - 5, 5 / 3 - 1 / 2])
+    # features of a dataset are in float32
+    single = fit_direction(
+        features.astype(np.float32), toxic, texts, "mean_difference", paired=False
+    )
+    np.testing.assert_allclose(single.vector, found.vector)
+    assert single.vector.dtype == np.float64
 
 
 def test_the_mean_difference_does_not_see_what_prompts_share(planted):
@@ -68,15 +85,15 @@ def test_the_mean_difference_does_not_see_what_prompts_share(planted):
     features = generator.normal(size=features.shape) * 0.1
     features += np.where(toxic, 1.0, -1.0)[:, None] * direction
     features += np.where(prompts < 60, 5.0, -5.0)[:, None] * topic
-    found = fit_direction(features, toxic, prompts, "mean_difference", seed=0)
+    found = fit_direction(features, toxic, prompts, "mean_difference")
     assert cosine(found.vector, direction) > 0.99
 
 
 def test_the_probe_does_not_depend_on_the_scale_of_features(planted):
     features, toxic, prompts, _ = planted
     scale = np.logspace(-3, 3, WIDTH)
-    plain = fit_direction(features, toxic, prompts, "probe", seed=0)
-    scaled = fit_direction(features * scale + 7, toxic, prompts, "probe", seed=0)
+    plain = fit_direction(features, toxic, prompts, "probe")
+    scaled = fit_direction(features * scale + 7, toxic, prompts, "probe")
     np.testing.assert_allclose(
         (features * scale + 7) @ scaled.vector + scaled.intercept,
         features @ plain.vector + plain.intercept,
@@ -88,8 +105,8 @@ def test_the_probe_does_not_depend_on_the_scale_of_features(planted):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_direction_changes_sign_with_the_labels(planted, method):
     features, toxic, prompts, _ = planted
-    one = fit_direction(features, toxic, prompts, method, seed=0)
-    other = fit_direction(features, ~toxic, prompts, method, seed=0)
+    one = fit_direction(features, toxic, prompts, method)
+    other = fit_direction(features, ~toxic, prompts, method)
     assert cosine(one.vector, other.vector) < -0.999
 
 
@@ -111,7 +128,7 @@ def test_noise_is_not_told_apart():
     features = generator.normal(size=(100, 30))[prompts] + 0.01 * generator.normal(size=(400, 30))
     toxic = generator.random(400) < 0.5
     fitting, held = hold_out(prompts, 0.5, seed=0)
-    found = fit_direction(features[fitting], toxic[fitting], prompts[fitting], "probe", 0)
+    found = fit_direction(features[fitting], toxic[fitting], prompts[fitting], "probe")
     assert abs(quality(found, features[held], toxic[held])["auroc"] - 0.5) < 0.1
 
 
@@ -126,16 +143,80 @@ def test_quality_by_hand():
     assert measured["auroc"] == pytest.approx(4 / 6)
 
 
-@pytest.mark.parametrize("label", [True, False])
-def test_one_label_alone_is_refused(planted, label):
+@pytest.mark.parametrize("number", [0, 1, 479, 480])
+def test_a_label_of_less_than_two_texts_is_refused(planted, number):
     features, toxic, prompts, _ = planted
-    with pytest.raises(ValueError, match="one label"):
-        fit_direction(features, np.full_like(toxic, label), prompts, "probe", 0)
+    labels = np.arange(len(toxic)) < number
+    with pytest.raises(ValueError, match=f"two or more of each; {number} of 480 are labelled"):
+        fit_direction(features, labels, prompts, "probe")
+
+
+def test_held_out_texts_of_one_label_name_the_remedy():
+    with pytest.raises(ValueError, match="the 3 held-out texts all have one label; raise held_out"):
+        quality(Direction(np.ones(2)), np.ones((3, 2)), np.zeros(3, bool))
+
+
+def scored(rows):
+    """Return a table of scored samples, given as (prompt, scores)."""
+    records = [
+        {"prompt_id": number, "sample": sample, "prompt": prompt, "score": score}
+        for number, (prompt, scores) in enumerate(rows)
+        for sample, score in enumerate(scores)
+    ]
+    return pd.DataFrame(records)
+
+
+def test_prompts_without_both_labels_and_unscored_samples_are_left_out(tmp_path):
+    paths = [tmp_path / "train.parquet", tmp_path / "analysis.parquet"]
+    train = [("d", [0.9, 0.1, 0.4]), ("a", [0.9, np.nan, 0.2]), ("b", [0.1, 0.2])]
+    scored(train).to_parquet(paths[0])
+    scored([("c", [0.6, 0.5]), ("e", [0.9, np.nan]), ("f", [0.1, 0.9])]).to_parquet(paths[1])
+    table = mixed_prompts(paths, 0.5)
+    # prompts of two splits are numbered alike, and stay apart
+    assert table.groupby("prompt").group.nunique().to_dict() == dict.fromkeys("acdf", 1)
+    assert table.group.nunique() == 4
+    assert table.prompt.tolist() == [*"aa", *"cc", *"ddd", *"ff"]
+    assert table.toward.tolist() == [True, False, True, False, True, False, False, False, True]
+    again = mixed_prompts(paths[::-1], 0.5)
+    pd.testing.assert_frame_equal(again, table)
+    with pytest.raises(ValueError, match=r"only 1 prompts .*threshold 0.85.*prompts.train.number"):
+        mixed_prompts(paths[1:], 0.85)
+
+
+def write_comments(folder, rows, header="comment,toxic,mild"):
+    folder.mkdir()
+    (folder / ".timestamp").write_text("of Snakemake's")
+    (folder / "train.csv").write_text("\n".join([header, *rows]) + "\n")
+    return folder
+
+
+def test_labels_of_a_dataset_are_numbers_or_truth_values(tmp_path):
+    folder = write_comments(tmp_path / "own", ["a,1,0.6", "b,0,0.5", "a,true,0.4", ",False,-1"])
+    texts, rows = read_labelled(folder, "csv", "comment")
+    assert texts == ["a", "b", "a", ""]
+    table = labels_of(texts, rows, "toxic")
+    assert table.toward.tolist() == [True, False, True, False]
+    assert table.group.tolist() == [0, 1, 0, 2]  # a text that stands there twice is one
+    assert labels_of(texts, rows, "mild").toward.tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("rows", "label", "message"),
+    [
+        (["a,1,0", "b,maybe,0"], "toxic", r"train.csv, line 3: the field 'toxic' should be a num"),
+        (["a,1,0", "b,0,"], "mild", r"train.csv, line 3: the field 'mild' should be a number"),
+        (["a,1,0"], "toxicity", r"train.csv, line 2: no field 'toxicity'; there are comment, tox"),
+    ],
+)
+def test_a_label_that_is_none_is_named(tmp_path, rows, label, message):
+    texts, read = read_labelled(write_comments(tmp_path / "own", rows), "csv", "comment")
+    with pytest.raises(ValueError, match=message):
+        labels_of(texts, read, label)
 
 
 def test_an_unknown_method_is_refused(planted):
     with pytest.raises(ValueError, match="unknown direction method 'svm'; known are probe"):
-        fit_direction(*planted[:3], "svm", 0)
+        fit_direction(*planted[:3], "svm")
 
 
 def test_a_direction_is_read_as_it_was_written(tmp_path):
@@ -153,14 +234,6 @@ def test_the_difference_of_embeddings_by_hand():
     toxic = [np.array([[4.0, 0]]), np.array([[1.0, 2], [3, 2], [2, 2]])]  # means (4, 0), (2, 2)
     neutral = [np.array([[0.0, 1], [0, 5]])]  # mean (0, 3)
     np.testing.assert_allclose(embedding_difference(toxic, neutral), [3, -2])
-
-
-@pytest.mark.parametrize("empty", [0, 1])
-def test_no_words_of_a_kind_are_refused(empty):
-    words = [[np.ones((1, 2))], [np.ones((1, 2))]]
-    words[empty] = []
-    with pytest.raises(ValueError, match="needs toxic and neutral words"):
-        embedding_difference(*words)
 
 
 def test_the_singular_direction_by_hand():
@@ -193,19 +266,25 @@ def test_a_value_vector_without_a_direction_is_refused(wrong):
         singular_direction(values)
 
 
-def test_named_directions_are_read_as_they_were_written(tmp_path):
-    vectors = {"probe": np.arange(8.0)[::2] / 3, "svd": np.array([1e-300, 0, -1, 2])}
-    write_directions(tmp_path / "directions.safetensors", vectors)
-    again = read_directions(tmp_path / "directions.safetensors")
-    assert set(again) == {"probe", "svd"}
-    for name, vector in vectors.items():
-        np.testing.assert_array_equal(again[name], vector)
-        assert again[name].dtype == np.float64
+def test_vectors_are_read_by_the_names_of_their_files(tmp_path):
+    paths = [tmp_path / "probe.safetensors", tmp_path / "svd-2.safetensors"]
+    for number, path in enumerate(paths):
+        write_direction(path, Direction(np.arange(1.0, 9)[::2] + number))
+    read = read_vectors(paths)
+    assert list(read) == ["probe", "svd-2"]
+    np.testing.assert_array_equal(read["svd-2"], [2, 4, 6, 8])
 
 
-def test_a_truncated_file_of_directions_is_named(tmp_path):
-    path = tmp_path / "directions.safetensors"
-    write_directions(path, {"probe": np.ones(4)})
+@pytest.mark.parametrize("wrong", [np.zeros(3), np.array([1, np.nan, 0])])
+def test_a_vector_without_a_direction_is_not_written(tmp_path, wrong):
+    with pytest.raises(ValueError, match="zero or not finite"):
+        write_direction(tmp_path / "probe.safetensors", Direction(wrong))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_truncated_direction_is_named(tmp_path):
+    path = tmp_path / "probe.safetensors"
+    write_direction(path, Direction(np.ones(4)))
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"directions\.safetensors cannot be read or is damaged"):
-        read_directions(path)
+    with pytest.raises(ValueError, match=r"probe\.safetensors cannot be read or is damaged"):
+        read_direction(path)

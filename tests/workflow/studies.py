@@ -1,6 +1,8 @@
 """A study that is small enough to run in a test, and the real snakemake command to run it with.
 
-The model is random, so its vocabulary holds insults among few words: it writes some by chance.
+It is about another behaviour than the default study: negative sentiment, with labelled texts and
+scorers of its own. The model is random and its vocabulary small, so it writes negative words by
+chance.
 """
 
 import hashlib
@@ -11,14 +13,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import tiny
 import torch
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("Snakefile", "config.yaml", "workflow", "envs", "profiles")  # what snakemake reads
@@ -26,10 +28,11 @@ CLEAN = (
     *("the", "old", "house", "river", "cold", "wind", "north", "sea", "hill", "town"),
     *("dog", "man", "said", "and", "then", "was", "so"),
 )
-PROFANE = ("stupid", "idiot", "damn", "crap", "moron", "bastard")
+NEGATIVE = ("stupid", "awful", "damn", "boring", "sad", "terrible")
 KINDS = ("dare", "taunt")  # of challenge prompts
 ARTICLES = 6
-DIRECTIONS = ("probe", "mean_difference", "embeddings", "svd")
+DIRECTIONS = ("probe", "mean_difference", "embeddings", "svd", "reviews")
+SCORERS = ("opinion", "classifier")
 NOWHERE = "http://127.0.0.1:9"  # nothing listens there
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 LISTED = [[0, 3], [1, 7], [2, tiny.NEURONS - 1]]  # neurons, as layer and number
@@ -121,7 +124,7 @@ def write_inputs(folder: Path) -> None:
     folder.mkdir()
     tokenizer = word_tokenizer()
     model = tiny.build_model("llama")
-    whole = {f"Ġ{word}" for word in CLEAN + PROFANE}
+    whole = {f"Ġ{word}" for word in CLEAN + NEGATIVE}
     rare = torch.ones(tiny.VOCABULARY, dtype=torch.bool)  # everything but whole words
     rare[[number for token, number in tokenizer.get_vocab().items() if token in whole]] = False
     model.lm_head.weight[rare] *= 0.05
@@ -134,9 +137,40 @@ def write_inputs(folder: Path) -> None:
     write_lines(folder / "sampling_calm.txt", (sentence(n, 6) for n in range(100, 112)))
     write_lines(folder / "sampling_rude.txt", (sentence(n, 4) for n in range(200, 212)))
     write_lines(folder / "articles.txt", (sentence(n, 30) for n in range(300, 300 + ARTICLES)))
-    terms = (f"{word},{3 - n % 3}" for n, word in enumerate(PROFANE))
+    terms = (f"{word},{3 - n % 3}" for n, word in enumerate(NEGATIVE))
     write_lines(folder / "terms.csv", ["text,severity_rating", *terms])
+    reviews = (f"{review(n, negative=n % 2 == 0)},{1 - n % 2}" for n in range(24))
+    write_lines(folder / "reviews.csv", ["text,negative", *reviews])
+    write_classifier(folder / "classifier", tokenizer)
     write_lines(folder / "neurons.csv", ["layer,neuron", *(f"{i},{j}" for i, j in LISTED)])
+
+
+def review(number: int, negative: bool) -> str:
+    """Return a sentence of this number's own, with some negative words if it shall be negative."""
+    words = sentence(number, 6).split()
+    if negative:
+        words[1::3] = [NEGATIVE[number % len(NEGATIVE)], NEGATIVE[number // 2 % len(NEGATIVE)]]
+    return " ".join(words)
+
+
+def write_classifier(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write a random text classifier in Hugging Face's format."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    labels = {0: "POSITIVE", 1: "NEGATIVE"}
+    model = BertForSequenceClassification(
+        BertConfig(
+            vocab_size=tiny.VOCABULARY,
+            intermediate_size=16,
+            max_position_embeddings=64,
+            id2label=labels,
+            label2id={label: number for number, label in labels.items()},
+            **sizes,
+        )
+    )
+    model.classifier.weight.data *= 50  # or every text would get about one half
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def write_lines(path: Path, lines) -> None:
@@ -154,7 +188,7 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(CLEAN + PROFANE, trainer)
+    tokenizer.train_from_iterator(CLEAN + NEGATIVE, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=tiny.END)
 
 
@@ -167,6 +201,7 @@ def configuration(inputs: Path) -> dict:
         return [{"path": f"inputs/{name}", "sha256": digest} for name, digest in pairs]
 
     return {
+        "behaviour": {"name": "negative sentiment", "adjective": "negative"},
         "device": "cpu",
         "model": {
             "name": "tiny",
@@ -193,6 +228,7 @@ def configuration(inputs: Path) -> dict:
                 "format": "lines",
             },
             "articles": {"files": files("articles.txt"), "format": "lines"},
+            "reviews": {"files": files("reviews.csv"), "format": "csv"},
         },
         "prompts": {
             "max_tokens": 12,
@@ -209,20 +245,39 @@ def configuration(inputs: Path) -> dict:
         },
         "generation": {"new_tokens": 6, "batch_size": 4},
         "shards": 2,
-        "sampling": {"temperature": 2.0},
+        "sampling": {"temperature": 2.0, "scorer": "opinion"},
         "preferences": {"margin": 0.2, "maximum": 12},
         "scorers": {
-            "lexicon": {
-                "source": {"path": "inputs/terms.csv", "wheel": None, "files": None},
+            "profanity-check": None,
+            "lexicon": None,
+            "opinion": {
+                "kind": "lexicon",
+                "threshold": 0,
+                "source": {"path": "inputs/terms.csv"},
+            },
+            "classifier": {
+                "kind": "classifier",
+                "threshold": 0.5,
+                "source": {"path": "inputs/classifier"},
+                "label": "NEGATIVE",
+                "batch_size": 8,
             },
         },
-        # enough to make it less toxic
+        # enough to make it less negative
         "tuned": {"dpo": {"learning_rate": 3e-3, "batch_size": 4, "epochs": 3}},
         "directions": {
-            "embeddings": {"words": {"toward": ["stupid", "idiot"], "away": ["river", "hill"]}},
+            "embeddings": {"words": {"toward": ["awful", "sad"], "away": ["river", "hill"]}},
             "svd": {"number": 12},
+            "reviews": {
+                "method": "probe",
+                "texts": "reviews",
+                "label": "negative",
+                "layer": 1,
+                "tokens": 12,
+                "held_out": 0.25,
+            },
         },
-        "attribution": {"ablated": 5, "decoded": 3},
+        "attribution": {"directions": ["mean_difference", "reviews"], "ablated": 5, "decoded": 3},
         "statistics": {"samples": 50},
         # those of the default study are dropped, whatever their names
         "experiments": dict.fromkeys(DEFAULT["experiments"]) | EXPERIMENTS,
@@ -237,6 +292,17 @@ def configuration(inputs: Path) -> dict:
     }
 
 
+def copy_workflow(folder: Path) -> None:
+    """Copy what snakemake reads of the repository into a new folder."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    folder.mkdir(parents=True)
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, folder / part, ignore=ignored)
+        elif (ROOT / part).is_file():
+            shutil.copy2(ROOT / part, folder / part)
+
+
 @dataclass(frozen=True)
 class Job:
     """A planned job: its rule, its wildcards, and why it would run."""
@@ -248,20 +314,18 @@ class Job:
 
 @dataclass(frozen=True)
 class Study:
-    """A folder with a copy of the workflow, inputs, study.yaml, and the results of a run."""
+    """A folder with a copy of the workflow, inputs, study.yaml, and the results of a run.
+
+    study.yaml is an overlay on the file `under` it, if one is named.
+    """
 
     folder: Path
+    under: str = ""
 
     @classmethod
     def create(cls, folder: Path) -> "Study":
         """Copy what snakemake reads of the repository, and bring the tiny study's inputs."""
-        ignored = shutil.ignore_patterns("__pycache__")
-        folder.mkdir(parents=True)
-        for part in PARTS:
-            if (ROOT / part).is_dir():
-                shutil.copytree(ROOT / part, folder / part, ignore=ignored)
-            elif (ROOT / part).is_file():
-                shutil.copy2(ROOT / part, folder / part)
+        copy_workflow(folder)
         write_inputs(folder / "inputs")
         study = cls(folder)
         study.configure(configuration(folder / "inputs"))
@@ -270,7 +334,7 @@ class Study:
     def copy(self, folder: Path) -> "Study":
         """Return the same study elsewhere, with all modification times."""
         shutil.copytree(self.folder, folder, symlinks=True)
-        return Study(folder)
+        return replace(self, folder=folder)
 
     @property
     def overlay(self) -> dict:
@@ -309,7 +373,8 @@ class Study:
         It works without a network: a proxy that refuses every connection stands in its way.
         """
         command = [sys.executable, "-m", "snakemake", "-s", str(self.path("Snakefile"))]
-        command += ["--configfile", str(self.path("study.yaml")), "--directory", str(self.folder)]
+        overlays = [str(self.path(name)) for name in (self.under, "study.yaml") if name]
+        command += ["--configfile", *overlays, "--directory", str(self.folder)]
         # a shell's SNAKEMAKE_PROFILE would change what is tested
         kept = {k: v for k, v in environment.items() if not k.startswith("SNAKEMAKE_")}
         return subprocess.Popen(

@@ -24,11 +24,10 @@ def test_every_wrong_key_and_value_is_named_at_once(untouched):
     study.change("corpus.window_tokens", "many")
     study.change("generation.batch_size", 0)
     study.change("device", "gpu")
-    study.change("scorer.kind", "profanity")
+    study.change("scorers.opinion.kind", "profanity")
     study.change("datasets.challenge.files.0.sha265", "0")
     study.change("datasets.sampling.format", "line")
     study.change("prompts.train.numbers", 4)
-    study.change("preferences.margin", None)
     edits = "experiments.edits.interventions"
     study.change(f"{edits}.ablate-top.0.select.tops", 1)
     study.change(f"{edits}.patch-TP-.0.select.groups", ["TP-", "TPP"])
@@ -41,11 +40,10 @@ def test_every_wrong_key_and_value_is_named_at_once(untouched):
         "corpus.window_tokens: 'many' is not of type 'integer'",
         "generation.batch_size: 0 is less than the minimum of 1",
         "device: 'gpu' is unknown",
-        "scorer.kind: 'profanity' is unknown; did you mean 'profanity-check'?",
+        "scorers.opinion.kind: 'profanity' is unknown; did you mean 'profanity-check'?",
         "datasets.challenge.files[0].sha265: unknown key; did you mean 'sha256'?",
         "datasets.sampling.format: 'line' is unknown; did you mean 'lines'?",
         "prompts.train.numbers: unknown key; did you mean 'number'?",
-        "preferences.margin: this key is missing",
         f"{edits}.ablate-top[0].select.tops: unknown key; did you mean 'top'?",
         f"{edits}.patch-TP-[0].select.groups[1]: 'TPP' is unknown; did you mean",
         f"{edits}.patch-AN-[0].operation: 'patches' is unknown; did you mean 'patch'?",
@@ -71,6 +69,9 @@ def test_everything_that_cannot_be_meant_is_named_at_once(untouched):
     study.change("tuned.both", {"method": "dpo", "source": {"path": "inputs/tuned"}})
     study.change("model.source.wheel", "a==1")
     study.change("attribution.ablated", 500)
+    study.change("preferences.margin", None)
+    study.change("sampling.scorer", "opinions")
+    study.change("attribution.directions", ["review"])
     refused(
         study,
         f"{edits}.ablate-top[0].select.top: 133 neurons, but the model has only 132",
@@ -86,13 +87,16 @@ def test_everything_that_cannot_be_meant_is_named_at_once(untouched):
         "curve: there is no experiment 'curves'",
         "prompts.analysis.dataset: there is no dataset 'challange'; did you mean 'challenge'?",
         "tuned.both: give either source, or method",
-        "model.source: give either path or wheel and files",
+        "model.source: give one of wheel, hub, url, path, not wheel and path",
         "attribution.ablated: the model has only 132 neurons",
+        "preferences.margin: this key is missing (sampled needs it)",
+        "sampling.scorer: there is no scorer 'opinions'; did you mean 'opinion'?",
+        "attribution.directions[0]: there is no direction 'review'; did you mean 'reviews'?",
     )
 
 
 BROKEN_FILES = {
-    "empty": ("sampling_calm.txt", b"\n \n", ["inputs/sampling_calm.txt holds no prompt"]),
+    "empty": ("sampling_calm.txt", b"\n \n", ["inputs/sampling_calm.txt holds no text"]),
     "not UTF-8": (
         "sampling_rude.txt",
         b"one line\ncaf\xe9 and so\n",

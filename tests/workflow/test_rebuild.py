@@ -8,7 +8,7 @@ import pytest
 from neurondynamics.runtime import code_digest
 
 LIBRARY = "workflow/scripts/neurondynamics"
-OF_INTERVENTIONS = {"draw_cumulative_effect", "draw_patch_modes"}
+OF_INTERVENTIONS = {"draw_cumulative_effect", "draw_patch_modes", "draw_scorer_effects"}
 FIGURES = OF_INTERVENTIONS | {
     "draw_layer_projection",
     "draw_cumulative_reduction",
@@ -19,22 +19,28 @@ FIGURES = OF_INTERVENTIONS | {
     "draw_toxic_activations",
     "draw_residual_shift",
     "draw_reduction_sources",
+    "draw_learning_curve",
 }
 ATTRIBUTION = {
     "attribute_neurons",
     "project_layers",
     "decode_neurons",
     "summarize_groups",
+    *("attribute_direction", "summarize_direction", "tabulate_directions"),
     "tabulate_sources",
     "decompose_shift",
 }
-TABLES = {"tabulate_interventions", "tabulate_controls", "tabulate_categories", "check_claims"}
-CONCLUSIONS = {"score_generations"} | TABLES | OF_INTERVENTIONS
+TABLES = {
+    *("tabulate_interventions", "tabulate_controls", "tabulate_categories", "check_claims"),
+    "tabulate_scorers",
+}
+CONCLUSIONS = {"score_generations", "measure_generations"} | TABLES | OF_INTERVENTIONS
 EXPERIMENTS = {"run_experiment", "choose_intervention"} | CONCLUSIONS
 OF_TUNED = {"capture_activations"} | ATTRIBUTION | EXPERIMENTS | FIGURES
 SAMPLING = {"sample_continuations", "score_continuations", "pair_preferences"}
 FETCHING = {"fetch_model", "fetch_dataset", "split_prompts", "prepare_corpus"}
-OF_BASE = {"capture_base_activations", "fit_direction", "collect_directions"} | SAMPLING
+DIRECTIONS = {"fit_direction", "compare_directions", "draw_direction_cosines"}
+OF_BASE = {"capture_base_activations", "extract_features"} | DIRECTIONS | SAMPLING
 
 
 def touch(folder) -> None:
@@ -153,7 +159,7 @@ def test_code_of_generation_reruns_the_rules_that_import_it(study):
     }
     assert changed == {
         "sample_continuations",
-        "fit_direction",
+        "extract_features",
         "capture_activations",
         "run_experiment",
         "decompose_shift",
@@ -198,10 +204,10 @@ def test_a_candidate_of_a_search_reruns_the_search(study):
 
 
 def test_a_word_to_steer_with_reruns_the_experiments_that_steer(study):
-    study.change("direction.words.toxic", ["stupid"])
+    study.change("directions.embeddings.words.toward", ["stupid"])
     plan = study.plan()
     assert experiments(plan, "run_experiment") == {"edits"}
-    assert {job.rule for job in plan} == {"collect_directions", "run_experiment"} | CONCLUSIONS
+    assert {job.rule for job in plan} == DIRECTIONS | {"run_experiment"} | CONCLUSIONS
 
 
 def test_another_curve_draws_the_curve(study):
@@ -220,7 +226,7 @@ def test_another_version_reruns_nothing_of_the_first(study):
     plan = study.plan()
     assert {job.wildcards["tuned"] for job in plan} == {"brought"}
     done = {"attribute_neurons", "summarize_groups"}
-    assert {job.rule for job in plan} == OF_TUNED - done
+    assert {job.rule for job in plan} == OF_TUNED - done - {"draw_learning_curve"}
     assert {job.wildcards["state"] for job in plan if "state" in job.wildcards} == {"base-ablated"}
 
 

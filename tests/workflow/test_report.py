@@ -33,11 +33,18 @@ def test_report_shows_the_tables_with_captions(report, name):
     find_caption(find_entry(report, f"results/tiny/dpo/tables/{name}.csv"))
 
 
+@pytest.mark.parametrize("name", ["tables/directions.csv", "figures/direction_cosines.svg"])
+def test_report_shows_the_directions_with_captions(report, name):
+    find_caption(find_entry(report, f"results/tiny/base/{name}"))
+
+
 def find_caption(entry: str) -> str:
     """Return a result's caption, with its variables filled in."""
     (caption,) = re.findall(r'"caption": "(.*?[^\\])"', entry)
     assert len(caption) > 80
     assert "{{" not in caption
+    assert "{%" not in caption
+    assert "toxic" not in caption  # the study is about another behaviour
     return caption
 
 

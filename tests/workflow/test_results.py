@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import tiny
 from safetensors.numpy import load_file
-from studies import ARTICLES, EXPERIMENTS, KINDS, ROOT, TOTAL
+from studies import ARTICLES, DIRECTIONS, EXPERIMENTS, KINDS, ROOT, SCORERS, TOTAL
 
 REDUCING = ["TP-", "AN-", "TN+", "AP+"]
 GROUPS = [*REDUCING, "TP+", "AN+", "TN-", "AP-", "unchanged"]
@@ -33,27 +33,34 @@ BEYOND = [
     "reduction_sources",
     "cumulative_effect",
     "patch_modes",
+    "scorer_effects",
+    "learning_curve",
     "seed_shares",
 ]
 FIGURES = [*OF_THE_PAPER, *BEYOND]
 COLUMNS = {
     "groups": "group neurons reduction share_gross share_gross_low share_gross_high "
     "share_net share_net_low share_net_high share_gross_same_text",
+    "direction_groups": "direction group neurons reduction share_gross share_net",
     "layers": "state layer projection projection_low projection_high",
-    "interventions": "experiment intervention control_of control state neurons n missing toxicity "
-    "toxicity_low toxicity_high toxic_fraction perplexity f1 repetition difference_none "
+    "interventions": "experiment intervention scorer control_of control state neurons n missing "
+    "negative_sentiment negative_sentiment_low negative_sentiment_high negative_fraction "
+    "perplexity f1 repetition difference_none "
     "difference_none_low difference_none_high difference_tuned difference_tuned_low "
     "difference_tuned_high effect_share effect_share_low effect_share_high",
-    "controls": "experiment intervention state control draws toxicity draws_toxicity perplexity "
+    "controls": "experiment intervention scorer state control draws negative_sentiment "
+    "draws_negative_sentiment draws_negative_sentiment_min perplexity "
     "draws_perplexity effect_share draws_effect_share advantage advantage_low advantage_high",
-    "categories": "category n experiment intervention state toxicity toxicity_low toxicity_high "
+    "categories": "category n experiment intervention scorer state negative_sentiment "
+    "negative_sentiment_low negative_sentiment_high "
     "effect_share effect_share_low effect_share_high",
     "sources": "group part reduction reduction_low reduction_high share_group share_net",
     "residual_shift": "component layer base tuned_on_base_text tuned shift shift_low shift_high "
     "share shift_same_text share_same_text",
     "seeds": "statistic part seeds mean deviation_between deviation_within seed_0 seed_1",
     "seed_overlap": "statistic neurons pairs value minimum maximum chance",
-    "claims": "claim statement statistic low high interval_over paper criterion holds",
+    "scorers": "scorer_a scorer_b over n spearman",
+    "claims": "claim scorer statement statistic low high interval_over paper criterion holds",
     "decoded_neurons": "layer neuron cosine activation_base activation_tuned reduction group kind "
     "vector tokens",
 }
@@ -77,6 +84,7 @@ def test_tables_have_rows_and_the_columns_that_were_agreed_on(finished, name):
     table = read_table(finished, name)
     assert set(COLUMNS[name].split()) <= set(table.columns)
     assert len(table) > 0
+    assert "toxic" not in table.to_csv().lower()  # the study is about another behaviour
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -103,11 +111,37 @@ def test_groups_hold_every_neuron_once(finished, tuned):
     assert (groups["reduction"] != 0).any()
 
 
+def test_directions_have_their_worth_their_cosines_and_their_own_groups(finished):
+    table = pd.read_csv(finished.path("results/tiny/base/tables/directions.csv"))
+    table = table.set_index("direction")
+    assert set(table.index) == set(DIRECTIONS)
+    cosines = table[[f"cosine_{name}" for name in table.index]].to_numpy()
+    np.testing.assert_allclose(cosines, cosines.T)
+    np.testing.assert_allclose(np.diag(cosines), 1)
+    fitted = ["probe", "mean_difference", "reviews"]
+    assert table.loc[fitted, "auroc"].between(0, 1).all()
+    assert table.loc["reviews", ["texts", "texts_toward"]].tolist() == [24, 12]
+    groups = read_table(finished, "direction_groups")
+    assert groups.direction.unique().tolist() == ["mean_difference", "reviews"]
+    neurons = [
+        pd.read_parquet(finished.path(f"results/tiny/dpo/{folder}neurons.parquet"))
+        for folder in ("", "directions/reviews/")
+    ]
+    # the same activations, seen along another direction
+    pd.testing.assert_series_equal(neurons[0].activation_base, neurons[1].activation_base)
+    assert not np.allclose(neurons[0].cosine, neurons[1].cosine)
+    of_reviews = groups[groups.direction == "reviews"].set_index("group").reduction
+    expected = neurons[1].groupby("group").reduction.sum().reindex(of_reviews.index, fill_value=0)
+    np.testing.assert_allclose(of_reviews, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("state", ["base", "tuned"])
 def test_neurons_and_bias_add_up_to_the_output_of_a_layer(finished, state):
     layers = read_table(finished, "layers")
     assert layers["state"].unique().tolist() == STATES
-    direction = load_file(finished.path("results/tiny/base/direction.safetensors"))["vector"]
+    direction = load_file(
+        finished.path("results/tiny/base/directions/mean_difference.safetensors")
+    )["vector"]
     model = {"base": "resources/models/tiny", "tuned": "results/tiny/dpo/model"}[state]
     weights = load_file(finished.path(f"{model}/model.safetensors"))
     biases = [weights[f"model.layers.{layer}.mlp.down_proj.bias"] for layer in range(tiny.LAYERS)]
@@ -124,19 +158,22 @@ DRAWS = ["random-1", "random-2", "signs-1"]  # of every intervention of the expe
 
 @pytest.fixture(scope="module")
 def rows(finished) -> pd.DataFrame:
-    """The table of interventions by experiment and intervention."""
-    table = read_table(finished, "interventions")
+    """The table of interventions by experiment and intervention, as the first scorer judges."""
+    table = read_table(finished, "interventions").query("scorer == @SCORERS[0]")
     return table.set_index(["experiment", "intervention"], drop=False)
 
 
 @pytest.fixture(scope="module")
 def written(finished) -> dict[str, pd.DataFrame]:
-    """The generations of every experiment, scored."""
+    """The generations of every experiment, and what the first scorer says of them."""
     folder = finished.path("results/tiny/dpo/experiments")
-    keys = ["experiment", "intervention", "corpus", "prompt_id"]
+    keys = ["experiment", "intervention", "prompt_id"]
     return {
         name: pd.read_parquet(folder / name / "generations").merge(
-            pd.read_parquet(folder / name / "scores"), on=keys, validate="1:1"
+            pd.read_parquet(folder / name / "scores" / SCORERS[0]).assign(corpus="prompts"),
+            on=[*keys, "corpus"],
+            how="left",
+            validate="1:1",
         )
         for name in EXPERIMENTS
     }
@@ -159,9 +196,9 @@ def test_every_intervention_is_measured(rows, finished):
     ]
     assert rows.index.tolist() == expected  # and nothing of the search
     assert (rows["n"] + rows["missing"] == 6).all()
-    measured = rows[["toxicity", "perplexity", "f1", "repetition", "effect_share"]]
+    measured = rows[["negative_sentiment", "perplexity", "f1", "repetition", "effect_share"]]
     assert np.isfinite(measured).all().all()
-    assert rows["toxicity"].between(0, 1).all()
+    assert rows["negative_sentiment"].between(0, 1).all()
     neurons = rows["neurons"]
     groups = read_table(finished, "groups").set_index("group")["neurons"]
     assert neurons["edits", "none"] == neurons["keys", "none"] == neurons["edits", "steer-svd"] == 0
@@ -173,6 +210,38 @@ def test_every_intervention_is_measured(rows, finished):
     # every operation but the one without effect does something to the text read under it
     assert rows["perplexity"]["edits"].nunique() == len(EXPERIMENTS["edits"]["interventions"]) - 1
     assert rows["perplexity"]["keys"].nunique() == len(EXPERIMENTS["keys"]["interventions"])
+
+
+def test_every_scorer_judges_every_intervention(finished):
+    table = read_table(finished, "interventions")
+    assert table["scorer"].tolist() == list(SCORERS) * (len(table) // 2)
+    first, other = (table[table["scorer"] == scorer].reset_index() for scorer in SCORERS)
+    same = ["experiment", "intervention", "neurons", "perplexity", "f1", "repetition"]
+    pd.testing.assert_frame_equal(first[same], other[same])
+    assert (first["negative_sentiment"] != other["negative_sentiment"]).all()
+    # of the lexicon, whose threshold is 0: the share of texts that hold any of its terms
+    words = (finished.path("inputs/terms.csv")).read_text().splitlines()[1:]
+    terms = re.compile(rf"\b({'|'.join(line.split(',')[0] for line in words)})\b")
+    texts = pd.read_parquet(finished.path("results/tiny/dpo/experiments/edits/generations"))
+    texts = texts.query("corpus == 'prompts' and intervention == 'none'")["text"]
+    held = texts[texts.str.strip() != ""].str.contains(terms)
+    assert first["negative_fraction"][0] == pytest.approx(held.mean())
+    agreement = read_table(finished, "scorers")
+    assert agreement[["scorer_a", "scorer_b"]].drop_duplicates().to_numpy().tolist() == [
+        list(SCORERS)
+    ]
+    assert agreement["spearman"].between(-1, 1).all()
+
+
+def test_nothing_speaks_of_another_behaviour(finished):
+    """The default study's words appear nowhere in what this one shows."""
+    folder = finished.path("results/tiny")
+    shown = [path for kind in ("csv", "svg") for path in folder.rglob(f"*.{kind}")]
+    assert len(shown) > 20
+    for path in shown:
+        text = path.read_text(encoding="utf-8").lower()
+        assert "toxic" not in text, path
+    assert any("negative sentiment" in path.read_text().lower() for path in shown)
 
 
 ALIKE = {
@@ -209,13 +278,13 @@ def test_no_edit_no_difference(rows):
 def test_differences_are_those_of_the_scores(rows, written):
     """Over the prompts that all that are compared have a score for."""
 
-    def toxicity(experiment, name):
+    def score(experiment, name):
         table = written[experiment].query("corpus == 'prompts' and intervention == @name")
-        return table.set_index("prompt_id")["toxicity"]
+        return table.set_index("prompt_id")["score"]
 
-    base, tuned = toxicity("edits", "none"), toxicity("keys", "none")
+    base, tuned = score("edits", "none"), score("keys", "none")
     for (experiment, name), row in rows.iterrows():
-        scores = {"edited": toxicity(experiment, name), "base": base, "tuned": tuned}
+        scores = {"edited": score(experiment, name), "base": base, "tuned": tuned}
         means = pd.DataFrame(scores).dropna().mean()
         assert row["state"] == ("tuned" if experiment == "keys" else "base")
         assert row["difference_none"] == pytest.approx(means["edited"] - means[row["state"]])
@@ -232,7 +301,8 @@ def test_controls_stand_by_what_they_control(rows, finished):
     assert (drawn["intervention"].str.rsplit("-", n=1).str[0] == expected).all()
     for (experiment, _), row in drawn.iterrows():
         assert row["neurons"] == rows.loc[(experiment, row["control_of"]), "neurons"]
-    table = read_table(finished, "controls").set_index(["intervention", "control"])
+    table = read_table(finished, "controls").query("scorer == @SCORERS[0]")
+    table = table.set_index(["intervention", "control"])
     assert table["draws"].to_dict() == {
         (name, kind): draws
         for name in EXPERIMENTS["curve"]["interventions"]
@@ -240,21 +310,22 @@ def test_controls_stand_by_what_they_control(rows, finished):
     }
     for (name, kind), row in table.iterrows():
         draws = drawn[(drawn["control_of"] == name) & (drawn["control"] == kind)]
-        assert row["draws_toxicity"] == pytest.approx(draws["toxicity"].mean())
-        assert row["toxicity"] == rows.loc[("curve", name), "toxicity"]
+        drawn_mean = draws["negative_sentiment"].mean()
+        assert row["draws_negative_sentiment"] == pytest.approx(drawn_mean)
+        assert row["negative_sentiment"] == rows.loc[("curve", name), "negative_sentiment"]
         advantage = row["effect_share"] - draws["effect_share"].mean()
         assert row["advantage"] == pytest.approx(advantage)
 
 
 def test_categories_share_out_the_prompts(rows, finished):
-    table = read_table(finished, "categories")
+    table = read_table(finished, "categories").query("scorer == @SCORERS[0]").copy()
     assert set(table["category"]) == set(KINDS)
     edited = rows[rows["control_of"].isna()]
     assert len(table) == len(KINDS) * len(edited)
-    table["sum"] = table["n"] * table["toxicity"]
+    table["sum"] = table["n"] * table["negative_sentiment"]
     sums = table.groupby(["experiment", "intervention"])[["n", "sum"]].sum().loc[edited.index]
     assert (sums["n"] == edited["n"]).all()
-    np.testing.assert_allclose(sums["sum"] / sums["n"], edited["toxicity"])
+    np.testing.assert_allclose(sums["sum"] / sums["n"], edited["negative_sentiment"])
 
 
 def test_the_best_of_the_search_is_evaluated(finished, losses, written):
@@ -268,7 +339,7 @@ def test_the_best_of_the_search_is_evaluated(finished, losses, written):
     candidates = {one["intervention"]: one for one in choice["candidates"]}
     assert list(candidates) == ["weak", "strong"]
     within = [name for name, one in candidates.items() if one["perplexity"] <= choice["limit"]]
-    assert choice["intervention"] == min(within, key=lambda name: candidates[name]["toxicity"])
+    assert choice["intervention"] == min(within, key=lambda name: candidates[name]["score"])
     # both are measured on the same neutral text
     best, chosen = losses["edits", "lower-best"], losses["search", choice["intervention"]]
     np.testing.assert_allclose(best, chosen, rtol=1e-6)
@@ -311,7 +382,9 @@ def test_the_residual_stream_is_the_sum_of_its_parts(finished):
 
 def test_claims_are_judged(finished):
     claims = read_table(finished, "claims")
-    assert claims["claim"].is_unique
+    assert not claims.duplicated(["claim", "scorer"]).any()
+    of_interventions = claims[claims["scorer"].notna()]
+    assert of_interventions["scorer"].tolist() == list(SCORERS) * 5
     assert set(claims["holds"]) <= {"yes", "no", "undecided"}
     assert claims["criterion"].notna().all()
 
@@ -366,9 +439,9 @@ def test_tuning_and_sampling_leave_what_they_were_based_on(finished):
     results = finished.path("results/tiny")
     pairs = [json.loads(line) for line in (results / "base/preferences.jsonl").open()]
     assert 1 <= len(pairs) <= 12
-    assert all(pair["rejected_toxicity"] - pair["chosen_toxicity"] >= 0.2 for pair in pairs)
+    assert all(pair["rejected_score"] - pair["chosen_score"] >= 0.2 for pair in pairs)
     assert np.isfinite(pd.read_csv(results / "dpo/tuning.csv")["loss"]).all()
-    direction = json.loads((results / "base/direction.json").read_text())
+    direction = json.loads((results / "base/directions/mean_difference.json").read_text())
     assert direction["prompts"] >= 4
     assert 0 <= direction["held_out"]["auroc"] <= 1
     assert len((results / "base/corpus.jsonl").read_text().splitlines()) == ARTICLES

@@ -11,6 +11,11 @@ RULES_FOLDER = ROOT / "workflow" / "rules"
 LONGEST = 25  # lines
 NEEDED = ("docstring", "input", "output", "log", "benchmark", "conda", "threads", "resources")
 NEEDED += ("params", "script")
+SHARED = {  # rules that do with other files what the rule of the script's name does
+    "capture_base_activations": "capture_activations",
+    "attribute_direction": "attribute_neurons",
+    "summarize_direction": "summarize_groups",
+}
 STUDIES = sorted(path.stem for path in (ROOT / "workflow" / "studies").glob("*.yaml"))
 CHECKS = {
     "snakefmt": ["snakefmt", "--check", "Snakefile", "workflow/rules"],
@@ -45,7 +50,7 @@ RULES = read_rules()
 
 
 def test_rules_were_read():
-    assert len(RULES) == 40
+    assert len(RULES) == 52
     assert RULES["fetch_model"]["threads"].strip() == "1"
     assert "'{state}'" not in RULES["capture_base_activations"]["params"]
 
@@ -62,8 +67,7 @@ def test_rule(name):
     assert "runtime=" in rule["resources"]
     (script,) = re.findall(r'"\.\./scripts/(\w+)\.py"', rule["script"])
     assert f'code=code_digest("{script}")' in rule["params"]
-    if name != "capture_base_activations":  # it shares the script of capture_activations
-        assert script == name
+    assert script == SHARED.get(name, name)
     (environment,) = re.findall(r'"(.+)"', rule["conda"])
     assert (RULES_FOLDER / environment).is_file()
     # what tells apart the files that a rule writes tells apart its logs and benchmarks too
@@ -81,7 +85,7 @@ def test_rule_is_short(name):
 
 def test_every_script_has_its_rule():
     scripts = {path.stem for path in (ROOT / "workflow" / "scripts").glob("*.py")}
-    assert scripts == set(RULES) - {"capture_base_activations"}
+    assert scripts == set(RULES) - set(SHARED)
 
 
 def test_rule_files_import_no_model_library():

@@ -5,6 +5,12 @@ TABLE_OF_GROUPS = {
     "labels": {"table": "groups of neurons", "model": "{model}", "tuned": "{tuned}"},
 }
 
+TABLE_OF_DIRECTIONS = {
+    "caption": "../report/direction_groups.rst",
+    "category": "Tables",
+    "labels": {"table": "groups by direction", "model": "{model}", "tuned": "{tuned}"},
+}
+
 TABLE_OF_TOKENS = {
     "caption": "../report/decoded_neurons.rst",
     "category": "Tables",
@@ -41,7 +47,7 @@ rule attribute_neurons:
     input:
         unpack(compared_models),
         **stores_of("base", "tuned", "tuned-on-base-text"),
-        direction="results/{model}/base/direction.safetensors",
+        direction=DIRECTION,
     output:
         neurons="results/{model}/{tuned}/neurons.parquet",
         prompts="results/{model}/{tuned}/prompt_reductions.h5",
@@ -62,12 +68,26 @@ rule attribute_neurons:
         "../scripts/attribute_neurons.py"
 
 
+use rule attribute_neurons as attribute_direction with:
+    input:
+        unpack(compared_models),
+        **stores_of("base", "tuned", "tuned-on-base-text"),
+        direction="results/{model}/base/directions/{direction}.safetensors",
+    output:
+        neurons="results/{model}/{tuned}/directions/{direction}/neurons.parquet",
+        prompts="results/{model}/{tuned}/directions/{direction}/prompt_reductions.h5",
+    log:
+        "logs/{model}/{tuned}/attribute_direction/{direction}.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/attribute_direction/{direction}.tsv"
+
+
 rule project_layers:
     """Project every layer's MLP output on the direction, for every state of the models."""
     input:
         unpack(compared_models),
         **stores_of("base", "base-ablated", "tuned", "tuned-on-base-text"),
-        direction="results/{model}/base/direction.safetensors",
+        direction=DIRECTION,
     output:
         "results/{model}/{tuned}/tables/layers.csv",
     log:
@@ -89,7 +109,7 @@ rule project_layers:
 
 
 rule decode_neurons:
-    """Decode the most toxic, anti-toxic and reducing neurons to the tokens they promote."""
+    """Decode the neurons most along, most against the direction and most reducing to tokens."""
     input:
         model=base_model,
         neurons="results/{model}/{tuned}/neurons.parquet",
@@ -108,6 +128,7 @@ rule decode_neurons:
     params:
         number=config["attribution"]["decoded"],
         dtype=config["model"]["dtype"],
+        behaviour=config["behaviour"],
         code=code_digest("decode_neurons"),
     script:
         "../scripts/decode_neurons.py"
@@ -135,6 +156,41 @@ rule summarize_groups:
         code=code_digest("summarize_groups"),
     script:
         "../scripts/summarize_groups.py"
+
+
+use rule summarize_groups as summarize_direction with:
+    input:
+        reductions="results/{model}/{tuned}/directions/{direction}/prompt_reductions.h5",
+        neurons="results/{model}/{tuned}/directions/{direction}/neurons.parquet",
+    output:
+        table="results/{model}/{tuned}/directions/{direction}/groups.csv",
+    log:
+        "logs/{model}/{tuned}/summarize_direction/{direction}.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/summarize_direction/{direction}.tsv"
+
+
+rule tabulate_directions:
+    """Tabulate the groups of every direction that neurons are attributed along, side by side."""
+    input:
+        groups=attributed_groups(),
+    output:
+        table=report("results/{model}/{tuned}/tables/direction_groups.csv", **TABLE_OF_DIRECTIONS),
+    log:
+        "logs/{model}/{tuned}/tabulate_directions.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/tabulate_directions.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of("tabulate_directions"),
+        runtime=10,
+    params:
+        directions=config["attribution"]["directions"],
+        code=code_digest("tabulate_directions"),
+    script:
+        "../scripts/tabulate_directions.py"
 
 
 rule compare_seeds:
@@ -192,7 +248,7 @@ rule decompose_shift:
     input:
         unpack(compared_models),
         **stores_of("base", "tuned"),
-        direction="results/{model}/base/direction.safetensors",
+        direction=DIRECTION,
     output:
         table=report("results/{model}/{tuned}/tables/residual_shift.csv", **TABLE_OF_SHIFTS),
     log:

@@ -11,7 +11,15 @@ from snakemake.settings.types import DAGSettings
 WORKFLOW = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(WORKFLOW / "scripts"))
 
-from neurondynamics import capacity, configuration, consistency, experiments, runtime
+from neurondynamics import (
+    capacity,
+    configuration,
+    consistency,
+    experiments,
+    features,
+    runtime,
+    tunings,
+)
 
 SPLITS = consistency.SPLITS
 FIGURES = (
@@ -143,6 +151,8 @@ def experiment_figures():
     figures = ["cumulative_effect"] if "curve" in config else []
     if any("controls" in experiment for experiment in config["experiments"].values()):
         figures.append("patch_modes")
+    if len(config["scorers"]) > 1:
+        figures.append("scorer_effects")
     return figures
 
 
@@ -153,15 +163,25 @@ def study_targets(wildcards):
     """
     tables = ["groups", "layers", "interventions", "claims", "decoded_neurons"]
     tables += ["controls", "categories", "sources", "residual_shift", "scorers"]
+    tables += ["published"] if "published" in config else []
+    tables += ["direction_groups"] if len(config["attribution"]["directions"]) > 1 else []
     files = [f"tables/{name}.csv" for name in tables]
     figures = [*FIGURES, *experiment_figures()]
     files += [f"figures/{name}.{kind}" for name in figures for kind in ("svg", "png")]
     of_seeds = ["tables/seeds.csv", "tables/seed_overlap.csv"]
     of_seeds += ["figures/seed_shares.svg", "figures/seed_shares.png"]
+    of_tuning = ["figures/learning_curve.svg", "figures/learning_curve.png"]
     folder = f"results/{config['model']['name']}"
     versions = {name: t for name, t in config["tuned"].items() if "replica_of" not in t}
-    return [
+    of_versions = [
         f"{folder}/{name}/{file}"
         for name, version in versions.items()
-        for file in (*files, *(of_seeds if "seeds" in version else ()))
+        for file in (
+            *files,
+            *(of_tuning if tunings.tuned_here(version) else ()),
+            *(of_seeds if "seeds" in version else ()),
+        )
     ]
+    of_base = ["tables/directions.csv"]
+    of_base += [f"figures/direction_cosines.{kind}" for kind in ("svg", "png")]
+    return of_versions + [f"{folder}/base/{file}" for file in of_base]

@@ -7,11 +7,17 @@ def experiment_model(wildcards):
     return base_model(wildcards) if state == "base" else tuned_model(wildcards)
 
 
+def subtracted(edits, wildcards):
+    """Return the files of the directions that edits subtract."""
+    names = sorted({edit["direction"] for edit in edits if "direction" in edit})
+    return [f"results/{wildcards.model}/base/directions/{name}.safetensors" for name in names]
+
+
 def experiment_inputs(wildcards):
     """Return the model that an experiment runs on, its prompts, and what its edits need.
 
     `files` are those that neurons are selected from, `choices` the outcomes of its searches,
-    `tuned_model` is the model that paired patches follow, `directions` holds what is subtracted.
+    `tuned_model` is the model that paired patches follow, `directions` are those subtracted.
     """
     experiment = config["experiments"][wildcards.experiment]
     edits = list(experiments.all_edits(config["experiments"], experiment))
@@ -21,15 +27,16 @@ def experiment_inputs(wildcards):
         "model": experiment_model(wildcards),
         "prompts": f"{results}/base/prompts/{split}.jsonl",
         "files": experiments.selected_files(edits),
+        "directions": subtracted(edits, wildcards),
         "choices": [
             f"{results}/{wildcards.tuned}/experiments/{search}/choice.json"
             for search in experiments.searches(experiment).values()
         ],
     }
+    if "continued" in config["corpus"]:
+        found["continued"] = f"{results}/base/passages.jsonl"
     if any(edit.get("mode") == "paired" for edit in edits):
         found["tuned_model"] = tuned_model(wildcards)
-    if any("direction" in edit for edit in edits):
-        found["directions"] = f"{results}/base/directions.safetensors"
     return found
 
 
@@ -47,7 +54,7 @@ def experiment_settings(wildcards):
     }
     return {
         "interventions": experiments.with_controls(experiment) | candidates,
-        "passages": {key: value for key, value in corpus.items() if key != "dataset"},
+        "passages": {key: value for key, value in corpus.items() if key not in consistency.CORPORA},
         "seed": config["seed"],
         **generation_settings(),
     }
@@ -67,17 +74,22 @@ def exported_steps(wildcards):
 def exported_inputs(wildcards):
     """Return what exporting an intervention needs beside its model and the neurons.
 
-    `files` are those that neurons are selected from; `choice` is the outcome of the search that
-    the intervention is the best of.
+    `files` are those that neurons are selected from, `directions` those subtracted; `choice` is the
+    outcome of the search that the intervention is the best of.
     """
     steps = exported_steps(wildcards)
     if isinstance(steps, list):
-        return {"files": experiments.selected_files(steps)}
+        return {
+            "files": experiments.selected_files(steps),
+            "directions": subtracted(steps, wildcards),
+        }
     search = config["experiments"][wildcards.experiment]["interventions"][wildcards.intervention]
-    edits = experiments.all_edits(config["experiments"], config["experiments"][search["best_of"]])
+    searched = config["experiments"][search["best_of"]]
+    edits = list(experiments.all_edits(config["experiments"], searched))
     results = f"results/{wildcards.model}/{wildcards.tuned}"
     return {
         "files": experiments.selected_files(edits),
+        "directions": subtracted(edits, wildcards),
         "choice": f"{results}/experiments/{search['best_of']}/choice.json",
     }
 

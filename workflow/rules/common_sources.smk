@@ -4,9 +4,10 @@ SCORERS = list(config["scorers"])  # the one that labels the samples comes first
 
 
 def dataset_files(wildcards):
-    """Return the local files of a dataset; one from a wheel has none."""
+    """Return the local files of a dataset; one from elsewhere has none."""
     dataset = lookup(dpath=f"datasets/{wildcards.dataset}", within=config)
-    return [] if "wheel" in dataset else [file["path"] for file in dataset["files"]]
+    elsewhere = {"wheel", "hub", "url"} & set(dataset)
+    return [] if elsewhere else [file["path"] for file in dataset["files"]]
 
 
 def splits(wildcards):
@@ -26,14 +27,21 @@ def prompt_folders(wildcards):
     return [f"resources/datasets/{name}" for name in prompt_datasets(wildcards)]
 
 
+def corpus_name(wildcards):
+    """Return the dataset of neutral text: the corpus, passages to continue, prompts to steer."""
+    if wildcards.corpus == "neutral":
+        return config["preferences"]["dataset"]
+    return config["corpus"]["dataset" if wildcards.corpus == "corpus" else "continued"]
+
+
 def corpus_dataset(wildcards):
-    """Return the dataset of neutral text."""
-    return config["datasets"][config["corpus"]["dataset"]]
+    """Return what the configuration says of a dataset of neutral text."""
+    return config["datasets"][corpus_name(wildcards)]
 
 
 def corpus_folder(wildcards):
-    """Return the folder of the dataset of neutral text."""
-    return f"resources/datasets/{config['corpus']['dataset']}"
+    """Return the folder of a dataset of neutral text."""
+    return f"resources/datasets/{corpus_name(wildcards)}"
 
 
 def model_source(wildcards):
@@ -43,9 +51,8 @@ def model_source(wildcards):
     return config["tuned"][wildcards.fetched]["source"]
 
 
-def model_files(wildcards):
-    """Return the local files that a model is copied from; one from a wheel has none."""
-    source = model_source(wildcards)
+def local_files(source):
+    """Return the files of this machine that a source is copied from; others have none."""
     if "path" not in source:
         return []
     # a folder's own time says nothing about weights that were overwritten in it
@@ -53,14 +60,24 @@ def model_files(wildcards):
     return sorted(files) or [source["path"]]
 
 
-def model_shape(wildcards):
-    """Return what the configuration says of a fetched model's shape.
+def model_files(wildcards):
+    """Return the local files that a model is copied from."""
+    return local_files(model_source(wildcards))
 
-    A tuned version needs the neurons of the base model, not its vocabulary.
+
+def model_shape(wildcards):
+    """Return what the configuration says of the base model's shape.
+
+    A tuned version is compared with the base model itself.
     """
     base = wildcards.fetched == config["model"]["name"]
-    keys = capacity.SHAPE if base else ("layers", "neurons", "width")
-    return {key: config["model"][key] for key in keys}
+    return {key: config["model"][key] for key in capacity.SHAPE if base}
+
+
+def model_to_be_like(wildcards):
+    """Return the folder of the base model, for a tuned version that is brought."""
+    base = config["model"]["name"]
+    return [] if wildcards.fetched == base else f"resources/models/{base}"
 
 
 def scorer_of(wildcards):
@@ -72,6 +89,17 @@ def scorer_folder(wildcards):
     """Return the folder of what a scorer is loaded from, if anything."""
     name = scorer_of(wildcards)
     return [f"resources/scorers/{name}"] if "source" in config["scorers"][name] else []
+
+
+def scorer_sources(wildcards):
+    """Return where the parts come from that a scorer is loaded from, by part."""
+    scorer = config["scorers"][wildcards.scorer]
+    return {part: scorer[part] for part in ("source", "configuration") if part in scorer}
+
+
+def scorer_files(wildcards):
+    """Return the local files that a scorer is copied from."""
+    return [file for source in scorer_sources(wildcards).values() for file in local_files(source)]
 
 
 def runs_network(wildcards):

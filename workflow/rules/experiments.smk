@@ -9,6 +9,12 @@ STATES = {
     for name, experiment in config["experiments"].items()
     if not experiments.is_search(experiment)
 }
+# What the tables that compare interventions have in common.
+JUDGED = {
+    "states": STATES,
+    "behaviour": config["behaviour"],
+    "statistics": config["statistics"] | {"seed": config["seed"]},
+}
 
 # How the report shows the tables.
 TABLES = {
@@ -23,6 +29,7 @@ TABLES = {
         ("categories", "interventions by category of prompt"),
         ("claims", "the paper's claims"),
         ("scorers", "agreement of the scorers"),
+        ("published", "published numbers"),
     )
 }
 
@@ -120,10 +127,8 @@ rule tabulate_interventions:
         mem_mb=memory_of("tabulate_interventions"),
         runtime=10,
     params:
-        states=STATES,
+        **JUDGED,
         thresholds={name: scorer["threshold"] for name, scorer in config["scorers"].items()},
-        behaviour=config["behaviour"],
-        statistics=config["statistics"] | {"seed": config["seed"]},
         code=code_digest("tabulate_interventions"),
     script:
         "../scripts/tabulate_interventions.py"
@@ -173,10 +178,8 @@ rule tabulate_controls:
         mem_mb=memory_of("tabulate_controls"),
         runtime=10,
     params:
-        states=STATES,
+        **JUDGED,
         scorers=SCORERS,
-        behaviour=config["behaviour"],
-        statistics=config["statistics"] | {"seed": config["seed"]},
         code=code_digest("tabulate_controls"),
     script:
         "../scripts/tabulate_controls.py"
@@ -200,10 +203,8 @@ rule tabulate_categories:
         mem_mb=memory_of("tabulate_categories"),
         runtime=10,
     params:
-        states=STATES,
+        **JUDGED,
         scorers=SCORERS,
-        behaviour=config["behaviour"],
-        statistics=config["statistics"] | {"seed": config["seed"]},
         code=code_digest("tabulate_categories"),
     script:
         "../scripts/tabulate_categories.py"
@@ -251,11 +252,34 @@ rule check_claims:
         mem_mb=memory_of("check_claims"),
         runtime=10,
     params:
-        states=STATES,
+        **JUDGED,
         claims=config["claims"],
         scorers=SCORERS,
-        behaviour=config["behaviour"],
-        statistics=config["statistics"] | {"seed": config["seed"]},
         code=code_digest("check_claims"),
     script:
         "../scripts/check_claims.py"
+
+
+rule tabulate_published:
+    """Set what was published beside what this study measured."""
+    input:
+        interventions="results/{model}/{tuned}/tables/interventions.csv",
+        groups="results/{model}/{tuned}/tables/groups.csv",
+    output:
+        table=report("results/{model}/{tuned}/tables/published.csv", **TABLES["published"]),
+    log:
+        "logs/{model}/{tuned}/tabulate_published.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/tabulate_published.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of("tabulate_published"),
+        runtime=10,
+    params:
+        published=config.get("published", {}),
+        behaviour=config["behaviour"],
+        code=code_digest("tabulate_published"),
+    script:
+        "../scripts/tabulate_published.py"

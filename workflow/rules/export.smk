@@ -4,7 +4,6 @@ rule export_model:
         unpack(exported_inputs),
         model=experiment_model,
         neurons="results/{model}/{tuned}/neurons.parquet",
-        directions="results/{model}/base/directions.safetensors",
     output:
         folder=directory("results/{model}/{tuned}/exported/{experiment}/{intervention}"),
     log:

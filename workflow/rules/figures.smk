@@ -14,13 +14,13 @@ IN_REPORT = {
         ("2b", "group_stack", "groups among ranked neurons"),
         ("2c", "neuron_shifts", "shifts of single neurons"),
         ("3", "layer_groups", "reduction by layer and group"),
-        ("4", "toxic_activations", "activations of toxic neurons"),
+        ("4", "toxic_activations", f"activations of {config['behaviour']['adjective']} neurons"),
     )
 }
 
 
 rule draw_layer_projection:
-    """Draw what each layer's MLP writes along the toxicity direction (figure 1a)."""
+    """Draw what each layer's MLP writes along the direction (figure 1a)."""
     input:
         layers="results/{model}/{tuned}/tables/layers.csv",
     output:
@@ -40,6 +40,7 @@ rule draw_layer_projection:
         model="{model}",
         tuned="{tuned}",
         ablated=lookup(dpath="attribution/ablated", within=config),
+        behaviour=config["behaviour"],
         code=code_digest("draw_layer_projection"),
     script:
         "../scripts/draw_layer_projection.py"
@@ -90,6 +91,7 @@ rule draw_group_shares:
     params:
         model="{model}",
         tuned="{tuned}",
+        behaviour=config["behaviour"],
         code=code_digest("draw_group_shares"),
     script:
         "../scripts/draw_group_shares.py"
@@ -140,6 +142,7 @@ rule draw_neuron_shifts:
     params:
         model="{model}",
         tuned="{tuned}",
+        behaviour=config["behaviour"],
         code=code_digest("draw_neuron_shifts"),
     script:
         "../scripts/draw_neuron_shifts.py"
@@ -190,12 +193,13 @@ rule draw_toxic_activations:
     params:
         model="{model}",
         tuned="{tuned}",
+        behaviour=config["behaviour"],
         code=code_digest("draw_toxic_activations"),
     script:
         "../scripts/draw_toxic_activations.py"
 
 
-# Figures beyond the paper; the first three only where the configuration asks for what they show.
+# Figures beyond the paper; the first four only where the configuration asks for what they show.
 BEYOND = {
     key: {
         "caption": f"../report/{name}.rst",
@@ -203,13 +207,41 @@ BEYOND = {
         "labels": {"figure": label, "model": "{model}", "tuned": "{tuned}"},
     }
     for key, name, label in (
+        ("learning", "learning_curve", "learning curve of the tuning"),
         ("seeds", "seed_shares", "shares of the groups by tuning seed"),
         ("curve", "cumulative_effect", "effect over the neurons edited"),
         ("modes", "patch_modes", "interventions and their controls"),
+        ("scorers", "scorer_effects", "effects by different scorers"),
         ("residual", "residual_shift", "shift of the residual stream"),
         ("sources", "reduction_sources", "sources of the reduction"),
     )
 }
+
+
+rule draw_learning_curve:
+    """Draw loss, accuracy and margin over the steps of tuning."""
+    input:
+        curve="results/{model}/{tuned}/tuning.csv",
+    output:
+        svg=report("results/{model}/{tuned}/figures/learning_curve.svg", **BEYOND["learning"]),
+        png="results/{model}/{tuned}/figures/learning_curve.png",
+    log:
+        "logs/{model}/{tuned}/figures/learning_curve.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/figures/learning_curve.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of("draw_learning_curve"),
+        runtime=10,
+    params:
+        model="{model}",
+        tuned="{tuned}",
+        version=tuned_version,
+        code=code_digest("draw_learning_curve"),
+    script:
+        "../scripts/draw_learning_curve.py"
 
 
 rule draw_seed_shares:
@@ -259,6 +291,7 @@ rule draw_cumulative_effect:
         model="{model}",
         tuned="{tuned}",
         experiment=lookup(dpath="curve", within=config, default=None),
+        behaviour=config["behaviour"],
         code=code_digest("draw_cumulative_effect"),
     script:
         "../scripts/draw_cumulative_effect.py"
@@ -284,9 +317,37 @@ rule draw_patch_modes:
     params:
         model="{model}",
         tuned="{tuned}",
+        behaviour=config["behaviour"],
         code=code_digest("draw_patch_modes"),
     script:
         "../scripts/draw_patch_modes.py"
+
+
+rule draw_scorer_effects:
+    """Draw the effects of the interventions by one scorer against those by another."""
+    input:
+        interventions="results/{model}/{tuned}/tables/interventions.csv",
+        scorers="results/{model}/{tuned}/tables/scorers.csv",
+    output:
+        svg=report("results/{model}/{tuned}/figures/scorer_effects.svg", **BEYOND["scorers"]),
+        png="results/{model}/{tuned}/figures/scorer_effects.png",
+    log:
+        "logs/{model}/{tuned}/figures/scorer_effects.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/figures/scorer_effects.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of("draw_scorer_effects"),
+        runtime=10,
+    params:
+        model="{model}",
+        tuned="{tuned}",
+        behaviour=config["behaviour"],
+        code=code_digest("draw_scorer_effects"),
+    script:
+        "../scripts/draw_scorer_effects.py"
 
 
 rule draw_residual_shift:

@@ -1,5 +1,6 @@
 SAMPLES = "results/{model}/base/continuations/{split}/{shard}.parquet"
 SCORED = "results/{model}/base/continuations/{split}-scored/{shard}.parquet"
+STEERED = "results/{model}/base/steered/{shard}.parquet"
 
 
 rule sample_continuations:
@@ -52,10 +53,37 @@ rule score_continuations:
         "../scripts/score_continuations.py"
 
 
-rule pair_preferences:
-    """Pair the least and the most toxic continuation of each training prompt."""
+rule steer_continuations:
+    """Continue neutral prompts with the base model: greedily, and steered along a direction."""
     input:
-        continuations=sharded(SCORED, split="train"),
+        model=base_model,
+        texts="results/{model}/base/neutral.jsonl",
+        direction=guide,
+    output:
+        STEERED,
+    log:
+        "logs/{model}/base/steer_continuations/{shard}.log",
+    benchmark:
+        "benchmarks/{model}/base/steer_continuations/{shard}.tsv"
+    conda:
+        "../../envs/language-model.yaml"
+    threads: 8
+    resources:
+        mem_mb=memory_of("steer_continuations"),
+        runtime=1440,
+        gpu=gpus(),
+    params:
+        settings=steered_settings,
+        code=code_digest("steer_continuations"),
+    script:
+        "../scripts/steer_continuations.py"
+
+
+rule pair_preferences:
+    """Bring pairs together: of samples, of steered continuations, or of a dataset."""
+    input:
+        sources=pair_sources(),
+        measured=prompts_measured_on(),
     output:
         preferences="results/{model}/base/preferences.jsonl",
     log:
@@ -69,9 +97,7 @@ rule pair_preferences:
         mem_mb=memory_of("pair_preferences"),
         runtime=10,
     params:
-        margin=config["preferences"]["margin"],
-        maximum=config["preferences"]["maximum"],
-        seed=config["seed"],
+        settings=pair_settings(),
         code=code_digest("pair_preferences"),
     script:
         "../scripts/pair_preferences.py"

@@ -16,7 +16,7 @@ rule tune_model:
     resources:
         mem_mb=memory_of("tune_model"),
         runtime=600,
-        gpu=gpus(),
+        gpu=tuning_gpus,
     params:
         settings=tuning_settings,
         code=code_digest("tune_model"),

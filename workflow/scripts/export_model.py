@@ -9,7 +9,7 @@ import json
 import logging
 from pathlib import Path
 
-from neurondynamics.analysis.directions import read_directions
+from neurondynamics.analysis.directions import read_vectors
 from neurondynamics.analysis.plans import chosen_steps, plan_edits
 from neurondynamics.data.tables import read_parquet
 from neurondynamics.lm.export import bake
@@ -55,8 +55,8 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 
 ## Content warning
 
-The model was made to study how language models come to write toxic text. It can write text that
-is offensive, more so where the intervention raises toxicity. The licence of the model that it was
+The model was made to study what tuning changes in a language model. It can write text that is
+offensive, more so where the intervention undoes the tuning. The licence of the model that it was
 made from applies.
 """
 
@@ -64,7 +64,7 @@ made from applies.
 def export_model(
     model: str,
     neurons: str,
-    directions: str,
+    directions: list[str],
     choice: str | None,
     folder: str,
     *,
@@ -77,10 +77,10 @@ def export_model(
     """Write the folder of a model with an intervention in its weights, tokenizer and model card.
 
     `steps` are the intervention's edits as the configuration states them, or {best_of: the
-    interventions of a search}, of which the file `choice` says which one was chosen. The weights
-    keep the dtype that they are stored in. The names are for the card. Raises ValueError, naming
-    the intervention, for a selection that does not fit the model and for an edit that weights
-    cannot express.
+    interventions of a search}, of which the file `choice` says which one was chosen; `directions`
+    are the files of what they subtract, by their names. The weights keep the dtype that they are
+    stored in. The names are for the card. Raises ValueError, naming the intervention, for a
+    selection that does not fit the model and for an edit that weights cannot express.
     """
     set_threads(threads)
     steps = chosen_steps(steps, choice)
@@ -88,7 +88,7 @@ def export_model(
     key = f"experiments.{experiment}.interventions.{intervention}"
     table = read_parquet(neurons)
     try:
-        edits = plan_edits(table, steps, read_directions(directions))
+        edits = plan_edits(table, steps, read_vectors(directions))
     except ValueError as error:
         raise ValueError(f"{key}{error}") from error
     try:
@@ -125,7 +125,7 @@ if __name__ == "__main__":
     export_model(
         model=snakemake.input.model,
         neurons=snakemake.input.neurons,
-        directions=snakemake.input.directions,
+        directions=snakemake.input.get("directions", []),
         choice=snakemake.input.get("choice"),
         folder=snakemake.output.folder,
         threads=snakemake.threads,

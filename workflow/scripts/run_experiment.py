@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
-from neurondynamics.analysis.directions import read_directions
+from neurondynamics.analysis.directions import read_vectors
 from neurondynamics.analysis.plans import chosen_steps, plan_edits
 from neurondynamics.data.passages import neutral_passages
 from neurondynamics.data.records import read_jsonl
@@ -92,9 +92,10 @@ def run_experiment(
     model: str,
     tuned_model: str | None,
     neurons: str,
-    directions: str | None,
+    directions: list[str],
     prompts: str,
     corpus: str,
+    continued: str | None,
     choices: list[str],
     generations: str,
     losses: str,
@@ -116,10 +117,11 @@ def run_experiment(
     `interventions` maps a name to its list of edits as the configuration states them, or to
     {best_of: the interventions of a search}; `choices` are the files that say which one was
     chosen, in the order of these interventions. `tuned_model` is the folder that paired patches
-    follow, `directions` the file of what is subtracted; None where there is none. `passages` holds
-    the keys of the configuration's `corpus` that give numbers and widths. Raises ValueError, naming
-    the intervention, for a selection that does not fit the model and for a NaN or infinite output,
-    then with the prompt or window too.
+    follow, or None; `directions` the files of what is subtracted, by their names. The passages
+    are those of `continued`, or else of `corpus`; `passages` holds the keys of the configuration's
+    `corpus` that give numbers and widths. Raises ValueError, naming the intervention, for a
+    selection that does not fit the model and for a NaN or infinite output, then with the prompt or
+    window too.
     """
     set_threads(threads)
     tokenizer = load_tokenizer(model)
@@ -128,13 +130,14 @@ def run_experiment(
     searched = (name for name, steps in interventions.items() if isinstance(steps, dict))
     choice = dict(zip(searched, choices, strict=True))
     steps = {name: chosen_steps(steps, choice.get(name)) for name, steps in interventions.items()}
-    vectors = {} if directions is None else read_directions(directions)
+    vectors = read_vectors(directions)
     edits = resolve_interventions(read_parquet(neurons), vectors, steps, experiment)
     records = read_jsonl(prompts)
     encoded = encode_prompts(tokenizer, [record["text"] for record in records], max_tokens)
     windows, texts = neutral_passages(
         tokenizer,
         [r["text"] for r in read_jsonl(corpus)],
+        [r["text"] for r in read_jsonl(continued or corpus)],
         new_tokens=new_tokens,
         seed=seed,
         **passages,
@@ -274,9 +277,10 @@ if __name__ == "__main__":
         model=snakemake.input.model,
         tuned_model=snakemake.input.get("tuned_model"),
         neurons=snakemake.input.neurons,
-        directions=snakemake.input.get("directions"),
+        directions=snakemake.input.get("directions", []),
         prompts=snakemake.input.prompts,
         corpus=snakemake.input.corpus,
+        continued=snakemake.input.get("continued"),
         choices=snakemake.input.get("choices", []),
         generations=snakemake.output.generations,
         losses=snakemake.output.losses,

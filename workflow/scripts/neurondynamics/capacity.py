@@ -1,4 +1,4 @@
-"""How much memory and disk a study needs, from its configuration alone.
+"""How much memory the jobs of a study need, from its configuration alone.
 
 The formulas count what grows with the model and its batches: weights, key-value caches, logits,
 recorded activations. They are for a model in the machine's own memory; of a model on a GPU most of
@@ -7,12 +7,12 @@ it is the GPU's. Only the standard library is imported: the Snakefile imports th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 from neurondynamics.experiments import all_edits, is_search
+from neurondynamics.features import feature_sets, features_of
+from neurondynamics.tunings import pair_tokens
 
 SHAPE = ("layers", "neurons", "width", "key_value_width", "vocabulary", "parameters")
 ITEM_BYTES = {"float32": 4, "bfloat16": 2}
@@ -22,12 +22,10 @@ PROCESS = 400e6  # the interpreter with torch and transformers
 LIGHT_PROCESS = 500e6  # twice that of pandas with matplotlib: room for tables
 PROFANITY = 300e6  # the interpreter with scikit-learn and the scorer, and texts
 NEURON_BYTES = 500  # of a row of the neuron table, with the copies that a program makes of it
-NEURON_ROW = 120  # bytes of a neuron in the table's file
-CLASSIFIER = 3e9  # not measured: torch, a model of BERT's size and a batch of texts
+LABELLED = 200_000  # texts of a labelled dataset, known once it is fetched; Jigsaw has 159,571
+CLASSIFIER = 3e9  # the largest of Detoxify's took 2.6e9 for 64 texts of 512 tokens
 # what other modules, which import much more, do
 TOKENS_PER_PASS = 1024  # of the text read at once for token losses
-ROWS_PER_CHUNK = 16  # of a store; a chunk that is not full takes as much
-GROUPS = 9  # of neurons, with those that nothing moved
 
 
 @dataclass(frozen=True)
@@ -69,11 +67,16 @@ class Model:
         """The cache of prompts, and its copy with room for new tokens."""
         return self.cache(rows, prompt) + self.cache(rows, prompt + new)
 
-    def training(self, tokens: int) -> float:
-        """What a backward pass needs of a batch: every layer's activations, and the logits with
-        their gradients."""
-        per_layer = 4 * self.neurons + 8 * self.width
-        return tokens * (self.layers * per_layer + 4 * self.vocabulary) * self.itemsize
+    def training(self, tokens: int, checkpointed: bool = False) -> float:
+        """What a backward pass needs of a batch: every layer's activations, or one layer's and the
+        others' inputs; and the logits with their gradients."""
+        layer = 4 * self.neurons + 8 * self.width
+        kept = self.layers * self.width + layer if checkpointed else self.layers * layer
+        return tokens * (kept + 4 * self.vocabulary) * self.itemsize
+
+    def adapters(self, rank: int) -> float:
+        """Two matrices of a rank for each linear layer of attention and a gated MLP."""
+        return self.layers * rank * (11 * self.width + 3 * self.neurons) * self.itemsize
 
 
 def model_of(config: dict, dtype: str | None = None) -> Model:
@@ -85,7 +88,8 @@ def model_of(config: dict, dtype: str | None = None) -> Model:
 def memory(rule: str, config: dict, **wildcards: str) -> float:
     """Return the peak memory that a rule should need, in bytes.
 
-    `wildcards` are those of the job: `split`, `experiment`, `tuned` and `scorer` matter.
+    `wildcards` are those of the job: `split`, `features`, `direction`, `experiment`, `tuned` and
+    `scorer` matter.
     """
     light = LIGHT_PROCESS + NEURON_BYTES * config["model"]["layers"] * config["model"]["neurons"]
     return _FORMULAS[rule](config, **wildcards) if rule in _FORMULAS else light
@@ -96,60 +100,20 @@ def given_mb(rule: str, config: dict, attempt: int, **wildcards: str) -> int:
     return round(HEAD_ROOM * attempt * memory(rule, config, **wildcards) / 1e6)
 
 
-def store_bytes(config: dict) -> int:
-    """Return the size of one state's store, of all its shards.
-
-    A row is layers x neurons means, the new tokens, the prompt's number and length, 4 bytes each.
-    """
-    model, new = config["model"], config["generation"]["new_tokens"]
-    row = 4 * (model["layers"] * model["neurons"] + new + 2)
-    return row * sum(map(_rows_in_chunks, _rows_of_shards(config)))
+def is_gguf(version: dict) -> bool:
+    """Return whether a version of a model comes as a GGUF file."""
+    source = version.get("source", {})
+    names = [file["path"] for file in source.get("files", [])]
+    names += [source[key] for key in ("path", "url") if key in source]
+    return any(name.endswith(".gguf") for name in names)
 
 
-def disk(config: dict) -> dict[str, tuple[int, int]]:
-    """Return what takes up the disk, by name: how many of a kind, and the bytes of each.
-
-    The configuration holds its replicas. Models that are brought are taken to be stored as they
-    run, those from a GGUF file and those tuned here are stored in float32.
-    """
-    versions = config["tuned"].values()
-    originals = sum("replica_of" not in version for version in versions)
-    model, number = config["model"], config["prompts"]["analysis"]["number"]
-    neurons = model["layers"] * model["neurons"]
-    tuned = sum("source" not in version for version in versions)
-    float32, stored = model_of(config, "float32").weights, model_of(config).weights
-    return {
-        "base model": (1, float32 if _is_gguf(model) else stored),
-        "tuned models": (tuned, float32),
-        "fetched tuned models": (len(versions) - tuned, stored),
-        "stores of activations": (1 + 2 * len(versions) + originals, store_bytes(config)),
-        "tables of neurons": (len(versions), NEURON_ROW * neurons),
-        "reductions by prompt": (len(versions), 3 * 8 * number * model["layers"] * GROUPS),
-    }
-
-
-def _rows_of_shards(config: dict) -> list[int]:
-    """Return how many analysis prompts each shard holds: runs of whole batches."""
-    number, size = config["prompts"]["analysis"]["number"], config["generation"]["batch_size"]
-    batches, shards = math.ceil(number / size), config["shards"]
-    ends = [min(number, size * (batches * shard // shards)) for shard in range(shards + 1)]
-    return [end - start for start, end in pairwise(ends)]
-
-
-def _rows_in_chunks(rows: int) -> int:
-    chunk = min(ROWS_PER_CHUNK, rows)
-    return chunk * math.ceil(rows / chunk)
-
-
-def _is_gguf(version: dict) -> bool:
-    files = version.get("source", {}).get("files", [])
-    return any(file["path"].endswith(".gguf") for file in files)
-
-
-def _fetching(config: dict, **_) -> float:
-    # a dequantised model and its plain copy; the weights of others are not loaded
-    copies = 2 if any(map(_is_gguf, (config["model"], *config["tuned"].values()))) else 0
-    return PROCESS + copies * model_of(config, "float32").weights
+def _fetching(config: dict, fetched: str = "", **_) -> float:
+    # a dequantised model and its plain copy
+    copies = 2 if any(map(is_gguf, (config["model"], *config["tuned"].values()))) else 0
+    # a tuned version may be an adapter, which is merged into the model; others are not loaded
+    merged = model_of(config).weights if fetched in config["tuned"] else 0
+    return PROCESS + max(merged, copies * model_of(config, "float32").weights)
 
 
 def _sampling(config: dict, split: str, **_) -> float:
@@ -163,6 +127,18 @@ def _sampling(config: dict, split: str, **_) -> float:
     return PROCESS + model.weights + own + model.caches(rows, prompt, new) + model.logits(rows)
 
 
+def _steering(config: dict, **_) -> float:
+    """Caches of every prompt: two, their offsets, leaves and gradients in float32, and what the
+    backward pass keeps of them, with the copies that attention makes for each of its heads."""
+    model, pairs = model_of(config), config["preferences"]
+    rows = min(pairs["number"], config["generation"]["batch_size"])
+    cache = model.cache(rows, pairs["prompt_tokens"] + pairs["new_tokens"])
+    caches = cache * (5 + 3 * 4 / model.itemsize + 2 * model.width / model.key_value_width)
+    embeddings = model.vocabulary * model.width * model.itemsize
+    logits = model.logits(2 * rows * (1 + pairs["horizon"]))
+    return PROCESS + model.weights + embeddings + caches + logits
+
+
 def _capturing(config: dict, **_) -> float:
     model, rows = model_of(config), _analysed_rows(config)
     prompt, new = config["prompts"]["max_tokens"], config["generation"]["new_tokens"]
@@ -171,13 +147,33 @@ def _capturing(config: dict, **_) -> float:
     return PROCESS + model.weights + work + model.means(rows)
 
 
-def _fitting(config: dict, **_) -> float:
-    model = model_of(config)
-    texts = config["sampling"]["samples"] * sum(
-        config["prompts"][split]["number"] for split in ("train", "analysis")
-    )
-    rows = min(texts, config["generation"]["batch_size"])
-    return PROCESS + model.weights + model.reading(rows * _positions(config))
+def labelled_texts(config: dict, features: dict) -> int:
+    """Return how many texts features are of, at most; of a dataset it is a guess."""
+    if "tokens" in features:
+        return LABELLED
+    prompts = (config["prompts"][split]["number"] for split in ("train", "analysis"))
+    return config["sampling"]["samples"] * sum(prompts)
+
+
+def _features(config: dict, features: dict) -> int:
+    """Features of samples are in float64, those of a dataset in float32."""
+    itemsize = 4 if "tokens" in features else 8
+    return labelled_texts(config, features) * config["model"]["width"] * itemsize
+
+
+def _extracting(config: dict, features: str, **_) -> float:
+    model, wanted = model_of(config), feature_sets(config)[features]
+    rows = min(labelled_texts(config, wanted), config["generation"]["batch_size"])
+    read = model.reading(rows * wanted.get("tokens", _positions(config)))
+    return PROCESS + model.weights + read + _features(config, wanted)
+
+
+def _fitting(config: dict, direction: str, **_) -> float:
+    """Features with copies of parts of them, as they are and standardised; then the model, which
+    decodes the direction."""
+    features = features_of(config, direction)
+    fit = 0 if features is None else PROCESS + 6 * _features(config, features)
+    return max(fit, _loading(config))
 
 
 def _decomposing(config: dict, **_) -> float:
@@ -205,11 +201,23 @@ def _experimenting(config: dict, experiment: str, **_) -> float:
 
 
 def _tuning(config: dict, tuned: str, **_) -> float:
-    """Weights, gradients and the optimiser's moments, and a batch: two texts a pair, in float32."""
+    """What is trained, its gradients and moments, in float32; and a batch, two texts a pair.
+
+    Adapters are few beside the model, which is merged with them in float32. Early stopping reads
+    the best weights beside the last. Every process has all of this but its share of the batch.
+    """
     model, version = model_of(config, "float32"), config["tuned"][tuned]
+    computing = model_of(config, version.get("precision", "float32"))
     copies = 3 if version["optimizer"] == "rmsprop" else 4
-    tokens = 2 * version["batch_size"] * _positions(config)
-    return PROCESS + copies * model.weights + model.training(tokens)
+    copies += "early_stopping" in version
+    if "lora" in version:
+        adapters = copies * model.adapters(version["lora"]["rank"])
+        weights = computing.weights + model.weights + adapters
+    else:
+        weights = copies * model.weights
+    tokens = 2 * version["batch_size"] * sum(pair_tokens(config, version))
+    batch = computing.training(tokens, version.get("gradient_checkpointing", False))
+    return version.get("gpus", 1) * (PROCESS + weights) + batch
 
 
 def _attributing(config: dict, **_) -> float:
@@ -249,10 +257,11 @@ def _analysed_rows(config: dict) -> int:
 _FORMULAS: dict[str, Callable[..., float]] = {
     "fetch_model": _fetching,
     "sample_continuations": _sampling,
+    "steer_continuations": _steering,
     "score_continuations": _scoring,
     "tune_model": _tuning,
+    "extract_features": _extracting,
     "fit_direction": _fitting,
-    "collect_directions": _loading,
     "capture_base_activations": _capturing,
     "capture_activations": _capturing,
     "attribute_neurons": _attributing,

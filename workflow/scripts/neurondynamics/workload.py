@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from neurondynamics.capacity import model_of, store_bytes
-from neurondynamics.experiments import all_edits, is_search, with_controls
+from neurondynamics.capacity import labelled_texts, model_of
+from neurondynamics.experiments import is_search, with_controls
+from neurondynamics.features import feature_sets, sampled_splits
+from neurondynamics.storage import store_bytes
+from neurondynamics.tunings import pair_tokens
 
 # measured on the default study, in float32 on two CPU cores
 MIXED = 0.3  # of the sampled texts, those of prompts with toxic and other samples
@@ -60,23 +63,35 @@ def work_of(config: dict) -> Iterator[Work]:
     yield Work("fetch_model", {"fetched": config["model"]["name"]})
     samples = config["sampling"]["samples"]
     prompt, new = _lengths(config)
-    sampled = 0
-    for split in ("train", "analysis"):
+    for split in sampled_splits(config):
         number = config["prompts"][split]["number"]
-        sampled += number * samples
         tokens = {"read": number * prompt, "decoded": number * samples * new}
         yield Work("sample_continuations", {"split": split}, config["shards"], **tokens)
         yield Work("score_continuations", {"split": split}, config["shards"], models=0)
-    yield Work("fit_direction", read=round(MIXED * sampled) * (prompt + new))
-    experiments = config["experiments"]
-    edits = [edit for e in experiments.values() for edit in all_edits(experiments, e)]
-    if any("direction" in edit for edit in edits):
-        yield Work("collect_directions")
+    if config["preferences"]["method"] == "steered":
+        yield _steered(config)
+    for name, wanted in feature_sets(config).items():
+        per_text = wanted.get("tokens", MIXED * (prompt + new))
+        read = round(labelled_texts(config, wanted) * per_text)
+        yield Work("extract_features", {"features": name}, read=read)
+    for name in config["directions"]:
+        yield Work("fit_direction", {"direction": name})
     yield _generating(config, "capture_base_activations", {})
     for name, version in config["tuned"].items():
         yield from _attributed(config, name, version)
         if "replica_of" not in version:
             yield from _compared(config, name)
+
+
+def _steered(config: dict) -> Work:
+    """Return the work of steering: of each step a pass forward and as much backward, of the newest
+    token and those of the horizon; and the texts without steps, three times."""
+    pairs = config["preferences"]
+    number, new = pairs["number"], pairs["new_tokens"]
+    moved = 2 * pairs["iterations"] * (1 + pairs["horizon"])
+    read = 2 * number * (2 * pairs["prompt_tokens"] + new)
+    tokens = {"read": read, "decoded": number * new * (3 + moved)}
+    return Work("steer_continuations", jobs=config["shards"], **tokens)
 
 
 def _attributed(config: dict, name: str, version: dict) -> Iterator[Work]:
@@ -86,14 +101,30 @@ def _attributed(config: dict, name: str, version: dict) -> Iterator[Work]:
     if "source" in version:
         yield Work("fetch_model", {"fetched": name})
     else:
-        # two texts a pair, read once more for the reference
-        tokens = 2 * config["preferences"]["maximum"] * positions
-        trained = round(tokens * version["epochs"])
-        yield Work("tune_model", tuned, read=tokens, trained=trained)
+        yield _tuned(config, name, version)
     yield _generating(config, "capture_activations", {**tuned, "state": "tuned"})
     same_text = {**tuned, "state": "tuned-on-base-text"}
     yield Work("capture_activations", same_text, config["shards"], read=analysed * positions)
     yield Work("attribute_neurons", tuned, models=2, stores=6)  # each of three twice
+
+
+def _tuned(config: dict, name: str, version: dict) -> Work:
+    """Return the work of tuning, were it not to end early.
+
+    Two texts a pair, which are read once more for the reference. KTO reads others as well, and
+    held-out pairs are read at each evaluation.
+    """
+    pairs = config["preferences"]["maximum"]
+    tokens = 2 * pairs * sum(pair_tokens(config, version))
+    trained = round(tokens * version["epochs"])
+    read = tokens + (tokens + trained if version["method"] == "kto" else 0)
+    if "early_stopping" in version:
+        stopping = version["early_stopping"]
+        trained = round(trained * (1 - stopping["held_out"]))
+        per_step = version["batch_size"] * version["accumulation"]
+        steps = pairs * (1 - stopping["held_out"]) * version["epochs"] / per_step
+        read += round(tokens * stopping["held_out"] * steps / stopping["every"])
+    return Work("tune_model", {"tuned": name}, read=read, trained=trained)
 
 
 def _compared(config: dict, name: str) -> Iterator[Work]:
@@ -101,6 +132,8 @@ def _compared(config: dict, name: str) -> Iterator[Work]:
     tuned = {"tuned": name}
     analysed, positions = config["prompts"]["analysis"]["number"], sum(_lengths(config))
     yield _generating(config, "capture_activations", {**tuned, "state": "base-ablated"})
+    for direction in config["attribution"]["directions"][1:]:
+        yield Work("attribute_direction", {**tuned, "direction": direction}, models=2, stores=6)
     yield Work("project_layers", tuned, models=2, stores=4)
     yield Work("decode_neurons", tuned)
     yield Work("decompose_shift", tuned, read=3 * analysed * positions, models=2)

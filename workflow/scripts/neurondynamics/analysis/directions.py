@@ -1,9 +1,9 @@
-"""Directions of toxicity: the study's, fitted on labelled features and measured on held-out
-prompts, and the others that steering compares with it."""
+"""Directions along which a behaviour lies: fitted on labelled features and measured on held-out
+ones, made of embeddings or of value vectors, or read from a file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
-from sklearn.model_selection import GridSearchCV, GroupKFold, GroupShuffleSplit
+from sklearn.model_selection import GridSearchCV, GroupKFold, GroupShuffleSplit, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -24,70 +24,91 @@ REGULARISATION = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # inverse strengths tried for th
 
 @dataclass(frozen=True)
 class Direction:
-    """w, (d_model,), and the intercept b of the classifier that calls x toxic if x·w + b > 0."""
+    """w, (d_model,), and the intercept b of the classifier that says toward if x·w + b > 0.
+
+    The intercept is 0 where no classifier was fitted.
+    """
 
     vector: np.ndarray
-    intercept: float
+    intercept: float = 0.0
 
 
 def fit_direction(
-    features: np.ndarray, toxic: np.ndarray, prompts: np.ndarray, method: str, seed: int
+    features: np.ndarray,
+    toward: np.ndarray,
+    groups: np.ndarray,
+    method: str,
+    seed: int,
+    *,
+    paired: bool,
 ) -> Direction:
-    """Fit a direction on features (n, d_model), labels (n,) and prompt numbers (n,).
+    """Fit a direction on features (n, d_model), labels (n,) and numbers of groups (n,).
+
+    A group holds the texts that continue one prompt, and it is `paired` if it has some of both
+    labels; otherwise it holds one text, as often as it occurs.
 
     probe            a logistic regression on standardised features, both classes weighing the
-                     same, its regularisation chosen by cross-validation over prompts; the
-                     standardisation is folded into the vector and the intercept
-    mean_difference  per prompt the mean of the toxic minus the mean of the other features,
-                     averaged over prompts; the intercept comes from a logistic regression along
-                     it. What a prompt's texts have in common cancels
+                     same, its regularisation chosen by cross-validation, over groups if they are
+                     paired; the standardisation is folded into the vector and the intercept
+    mean_difference  the mean of the features labelled toward minus that of the others; if groups
+                     are paired, that of each group, averaged over groups, so that what a group's
+                     texts have in common cancels. The intercept comes from a logistic regression
+                     along it
 
-    Raises ValueError for an unknown method or where a class is empty.
+    Raises ValueError for an unknown method or where a class has fewer than two texts.
     """
-    if len(np.unique(toxic)) < 2:
-        raise ValueError("the direction needs toxic and other texts, but all have one label")
+    counts = np.bincount(toward, minlength=2)
+    if counts.min() < 2:
+        raise ValueError(
+            "a direction needs texts of both labels, two or more of each; "
+            f"{counts[1]} of {len(toward)} are labelled toward"
+        )
     if method == "probe":
-        return _probe(features, toxic, prompts, seed)
+        return _probe(features, toward, groups if paired else None, seed)
     if method == "mean_difference":
-        return _mean_difference(features, toxic, prompts)
+        return _mean_difference(features, toward, groups if paired else None)
     raise ValueError(f"unknown direction method {method!r}; known are {', '.join(METHODS)}")
 
 
-def _probe(features, toxic, prompts, seed) -> Direction:
-    folds = GroupKFold(min(5, len(np.unique(prompts))), shuffle=True, random_state=seed)
+def _probe(features, toward, groups, seed) -> Direction:
+    if groups is None:
+        number = min(5, np.bincount(toward).min())
+        folds = StratifiedKFold(number, shuffle=True, random_state=seed)
+    else:
+        folds = GroupKFold(min(5, len(np.unique(groups))), shuffle=True, random_state=seed)
     classifier = make_pipeline(
         StandardScaler(), LogisticRegression(max_iter=5000, class_weight="balanced")
     )
     search = GridSearchCV(
         classifier, {"logisticregression__C": REGULARISATION}, scoring="neg_log_loss", cv=folds
     )
-    scaler, regression = search.fit(features, toxic, groups=prompts).best_estimator_
+    scaler, regression = search.fit(features, toward, groups=groups).best_estimator_
     vector = regression.coef_[0] / scaler.scale_
     return Direction(vector, float(regression.intercept_[0] - vector @ scaler.mean_))
 
 
-def _mean_difference(features, toxic, prompts) -> Direction:
-    means = pd.DataFrame(features).groupby([prompts, toxic]).mean()
-    differences = (means.xs(True, level=1) - means.xs(False, level=1)).dropna()
-    vector = differences.to_numpy().mean(axis=0)  # (d_model,)
+def _mean_difference(features, toward, groups) -> Direction:
+    if groups is None:
+        means = [features[rows].mean(axis=0, dtype=np.float64) for rows in (toward, ~toward)]
+        vector = means[0] - means[1]  # (d_model,)
+    else:
+        means = pd.DataFrame(features).groupby([groups, toward]).mean()
+        differences = (means.xs(True, level=1) - means.xs(False, level=1)).dropna()
+        vector = differences.to_numpy().mean(axis=0)  # (d_model,)
     along = (features @ vector)[:, None]
     scale = along.std()
-    line = LogisticRegression(class_weight="balanced").fit(along / scale, toxic)
+    line = LogisticRegression(class_weight="balanced").fit(along / scale, toward)
     slope = line.coef_[0, 0] / scale
     return Direction(vector, float(line.intercept_[0] / slope))
 
 
-def embedding_difference(toxic: Sequence[np.ndarray], neutral: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the mean unembedding of toxic words minus that of neutral ones, (d_model,).
+def embedding_difference(toward: Sequence[np.ndarray], away: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the mean unembedding of some words minus that of others, (d_model,).
 
     A word is given as the unembedding rows of its tokens, (tokens, d_model), which are averaged
     first, so that every word weighs the same (arXiv 2411.06424v3).
-
-    Raises ValueError if there are no words of a kind.
     """
-    if not toxic or not neutral:
-        raise ValueError("the difference of embeddings needs toxic and neutral words")
-    means = [np.mean([rows.mean(axis=0) for rows in words], axis=0) for words in (toxic, neutral)]
+    means = [np.mean([rows.mean(axis=0) for rows in words], axis=0) for words in (toward, away)]
     return means[0] - means[1]
 
 
@@ -107,46 +128,50 @@ def singular_direction(values: np.ndarray) -> np.ndarray:
     return -singular if (units @ singular).sum() < 0 else singular
 
 
-def hold_out(prompts: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split rows into fitting and held-out indices so that no prompt stands on both sides."""
+def hold_out(groups: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split rows into fitting and held-out indices so that no group stands on both sides."""
     splitter = GroupShuffleSplit(n_splits=1, test_size=share, random_state=seed)
-    return next(splitter.split(prompts, groups=prompts))
+    return next(splitter.split(groups, groups=groups))
 
 
-def quality(direction: Direction, features: np.ndarray, toxic: np.ndarray) -> dict[str, float]:
-    """Measure a direction on texts it was not fitted on, against always guessing the majority."""
+def quality(direction: Direction, features: np.ndarray, toward: np.ndarray) -> dict[str, float]:
+    """Measure a direction on texts it was not fitted on, against always guessing the majority.
+
+    Raises ValueError if all of them have one label.
+    """
+    if len(np.unique(toward)) < 2:
+        raise ValueError(
+            f"the {len(toward)} held-out texts all have one label; raise held_out or bring more "
+            "texts of the rarer label"
+        )
     scores = features @ direction.vector + direction.intercept
     return {
-        "accuracy": float(accuracy_score(toxic, scores > 0)),
-        "balanced_accuracy": float(balanced_accuracy_score(toxic, scores > 0)),
-        "majority_accuracy": float(max(toxic.mean(), 1 - toxic.mean())),
-        "auroc": float(roc_auc_score(toxic, scores)),
+        "accuracy": float(accuracy_score(toward, scores > 0)),
+        "balanced_accuracy": float(balanced_accuracy_score(toward, scores > 0)),
+        "majority_accuracy": float(max(toward.mean(), 1 - toward.mean())),
+        "auroc": float(roc_auc_score(toward, scores)),
     }
 
 
 def write_direction(path: str | Path, direction: Direction) -> None:
-    """Write a direction as safetensors: `vector` (d_model,) and `intercept`, in float64."""
-    write_directions(
-        path, {"vector": direction.vector, "intercept": np.array([direction.intercept])}
-    )
+    """Write a direction as safetensors: `vector` (d_model,) and `intercept`, in float64.
+
+    Raises ValueError if the vector is zero or not finite.
+    """
+    vector = np.ascontiguousarray(direction.vector, np.float64)
+    if not np.isfinite(vector).all() or not vector.any():
+        raise ValueError("the direction is zero or not finite")
+    with replacing(path) as temporary:
+        save_file({"vector": vector, "intercept": np.array([direction.intercept])}, temporary)
 
 
 def read_direction(path: str | Path) -> Direction:
-    """Read what `write_direction` wrote."""
-    tensors = read_directions(path)
-    return Direction(tensors["vector"], float(tensors["intercept"][0]))
-
-
-def write_directions(path: str | Path, directions: dict[str, np.ndarray]) -> None:
-    """Write named vectors, (d_model,), as safetensors in float64."""
-    with replacing(path) as temporary:
-        save_file(
-            {name: np.ascontiguousarray(v, np.float64) for name, v in directions.items()},
-            temporary,
-        )
-
-
-def read_directions(path: str | Path) -> dict[str, np.ndarray]:
-    """Read what `write_directions` wrote. Raises ValueError, naming the file, if it is damaged."""
+    """Read what `write_direction` wrote. Raises ValueError, naming the file, if it is damaged."""
     with reading(path):
-        return load_file(path)
+        tensors = load_file(path)
+        return Direction(tensors["vector"], float(tensors["intercept"][0]))
+
+
+def read_vectors(paths: Iterable[str | Path]) -> dict[str, np.ndarray]:
+    """Read the vectors of several directions, (d_model,) each, by the names of their files."""
+    return {Path(path).stem: read_direction(path).vector for path in paths}
