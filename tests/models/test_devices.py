@@ -34,6 +34,7 @@ def start(tmp_path):
         started.append(subprocess.Popen(command, cwd=SCRIPTS, stdout=subprocess.PIPE, text=True))
         return started[-1]
 
+    begin.started = started
     yield begin
     for process in started:
         process.kill()
@@ -50,6 +51,22 @@ def test_each_process_has_a_gpu_of_its_own(start, how):
     assert third.stdout.readline() == "waiting for a GPU: 0, MIG-3/1/0 are taken\n"
     had["MIG-3/1/0"].send_signal(how)
     assert third.stdout.readline() == "MIG-3/1/0\n"
+
+
+def test_of_several_gpus_all_are_claimed_or_none(tmp_path, start, monkeypatch):
+    """What one that waits for two held would else be missing to others that wait as well."""
+    monkeypatch.setattr(devices, "_claims", [])
+    first = start()
+    assert first.stdout.readline() == "0\n"
+
+    def free(_):
+        assert start().stdout.readline() == "MIG-3/1/0\n"
+        for process in start.started:
+            process.kill()
+            process.wait()
+
+    monkeypatch.setattr(devices.time, "sleep", free)
+    assert claim(["0", "MIG-3/1/0"], tmp_path, 2) == "0,MIG-3/1/0"
 
 
 def test_a_process_keeps_what_it_claimed(tmp_path, start, monkeypatch):
@@ -100,3 +117,18 @@ def test_a_gpu_is_claimed_unless_a_scheduler_gave_it(anew, monkeypatch, tmp_path
     assert resolve_device("auto") == resolve_device("auto") == torch.device("cuda", 0)
     assert devices.os.environ["CUDA_VISIBLE_DEVICES"] == "6"
     assert len(list(tmp_path.glob("neurondynamics-*-gpu-6.lock"))) == (not scheduled)
+
+
+def test_processes_that_were_started_together_have_a_gpu_each(anew, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(devices, "_claims", [])
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6,7")
+    with pytest.raises(ValueError, match="gpus: 4, but there are only 3 here: 5, 6, 7"):
+        devices.take_gpus(4)
+    devices.take_gpus(2)
+    assert devices.os.environ["CUDA_VISIBLE_DEVICES"] == "5,6"
+    monkeypatch.setenv("LOCAL_RANK", "1")  # as in a process that this one starts
+    assert resolve_device("auto") == torch.device("cuda", 1)

@@ -9,7 +9,7 @@ import pytest
 import run_experiment
 import torch
 import yaml
-from neurondynamics import capacity
+from neurondynamics import capacity, storage
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.data import store
 
@@ -24,8 +24,8 @@ def config():
 
 def test_what_others_decide():
     assert capacity.TOKENS_PER_PASS == run_experiment.TOKENS_PER_PASS
-    assert capacity.ROWS_PER_CHUNK == store.ROWS_PER_CHUNK
-    assert len(GROUPS) == capacity.GROUPS
+    assert storage.ROWS_PER_CHUNK == store.ROWS_PER_CHUNK
+    assert len(GROUPS) == storage.GROUPS
 
 
 @pytest.fixture

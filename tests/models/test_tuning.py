@@ -9,12 +9,11 @@ import plain
 import pytest
 import tiny
 import torch
-from datasets import Dataset
+import tune_model
+from neurondynamics.lm import tuning
 from neurondynamics.lm.loading import load_model, load_tokenizer
-from neurondynamics.lm.preferences import PreferenceTrainer, tokenise_pairs
+from neurondynamics.lm.preferences import PreferenceTrainer, hold_out, tokenise_pairs
 from tokenizers.processors import TemplateProcessing
-from trl import DPOConfig
-from tune_model import tune_model
 
 PAIRS = [
     {"prompt": "You are a", "chosen": " man from the north", "rejected": " stupid dog"},
@@ -22,7 +21,9 @@ PAIRS = [
     {"prompt": "I", "chosen": " said that", "rejected": " get angry and said so"},
     {"prompt": "She told him that the house", "chosen": " was sold", "rejected": " was old,"},
 ]
+PAIRS_OF_WORDS = {"chosen": " man from the north", "rejected": " stupid dog"}
 TRAINING = {
+    "method": "dpo",
     "learning_rate": 1e-3,
     "beta": 0.1,
     "optimizer": "rmsprop",
@@ -44,30 +45,47 @@ def test_tokens_of_pairs_are_those_of_sampling(case_of):
             assert tokenizer.eos_token_id not in row[f"{kind}_ids"]
 
 
-def test_a_continuation_has_no_token_that_begins_a_text():
+@pytest.fixture
+def beginning():
+    """A tokenizer that begins a text with a token of its own."""
     tokenizer = tiny.build_tokenizer()
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single=f"{tiny.END} $A", special_tokens=[(tiny.END, 0)]
     )
-    row = tokenise_pairs(tokenizer, PAIRS, 32)[0]
+    return tokenizer
+
+
+def test_long_pairs_are_cut(beginning):
+    """A prompt to its end and what begins a text, continuations to their beginnings."""
+    whole = tokenise_pairs(beginning, PAIRS)[3]
+    cut = tokenise_pairs(beginning, PAIRS, prompt_tokens=2, continuation_tokens=1)[3]
+    assert len(whole["prompt_ids"]) > 4
+    assert cut["prompt_ids"] == [0, *whole["prompt_ids"][-2:]]
+    assert cut["chosen_ids"] == whole["chosen_ids"][:1] != whole["chosen_ids"]
+    assert cut["rejected_ids"] == whole["rejected_ids"][:1]
+    assert tokenise_pairs(beginning, PAIRS, prompt_tokens=64, continuation_tokens=64)[3] == whole
+
+
+def test_a_pair_without_a_continuation_is_named(case_of):
+    with pytest.raises(ValueError, match="the rejected continuation '' of 'You are a' is empty"):
+        tokenise_pairs(case_of("llama").tokenizer, [{**PAIRS[0], "rejected": ""}])
+
+
+def test_a_continuation_has_no_token_that_begins_a_text(beginning):
+    row = tokenise_pairs(beginning, PAIRS, 32)[0]
     assert row["prompt_ids"][0] == 0
     assert 0 not in row["prompt_ids"][1:] + row["chosen_ids"] + row["rejected_ids"]
 
 
-def trainer_of(folder, tmp_path, pairs=PAIRS, **options):
+def trainer_of(folder, tmp_path, pairs=PAIRS, **changes):
+    """Return a trainer of the model in a folder that reads all pairs at once."""
     tokenizer = load_tokenizer(folder)
     tokenizer.pad_token = tokenizer.eos_token
-    arguments = DPOConfig(
-        output_dir=str(tmp_path / "scratch"), precompute_ref_log_probs=True, max_length=None,
-        per_device_train_batch_size=len(pairs), use_cpu=True, bf16=False, report_to="none",
-        save_strategy="no", gradient_checkpointing=False, **options,
-    )  # fmt: skip
-    return PreferenceTrainer(
-        load_model(folder, "float32", "cpu").requires_grad_(True),
-        args=arguments,
-        train_dataset=Dataset.from_list(tokenise_pairs(tokenizer, pairs, 32)),
-        processing_class=tokenizer,
-    )
+    recipe = tuning.Recipe(**TRAINING | {"batch_size": len(pairs)} | changes)
+    files = tuning.Files(str(folder), str(tmp_path), "", "")
+    tuning.write_rows(recipe, files, {"train": tokenise_pairs(tokenizer, pairs)})
+    policy = tuning.without_dropout(load_model(folder, "float32", "cpu"))
+    return tuning.trainer_of(policy, tokenizer, recipe, tmp_path, len(pairs))
 
 
 def plain_log_probabilities(model, tokenizer, pair):
@@ -86,29 +104,85 @@ def test_reference_log_probabilities_are_those_of_each_text_alone(case, tmp_path
             np.testing.assert_allclose(row[f"ref_{kind}_logps"], expected, rtol=1e-5, err_msg=kind)
 
 
-def test_the_loss_is_that_of_dpo(case_of, tmp_path):
-    """−log σ(β (log-ratio of the chosen − log-ratio of the rejected)), averaged over pairs."""
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+BETA, MARGIN = 0.3, 0.7
+LOSSES = {
+    # of the log-ratios of the chosen and the rejected, their log-probabilities and lengths
+    "dpo": lambda c, r, *_: -np.log(sigmoid(BETA * (c - r))),
+    "ipo": lambda c, r, _, __, m, n: (c / m - r / n - 1 / (2 * BETA)) ** 2,
+    "simpo": lambda _, __, p, q, m, n: -np.log(sigmoid(BETA * p / m - BETA * q / n - MARGIN)),
+}
+
+
+@pytest.fixture(scope="module")
+def moved(case_of, tmp_path_factory):
+    """A GPT-2 whose weights are off those of the base model, and log-probabilities of both."""
     case = case_of("gpt2")
-    trainer = trainer_of(case.folder, tmp_path, beta=0.3)
-    moved = tiny.nudge(plain.load(case.folder), 0.02)
-    trainer.model.load_state_dict(moved.state_dict())
-    batch = next(iter(trainer.get_train_dataloader()))
-    loss = trainer.compute_loss(trainer.model, batch).item()
+    model = tiny.nudge(plain.load(case.folder), 0.02)
+    tokens = tokenise_pairs(case.tokenizer, PAIRS)
+
+    def read(prompt, continuation):
+        both = (model, case.plain)
+        return [plain.log_probability(m, prompt["prompt_ids"], continuation) for m in both]
+
+    return case, model, tokens, read
+
+
+@pytest.mark.parametrize("method", list(LOSSES))
+def test_the_loss_is_that_of_the_method(moved, tmp_path, method):
+    """Per pair, each text read alone and without padding, in float64; averaged over pairs."""
+    case, model, tokens, read = moved
+    margin = MARGIN if method == "simpo" else None
+    trainer = trainer_of(case.folder, tmp_path, beta=BETA, method=method, target_margin=margin)
+    trainer.model.load_state_dict(model.state_dict())
+    loss = trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader()))).item()
     expected = []
-    for pair in PAIRS:
-        after = plain_log_probabilities(moved, case.tokenizer, pair)
-        before = plain_log_probabilities(case.plain, case.tokenizer, pair)
-        ratio = {kind: after[kind] - before[kind] for kind in after}
-        expected.append(np.log1p(np.exp(-0.3 * (ratio["chosen"] - ratio["rejected"]))))
+    for row in tokens:
+        p, p_before = read(row, row["chosen_ids"])
+        q, q_before = read(row, row["rejected_ids"])
+        lengths = len(row["chosen_ids"]), len(row["rejected_ids"])
+        expected.append(LOSSES[method](p - p_before, q - q_before, p, q, *lengths))
     np.testing.assert_allclose(loss, np.mean(expected), rtol=1e-4)
-    assert abs(loss - np.log(2)) > 0.01
+    assert np.ptp(expected) > 0.01  # pairs differ, so that an average tells
+
+
+def test_the_loss_is_that_of_kto(moved, tmp_path):
+    """1 - σ(β (log-ratio - z)) of the chosen, 1 - σ(β (z - log-ratio)) of the rejected.
+
+    z is the mean log-ratio of prompts with the continuations of the pair before, 0 at least.
+    """
+    case, model, tokens, read = moved
+    trainer = trainer_of(case.folder, tmp_path, beta=BETA, method="kto")
+    trainer.model.load_state_dict(model.state_dict())
+    loss = trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader()))).item()
+
+    def ratio(row, continuation):
+        after, before = read(row, continuation)
+        return after - before
+
+    kinds = ("chosen_ids", "rejected_ids")
+    mismatched = [
+        ratio(row, before[k])
+        for before, row in zip(tokens[-1:] + tokens[:-1], tokens, strict=True)
+        for k in kinds
+    ]
+    z = max(0, np.mean(mismatched))
+    expected = [
+        1 - sigmoid(sign * BETA * (ratio(row, row[k]) - z))
+        for row in tokens
+        for k, sign in zip(kinds, (1, -1), strict=True)
+    ]
+    np.testing.assert_allclose(loss, np.mean(expected), rtol=1e-4)
 
 
 @pytest.fixture
 def tune(tmp_path):
     def run(folder, name="tuned", pairs=PAIRS, **changes):
         (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(p) + "\n" for p in pairs))
-        tune_model(
+        tune_model.tune_model(
             str(folder),
             str(tmp_path / "pairs.jsonl"),
             str(tmp_path / name),
@@ -123,13 +197,13 @@ def tune(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", ["opt", "llama"])
 def test_two_steps_move_the_weights_toward_the_chosen(case_of, tune, tmp_path, family):
     case = case_of(family)
     tuned = plain.load(tune(case.folder, learning_rate=1e-4))
     before = case.plain.state_dict()
     moved = [name for name, tensor in tuned.state_dict().items() if (tensor != before[name]).any()]
-    assert any("mlp" in name for name in moved)
+    assert any("mlp" in name or "fc" in name for name in moved)
     curve = pd.read_csv(tmp_path / "tuned.csv")
     assert len(curve) == 2
     assert np.isfinite(curve.loss).all()
@@ -165,10 +239,9 @@ def test_the_same_seed_gives_the_same_weights(case_of, tune):
         assert torch.equal(tensor, other.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_half_the_pairs_at_a_time_take_the_same_steps(case_of, tune, tmp_path, monkeypatch, family):
+def test_half_the_pairs_at_a_time_take_the_same_steps(case_of, tune, tmp_path, monkeypatch):
     """Memory runs out in the backward pass of a whole batch, after a step was taken."""
-    case = case_of(family)
+    case = case_of("llama")
     plenty = plain.load(tune(case.folder, "plenty", pairs=PAIRS * 2, batch_size=4))
     step = PreferenceTrainer.training_step
     tried = []
@@ -219,3 +292,94 @@ def test_a_loss_that_is_nan_names_the_prompt(case_of, tune, tmp_path):
         assert pair["prompt"] not in str(caught.value).replace(PAIRS[1]["prompt"], "")
     assert not (tmp_path / "tuned").exists()
     assert not (tmp_path / "tuned.csv").exists()
+
+
+def test_several_processes_take_the_steps_of_one(case_of, tune, tmp_path, monkeypatch):
+    """Each of two reads half of every batch, and the reference of half of the pairs."""
+    case = case_of("gpt2")
+    pairs = PAIRS * 2
+    pairs += hold_out(pairs, 0.25, seed=0)[1][:1]  # three are held out, which two cannot share
+    stopping = {"held_out": 0.25, "every": 1, "patience": 9}
+    changes = {"pairs": pairs, "learning_rate": 1e-4, "early_stopping": stopping}
+    alone = plain.load(tune(case.folder, "alone", **changes))
+    monkeypatch.setattr(tune_model, "count_processes", lambda _, gpus: gpus)
+    together = plain.load(tune(case.folder, "together", gpus=2, **changes))
+    for name, tensor in alone.state_dict().items():
+        if "c_attn.bias" in name:  # no loss depends on the keys' part, whose gradient is rounding
+            tensor[tiny.HIDDEN : 2 * tiny.HIDDEN] = 0
+            together.state_dict()[name][tiny.HIDDEN : 2 * tiny.HIDDEN] = 0
+        torch.testing.assert_close(together.state_dict()[name], tensor, rtol=1e-3, atol=2e-5)
+    one, two = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("alone", "together"))
+    np.testing.assert_allclose(one.loss, two.loss, rtol=1e-4)
+    np.testing.assert_allclose(one.margin, two.margin, atol=1e-5)
+    np.testing.assert_allclose(one.held_out_loss, two.held_out_loss, rtol=1e-4)
+    assert len(one) == 3
+
+
+@pytest.mark.parametrize(
+    ("family", "precision"), [("gpt2", "float32"), ("llama", "bfloat16")], ids=["gpt2", "llama"]
+)
+def test_adapters_are_merged_into_a_whole_model(case_of, tune, family, precision):
+    """All linear layers move by matrices of the adapters' rank, and nothing else does."""
+    case = case_of(family)
+    lora = {"rank": 2, "alpha": 4, "dropout": 0.1}
+    less = {"precision": precision, "gradient_checkpointing": precision == "bfloat16"}
+    folder = tune(case.folder, lora=lora, epochs=2, **less)
+    assert not list(folder.glob("*adapter*"))
+    tuned = plain.load(folder).state_dict()
+    before = case.plain.state_dict()
+    assert set(tuned) == set(before)
+    if precision == "bfloat16":  # in which the base model is read; the changes are not rounded
+        before = {name: tensor.bfloat16().double() for name, tensor in before.items()}
+    ranks = {}
+    for name, tensor in tuned.items():
+        change = tensor - before[name]
+        if change.any():
+            values = torch.linalg.svdvals(change)
+            ranks[name] = int((values > 1e-4 * values[0]).sum())
+    layers = {"gpt2": 4, "llama": 7}[family]  # linear layers of a block
+    assert len(ranks) == layers * tiny.LAYERS
+    assert set(ranks.values()) == {2}
+    assert not any("embed" in name or "lm_head" in name for name in ranks)
+
+
+def test_training_ends_where_held_out_pairs_say_so(case_of, tune, tmp_path):
+    """The model is the one of lowest loss; its loss is measured anew, text by text in float64.
+
+    What is preferred in the held-out pairs is rejected in the others, so their loss must rise.
+    """
+    case = case_of("llama")
+    prompts = ["You are a", "Nobody knows", "I", "She told him that", "It was the", "a"]
+    pairs = [{"prompt": prompt, **PAIRS_OF_WORDS} for prompt in prompts for _ in "ab"]
+    for pair in hold_out(pairs, 0.4, seed=0)[1]:
+        pair["chosen"], pair["rejected"] = pair["rejected"], pair["chosen"]
+    held = hold_out(pairs, 0.4, seed=0)[1]
+    stopping = {"held_out": 0.4, "every": 2, "patience": 2}
+    tuned = tune(case.folder, pairs=pairs, epochs=40, batch_size=4, early_stopping=stopping)
+    tuned = plain.load(tuned)
+    losses = []
+    for pair in held:
+        after = plain_log_probabilities(tuned, case.tokenizer, pair)
+        before = plain_log_probabilities(case.plain, case.tokenizer, pair)
+        ratio = {kind: after[kind] - before[kind] for kind in after}
+        losses.append(np.log1p(np.exp(-0.1 * (ratio["chosen"] - ratio["rejected"]))))
+    curve = pd.read_csv(tmp_path / "tuned.csv").set_index("step")
+    measured = curve.held_out_loss.dropna()
+    assert list(measured.index) == [2, 4, 6]
+    assert measured.idxmin() == 2
+    assert len(curve) == 6
+    assert len(held) == 6  # a batch of four and one of two: each pair counts alike
+    np.testing.assert_allclose(measured[2], np.mean(losses), rtol=1e-4)
+    assert curve.held_out_accuracy[2] == np.mean(np.array(losses) < np.log(2))
+
+
+def test_pairs_are_held_out_by_prompt():
+    pairs = [{"prompt": f"{k % 10}", "chosen": f"{k}", "rejected": ""} for k in range(40)]
+    rest, held = hold_out(pairs, 0.25, seed=3)
+    assert sorted(pair["chosen"] for pair in rest + held) == sorted(p["chosen"] for p in pairs)
+    assert {pair["prompt"] for pair in rest}.isdisjoint(pair["prompt"] for pair in held)
+    assert len(held) == 12  # of four a prompt: the first number of prompts that reaches 10 pairs
+    assert hold_out(pairs, 0.25, seed=3) == (rest, held) != hold_out(pairs, 0.25, seed=4)
+    assert len(hold_out(pairs[:2], 0.99, seed=0)[0]) == 1
+    with pytest.raises(ValueError, match="pairs of one prompt"):
+        hold_out(pairs[:1], 0.5, seed=0)

@@ -9,13 +9,12 @@ import yaml
 from neurondynamics.capacity import (
     HEAD_ROOM,
     PROCESS,
-    disk,
     given_mb,
     memory,
     model_of,
-    store_bytes,
 )
 from neurondynamics.data.store import create_store
+from neurondynamics.storage import disk, store_bytes
 from neurondynamics.workload import work_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,7 +90,6 @@ def test_a_search_runs_on_the_analysis_prompts(config):
         ("capture_activations", {}),
         ("run_experiment", {"experiment": "patching"}),
         ("sample_continuations", {"split": "train"}),
-        ("fit_direction", {}),
         ("decompose_shift", {}),
     ],
 )
@@ -106,12 +104,52 @@ def test_memory_grows_with_the_batch_and_not_with_prompts_or_shards(config, rule
     assert PROCESS < memory(rule, config, **wildcards) < needed
 
 
+def test_steering_is_counted_by_its_steps_and_held_by_its_batch(config):
+    given = {"number": 512, "prompt_tokens": 16, "new_tokens": 64, "iterations": 50, "horizon": 1}
+    config["preferences"] = {"method": "steered", "maximum": 512, **given}
+    (work,) = by_rule(config)["steer_continuations"]
+    # forward and backward of two tokens in every step
+    assert work.decoded == 512 * 64 * (50 * 2 * 2 + 3)
+    needed = memory("steer_continuations", config)
+    config["preferences"]["number"] = 1024
+    assert memory("steer_continuations", config) == needed
+    config["generation"]["batch_size"] = 128
+    assert PROCESS < memory("steer_continuations", config) < needed
+
+
+def test_features_count_as_many_as_there_are(large):
+    """A direction is fitted on float64 vectors of samples, or float32 ones of a large dataset."""
+    comments = {"texts": "jigsaw", "method": "probe", "tokens": 128, "label": "toxic"}
+    large["directions"] = {"own": {"texts": "samples", "method": "probe"}, "jigsaw": comments}
+    rows, width, weights = 200_000, LLAMA["width"], 2 * LLAMA["parameters"]
+    needed = memory("extract_features", large, features="jigsaw-31-128")
+    assert needed > PROCESS + weights + rows * width * 4
+    least = PROCESS + 5 * rows * width * 4  # no model is there while it is fitted
+    assert least < memory("fit_direction", large, direction="jigsaw") < least + weights
+    needed = memory("extract_features", large, features="samples-31")
+    large["prompts"]["train"]["number"] += 1000
+    grown = memory("extract_features", large, features="samples-31")
+    assert grown - needed == 1000 * 4 * width * 8
+    large["generation"]["batch_size"] = 128
+    assert memory("extract_features", large, features="samples-31") < needed
+
+
 @pytest.mark.parametrize(("optimizer", "copies"), [("rmsprop", 3), ("adamw_torch", 4)])
 def test_tuning_is_in_float32_and_keeps_moments(large, optimizer, copies):
     large["tuned"]["dpo"] |= {"optimizer": optimizer, "batch_size": 1}
     least = copies * 4 * LLAMA["parameters"]
     needed = memory("tune_model", large, tuned="dpo")
     assert least < needed < 1.05 * least + PROCESS
+
+
+def test_adapters_save_memory_and_checkpoints_too(large):
+    """Of 8 B parameters: 16 GB as they are read, 32 GB to merge in float32, and few beside."""
+    large["tuned"]["dpo"] |= {"lora": {"rank": 16, "alpha": 32}, "precision": "bfloat16"}
+    weights = (2 + 4) * LLAMA["parameters"]
+    needed = memory("tune_model", large, tuned="dpo")
+    assert weights < needed < 1.2 * weights
+    large["tuned"]["dpo"]["gradient_checkpointing"] = True
+    assert weights < memory("tune_model", large, tuned="dpo") < needed
 
 
 def test_a_model_that_is_not_dequantised_is_fetched_without_its_weights(config, large):
@@ -133,7 +171,8 @@ def test_the_default_study_as_it_was_measured():
     measured = {
         ("capture_activations", ()): 2049,
         ("sample_continuations", (("split", "analysis"),)): 2389,
-        ("fit_direction", ()): 1798,
+        ("extract_features", (("features", "samples-29"),)): 1798,
+        ("fit_direction", (("direction", "svd"),)): 798,
         ("decompose_shift", ()): 2243,
         ("run_experiment", (("experiment", "ablation"),)): 1861,
         ("run_experiment", (("experiment", "editing-search"),)): 2188,
@@ -142,7 +181,6 @@ def test_the_default_study_as_it_was_measured():
         ("attribute_neurons", ()): 695,
         ("project_layers", ()): 676,
         ("decode_neurons", ()): 726,
-        ("collect_directions", ()): 798,
         ("fetch_model", ()): 1645,
     }
     for (rule, wildcards), peak in measured.items():

@@ -135,6 +135,8 @@ NONE = "experiments: {ablation: {interventions: "
             "not wheel and path",
         ),
         ("tuned: {mine: {source: {hub: a/b}}}", "tuned.mine.source.revision", "hub needs it"),
+        ("tuned: {m: {source: {path: a, revision: b}}}", "tuned.m.source.revision", "with hub"),
+        ("datasets: {wikipedia: {wheel: null}}", "datasets.wikipedia.platform", "goes with wheel"),
         ("tuned: {mine: {source: {url: 'https://a/b'}}}", "tuned.mine.source.sha256", "url needs"),
         ("datasets: {x: {format: lines}}", "datasets.x.files", "this key is missing"),
         # what a kind of scorer, direction or pairs needs
@@ -158,8 +160,30 @@ NONE = "experiments: {ablation: {interventions: "
         ("directions: {probe: {label: toxic}}", "directions.probe.label", "not go with samples"),
         ("directions: {probe: {layer: 30}}", "directions.probe.layer", "has layers 0 to 29"),
         ("attribution: {directions: [prob]}", "attribution.directions[0]", "mean 'probe'?"),
+        (
+            "experiments: {tuning-free: {interventions: {steer-svd-50: "
+            "[{operation: subtract, direction: svdd, layer: 0, scale: 5}]}}}",
+            "experiments.tuning-free.interventions.steer-svd-50[0].direction",
+            "there is no direction 'svdd'; did you mean 'svd'?",
+        ),
+        (
+            "datasets: {samples: {files: [{path: x}], format: lines}}",
+            "datasets.samples",
+            "rename it",
+        ),
         ("preferences: {method: ready}", "preferences.dataset", "ready needs it"),
         ("preferences: {dataset: wikipedia}", "preferences.dataset", "does not go with sampled"),
+        (
+            "preferences: {method: ready, dataset: sampling-prompts, margin: null}",
+            "preferences.dataset",
+            "lines has no pairs",
+        ),
+        (
+            "preferences: {method: steered, direction: svd}",
+            "preferences.direction",
+            "svd gives no probabilities",
+        ),
+        ("preferences: {method: steered, number: 256}\nshards: 2", "shards", "batches of prefer"),
         (
             "tuned: {mine: {source: {wheel: a==1, files: [{path: b}]}}}",
             "tuned.mine.source.files[0].sha256",
@@ -172,6 +196,9 @@ NONE = "experiments: {ablation: {interventions: "
         ),
         ("tuned: {dpo: {source: {path: x}}}", "tuned.dpo", "give either source, or method"),
         ("tuned: {mine: {beta: 0.1}}", "tuned.mine", "give either source, or method"),
+        ("tuned: {dpo: {method: simpo}}", "tuned.dpo.target_margin", "simpo needs it"),
+        ("tuned: {dpo: {target_margin: 1}}", "tuned.dpo.target_margin", "does not go with dpo"),
+        ("tuned: {dpo: {gpus: 3}}", "tuned.dpo.gpus", "cannot share a batch of 8 pairs evenly"),
         ("tuned: {base: {source: {path: x}}}", "tuned.base", "the name base is taken"),
         (
             NONE + "{x: [{select: {top: 3, groups: [TP-]}, operation: zero}]}}}",
@@ -205,6 +232,17 @@ NONE = "experiments: {ablation: {interventions: "
         ),
         # datasets that are not there, or of no use
         ("corpus: {dataset: wikipedi}", "corpus.dataset", "did you mean 'wikipedia'?"),
+        ("corpus: {continued: wikipedi}", "corpus.continued", "did you mean 'wikipedia'?"),
+        (
+            "published: {source: x, interventions: {ablation: {ablate-10: {f1: 0.1}}}}",
+            "published.interventions.ablation.ablate-10",
+            "there is no intervention 'ablate-10'; did you mean 'ablate-100'?",
+        ),
+        (
+            "published: {source: x, interventions: {editing-search: {none: {f1: 0.1}}}}",
+            "published.interventions.editing-search",
+            "there is no experiment of this name that is reported",
+        ),
         ("prompts: {train: {dataset: nowhere}}", "prompts.train.dataset", "'nowhere'"),
         (
             "prompts: {evaluation: {exclude: [challenge-prompt]}}",

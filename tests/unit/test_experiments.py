@@ -122,7 +122,6 @@ def test_every_selection_and_operation_is_accepted(edit):
         {"select": {"groups": ["TP"], "fraction": 1.5, "ranked": "highest"}},
         {"select": {"top": 3, "by": "norm"}},
         {"shuffle_signs": -1},
-        {"direction": "lens"},
     ],
 )
 def test_values_that_mean_nothing_are_refused(change):

@@ -22,6 +22,7 @@ INPUTS = {
     "neuron_shifts": "neurons",
     "layer_groups": "neurons",
     "toxic_activations": "neurons",
+    "learning_curve": "curve",
     "seed_shares": "shares",
     "cumulative_effect": "interventions",
     "patch_modes": "interventions",
@@ -36,6 +37,7 @@ EXTRA = {
     "group_shares": WORDS,
     "neuron_shifts": WORDS,
     "toxic_activations": WORDS,
+    "learning_curve": {"method": "dpo"},
     "seed_shares": {"seeds": [0, 1, 12]},
     "cumulative_effect": {"experiment": "curve", **WORDS},
     "patch_modes": WORDS,
@@ -188,6 +190,20 @@ def make_sources(groups: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def make_curve(steps: int) -> pd.DataFrame:
+    """Losses that fall from log 2, on held-out pairs every second step and lowest at the second."""
+    step = np.arange(1, steps + 1)
+    measured = step % 2 == 0
+    held_out = {
+        "loss": np.where(measured, 0.5 + 0.01 * step, np.nan),
+        "accuracy": np.where(measured, 0.7, np.nan),
+        "margin": np.where(measured, 0.4, np.nan),
+    }
+    own = {"loss": np.log(2) / step, "accuracy": 1 - 0.5 / step, "margin": 0.1 * step}
+    held_out = {f"held_out_{name}": values for name, values in held_out.items()}
+    return pd.DataFrame({"step": step, "learning_rate": 1e-6, **own, **held_out})
+
+
 # for tests that tables of one size are enough for
 FEW = pytest.mark.parametrize("tables", [(2, 32)], indirect=True, ids=["few"])
 
@@ -206,6 +222,7 @@ def write_tables(folder, neurons, groups, layers) -> dict:
     make_shares(groups).to_csv(folder / "shares.csv", index=False)
     make_interventions().to_csv(folder / "interventions.csv", index=False)
     make_agreement(SCORERS).to_csv(folder / "scorers.csv", index=False)
+    make_curve(4 * layers["layer"].nunique()).to_csv(folder / "curve.csv", index=False)
     make_shifts(layers["layer"].nunique()).to_csv(folder / "shifts.csv", index=False)
     make_sources(groups).to_csv(folder / "sources.csv", index=False)
     return {
@@ -215,6 +232,7 @@ def write_tables(folder, neurons, groups, layers) -> dict:
         "shares": folder / "shares.csv",
         "interventions": folder / "interventions.csv",
         "scorers": folder / "scorers.csv",
+        "curve": folder / "curve.csv",
         "shifts": folder / "shifts.csv",
         "sources": folder / "sources.csv",
     }
@@ -601,6 +619,27 @@ def test_agreement_that_is_not_known_is_said_so():
     assert describe(agreement, *SCORERS) == "rank correlation\n0.50 over interventions"
     unknown = describe(agreement.assign(spearman=np.nan), *SCORERS)
     assert unknown == "rank correlation\nunknown: all scores are alike"
+
+
+def test_learning_curve_draws_steps_and_held_out_pairs():
+    curve = make_curve(6)
+    figure = import_module("draw_learning_curve").figure_learning_curve(curve, "ipo", **NAMES)
+    for ax, name in zip(figure.axes, ("loss", "accuracy", "margin"), strict=True):
+        lines = {line.get_color(): line.get_xydata() for line in ax.lines}
+        np.testing.assert_array_equal(lines["C0"], curve[["step", name]])
+        held_out = curve.loc[1::2, ["step", f"held_out_{name}"]]
+        np.testing.assert_array_equal(lines["C1"], held_out)
+        assert set(lines[plotting.DARK][:, 0]) == {2}  # where the weights are taken from
+    assert "IPO" in figure.get_suptitle()
+
+
+def test_learning_curve_of_a_method_without_rewards_has_only_losses():
+    curve = make_curve(1)[["step", "loss"]]
+    figure = import_module("draw_learning_curve").figure_learning_curve(curve, "simpo", **NAMES)
+    (ax,) = figure.axes
+    assert ax.lines[0].get_marker() == "o"  # a line of one point would not be seen
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["pairs of the step"]
 
 
 def test_only_the_hyphens_of_groups_become_minus_signs():

@@ -18,8 +18,10 @@ CELL = 0.55  # inches
 def figure_direction_cosines(cosines: pd.DataFrame, behaviour: Behaviour, model: str) -> Figure:
     """Return the lower triangle of a matrix of cosines, whose rows and columns are directions."""
     title = f"Cosines of the directions of {behaviour.name}"
-    height = max(3.0, 1.6 + CELL * len(cosines))
-    figure, (ax,) = plotting.new_figure(title, model, None, height=height)
+    side = CELL * len(cosines)
+    size = {"height": max(3.0, 1.6 + side), "width": max(5.5, 2.7 + side)}
+    rounded = cosines.round(2) + 0.0  # no minus before zero
+    figure, (ax,) = plotting.new_figure(title, model, None, **size)
     sns.heatmap(
         cosines,
         ax=ax,
@@ -27,8 +29,8 @@ def figure_direction_cosines(cosines: pd.DataFrame, behaviour: Behaviour, model:
         vmin=-1,
         vmax=1,
         cmap="vlag",
-        annot=len(cosines) <= 12,
-        fmt=".2f",
+        annot=rounded.map(lambda cosine: plotting.with_minus(f"{cosine:.2f}")),
+        fmt="",
         annot_kws={"fontsize": 9},
         linewidths=0.5,
         cbar_kws={"label": "cosine"},

@@ -11,8 +11,9 @@ import time
 
 import pandas as pd
 import torch
-from neurondynamics.capacity import HEAD_ROOM, disk, given_mb, memory
+from neurondynamics.capacity import HEAD_ROOM, given_mb, memory
 from neurondynamics.lm.loading import set_threads
+from neurondynamics.storage import disk
 from neurondynamics.workload import work_of
 
 logger = logging.getLogger(__name__)

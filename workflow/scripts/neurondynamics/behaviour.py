@@ -28,7 +28,6 @@ class Behaviour:
         """The column that holds the share of texts above a scorer's threshold."""
         return f"{_as_column(self.adjective)}_fraction"
 
-
     @property
     def columns(self) -> dict[str, str]:
         """The names of the columns of scores: `score` becomes `toxicity`, and so on."""

@@ -68,9 +68,9 @@ def tokenizer_digest(folder: str | Path) -> str:
 
 
 def encode_prompts(
-    tokenizer: PreTrainedTokenizerBase, prompts: list[str], max_tokens: int
+    tokenizer: PreTrainedTokenizerBase, prompts: list[str], max_tokens: int | None
 ) -> list[list[int]]:
-    """Tokenise prompts and keep the first `max_tokens` tokens of each.
+    """Tokenise prompts and keep the first `max_tokens` tokens of each, or all of them.
 
     Raises ValueError naming a prompt that has no token at all.
     """
