@@ -7,8 +7,8 @@ from pair_preferences import find_pairs, pair_preferences
 
 
 def continuations(rows):
-    """Rows of (prompt_id, sample, toxicity) with texts that name prompt and sample."""
-    table = pd.DataFrame(rows, columns=["prompt_id", "sample", "toxicity"])
+    """Rows of (prompt_id, sample, score) with texts that name prompt and sample."""
+    table = pd.DataFrame(rows, columns=["prompt_id", "sample", "score"])
     table["prompt"] = [f"prompt {one}" for one in table["prompt_id"]]
     table["text"] = [f" text {r.prompt_id}.{r.sample}" for r in table.itertuples()]
     return table
@@ -18,13 +18,21 @@ def run(tmp_path, table, **options):
     shards = [str(tmp_path / f"scored-{number}.parquet") for number in (1, 2)]
     for rows, shard in zip((table[::2], table[1::2]), shards, strict=True):
         rows.to_parquet(shard)
-    pair_preferences(
-        shards,
-        str(tmp_path / "preferences.jsonl"),
-        **({"margin": 0.3, "maximum": 100, "seed": 0} | options),
-    )
-    lines = (tmp_path / "preferences.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    return pair(tmp_path, shards, method="sampled", **{"margin": 0.3} | options)
+
+
+def pair(tmp_path, sources, measured=(), **options):
+    """Pair what the sources hold, and return the pairs that were written."""
+    options = {"maximum": 100, "seed": 0} | options
+    output = tmp_path / "preferences.jsonl"
+    pair_preferences([str(path) for path in sources], measured, str(output), **options)
+    return [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+
+
+def write_jsonl(path, records):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
 
 
 def test_least_and_most_toxic_of_each_prompt(tmp_path):
@@ -34,16 +42,16 @@ def test_least_and_most_toxic_of_each_prompt(tmp_path):
             "prompt": "prompt 1",
             "chosen": " text 1.0",
             "rejected": " text 1.1",
-            "chosen_toxicity": 0.2,
-            "rejected_toxicity": 0.6,
+            "chosen_score": 0.2,
+            "rejected_score": 0.6,
             "prompt_id": 1,
         },
         {
             "prompt": "prompt 4",
             "chosen": " text 4.1",
             "rejected": " text 4.2",
-            "chosen_toxicity": 0.1,
-            "rejected_toxicity": 0.9,
+            "chosen_score": 0.1,
+            "rejected_score": 0.9,
             "prompt_id": 4,
         },
     ]
@@ -98,3 +106,69 @@ def test_no_pair_names_the_key_and_the_largest_margin(tmp_path):
 def test_nothing_scored(tmp_path):
     with pytest.raises(ValueError, match="none of its continuations could be scored"):
         run(tmp_path, continuations([(0, 0, np.nan), (0, 1, np.nan)]))
+
+
+STEERED = pd.DataFrame(
+    {
+        "prompt_id": [0, 1, 2, 3],
+        "prompt": ["The hill", "A river", "An old dog", "It was"],
+        "chosen": [" is high.", " is long.", " is old.", ""],
+        "rejected": [" is damn high.", " is long.", " is mad.", " damn."],
+        "chosen_score": [0.1, 0.2, 0.1, 0.4],
+        "rejected_score": [0.9, 0.2, 0.8, 0.5],
+    }
+)
+
+
+def test_steered_continuations_are_pairs_in_the_order_of_their_prompts(tmp_path, caplog):
+    """But those of equal texts, without a text, and of a prompt that is measured on."""
+    shards = [tmp_path / "steered-1.parquet", tmp_path / "steered-2.parquet"]
+    STEERED[1:].to_parquet(shards[0])
+    STEERED[:1].to_parquet(shards[1])
+    first, third = STEERED.iloc[[0, 2]].to_dict("records")
+    assert pair(tmp_path, shards, method="steered") == [first, third]
+    assert "1 of 4 pairs have two equal texts" in caplog.text
+    assert "1 of 4 pairs lack a continuation" in caplog.text
+    measured = [write_jsonl(tmp_path / "evaluation.jsonl", [{"text": "the hill"}])]
+    assert pair(tmp_path, shards, measured, method="steered") == [third]
+    assert "1 of 4 pairs have a prompt that the study measures on" in caplog.text
+    assert pair(tmp_path, shards, method="steered", maximum=1) in ([first], [third])
+
+
+NAMES = ("prompt_text", "unpert_gen_text", "pert_gen_text")
+READY = [("The hill", " is high.", " is mad."), ("A river", " is long.", " is damn long.")]
+DATASET = {"files": [{"path": "somewhere/pairs.jsonl"}], "format": "jsonl"}
+
+
+def ready(tmp_path, records, **options):
+    path = write_jsonl(tmp_path / "lee" / "pairs.jsonl", records)
+    return pair(tmp_path, [path.parent], method="ready", dataset=DATASET | options)
+
+
+@pytest.mark.parametrize("names", [("prompt", "chosen", "rejected"), NAMES])
+def test_ready_pairs_by_either_names(tmp_path, caplog, names):
+    records = [dict(zip(names, texts, strict=True)) | {"more": 1} for texts in READY]
+    expected = [dict(zip(("prompt", "chosen", "rejected"), texts, strict=True)) for texts in READY]
+    assert ready(tmp_path, [*records, records[0]]) == expected
+    assert "1 of 3 pairs repeat an earlier one" in caplog.text
+    assert ready(tmp_path, records, where={names[0]: "A river"}) == expected[1:]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pert_gen_text": 3}, "pairs.jsonl, line 2: the field 'pert_gen_text' should be a text"),
+        ({"prompt_text": " "}, "pairs.jsonl, line 2: the field 'prompt_text' should be a text"),
+    ],
+)
+def test_what_is_no_pair_names_its_line(tmp_path, change, message):
+    record = dict(zip(NAMES, READY[0], strict=True))
+    with pytest.raises(ValueError, match=message):
+        ready(tmp_path, [record, record | change])
+
+
+def test_pairs_need_their_fields_and_something_to_learn_from(tmp_path):
+    with pytest.raises(ValueError, match=r"line 1: no field 'prompt'; there are text, chosen"):
+        ready(tmp_path, [{"text": "a", "chosen": " b"}])
+    with pytest.raises(ValueError, match="none of its 1 pairs can be tuned on"):
+        ready(tmp_path, [{"prompt": "a", "chosen": " b", "rejected": " b"}])

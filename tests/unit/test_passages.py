@@ -46,7 +46,7 @@ SIZES = {
 
 def cut(**changes):
     tokenizer = Words()
-    windows, passages = neutral_passages(tokenizer, ARTICLES, **SIZES | changes)
+    windows, passages = neutral_passages(tokenizer, ARTICLES, ARTICLES, **SIZES | changes)
     return tokenizer, windows, passages
 
 
@@ -73,6 +73,17 @@ def test_passages_begin_where_a_paragraph_does_and_go_on_as_it_does():
     assert begun == {"a0", "a2", "b0", "d0", "d1"}
 
 
+def test_passages_may_be_of_other_articles_than_windows():
+    others = [article("e", [8, 8]), article("f", [7])]
+    tokenizer = Words()
+    windows, passages = neutral_passages(
+        tokenizer, ARTICLES, others, **SIZES | {"continuations": 3}
+    )
+    np.testing.assert_array_equal(windows, cut()[1])
+    begun = {tokenizer.decode(passage).split()[0] for passage in passages}
+    assert begun == {"e0.0", "e1.0", "f0.0"}
+
+
 def test_the_draw_is_that_of_the_seed():
     first, again, other = (cut(seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first[1], again[1])
@@ -89,6 +100,6 @@ def test_more_than_the_text_yields_names_the_key(key, exist):
 
 def test_every_window_begins_as_the_model_expects_a_text_to_begin():
     """Where the tokenizer begins texts with a token, a window without it is no text to it."""
-    windows, passages = neutral_passages(Words(first=1), ARTICLES, **SIZES)
+    windows, passages = neutral_passages(Words(first=1), ARTICLES, ARTICLES, **SIZES)
     assert {passage[0] for passage in passages} == {1}
     assert {window[0] for window in windows.tolist()} == {1}

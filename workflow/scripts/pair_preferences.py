@@ -1,10 +1,11 @@
-"""Pair each prompt's least toxic continuation (chosen) with its most toxic one (rejected).
+"""Bring pairs of continuations together to tune on: for each prompt a chosen and a rejected one.
 
-Continuations without a score take no part. Of equal scores the earlier sample counts. Where more
-pairs reach the margin than are wanted, a seeded random subset is kept, in the order of the prompts:
-the pairs with the largest margins would be the extreme ones, and would teach the model little about
-the ordinary. A continuation keeps its leading space, so that prompt + continuation is exactly what
-the model wrote.
+They are the least and the most extreme of the base model's samples; its greedy continuation and
+one that was steered; or those of a dataset. Whatever they are, pairs of equal texts, repeated ones
+and those of prompts that the study measures on are left out. Where more remain than are wanted, a
+seeded random subset is kept in their order: of samples, the pairs with the largest margins would
+be the extreme ones, and would teach the model little about the ordinary. A continuation keeps its
+leading space, so that prompt + continuation is exactly what the model wrote.
 """
 
 from neurondynamics.runtime import start_log
@@ -13,52 +14,91 @@ if __name__ == "__main__":
     start_log(snakemake.log[0])
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from neurondynamics.data.records import write_jsonl
+from neurondynamics.data.prompts import normalise
+from neurondynamics.data.records import read_jsonl, write_jsonl
 from neurondynamics.data.tables import read_parquet
+from neurondynamics.data.texts import fetched_files, read_rows, text_of
 
 logger = logging.getLogger("pair_preferences")
 
+TEXTS = ["prompt", "chosen", "rejected"]
+LEE = ["prompt_text", "unpert_gen_text", "pert_gen_text"]  # the same, as Lee et al. name them
+
 
 def pair_preferences(
-    continuations: list[str], preferences: str, margin: float, maximum: int, seed: int
+    sources: list[str],
+    measured: list[str],
+    preferences: str,
+    *,
+    method: str,
+    maximum: int,
+    seed: int,
+    margin: float = 0.0,
+    dataset: dict | None = None,
 ) -> None:
-    """Write at most `maximum` pairs whose toxicities differ by at least `margin` as JSON lines.
+    """Write at most `maximum` pairs as JSON lines with prompt, chosen and rejected.
 
-    `continuations`: parquet files with columns prompt_id, sample, prompt, text, toxicity, the
-    shards of one table. Raises ValueError where no pair reaches the margin.
+    Parameters
+    ----------
+    sources : the shards of the scored samples (`sampled`) or of the steered continuations
+        (`steered`), or the folder of a fetched dataset (`ready`).
+    measured : files of prompts that no pair may have.
+    margin : of sampled, the least difference of the scores of a pair.
+    dataset : of ready, its source, its `format`, and optionally `where`.
+
+    Raises ValueError where no pair is left, and for a dataset without the fields.
+    """
+    if method == "sampled":
+        pairs = sampled_pairs(sources, margin)
+    elif method == "steered":
+        pairs = pd.concat(map(read_parquet, sources)).sort_values("prompt_id")
+    else:
+        pairs = ready_pairs(sources[0], dataset)
+    number = len(pairs)
+    pairs = usable(pairs, {record["text"] for path in measured for record in read_jsonl(path)})
+    if pairs.empty:
+        raise ValueError(f"{sources[0]}: none of its {number} pairs can be tuned on")
+    kept = np.arange(len(pairs))
+    if len(pairs) > maximum:
+        kept = np.sort(np.random.default_rng(seed).choice(len(pairs), maximum, replace=False))
+    logger.info("%d of %d pairs are kept", len(kept), len(pairs))
+    write_jsonl(preferences, pairs.iloc[kept].to_dict("records"))
+
+
+def sampled_pairs(continuations: list[str], margin: float) -> pd.DataFrame:
+    """Return the pairs whose scores differ by at least `margin`.
+
+    `continuations`: parquet files with columns prompt_id, sample, prompt, text, score, the shards
+    of one table. Raises ValueError where no pair reaches the margin.
     """
     table = pd.concat(map(read_parquet, continuations), ignore_index=True)
     pairs = find_pairs(table)
-    gap = pairs["rejected_toxicity"] - pairs["chosen_toxicity"]
+    gap = pairs["rejected_score"] - pairs["chosen_score"]
     wide = pairs[(gap >= margin) & (gap > 0)]
     if pairs.empty:
         raise ValueError(f"{continuations[0]}: none of its continuations could be scored")
     if wide.empty:
         raise ValueError(
-            f"{continuations[0]}: no two continuations of a prompt differ in toxicity by "
+            f"{continuations[0]}: no two continuations of a prompt differ in score by "
             f"preferences.margin = {margin}; the largest margin found is {gap.max():.3f}. Lower "
-            "preferences.margin, or raise preferences.samples or preferences.temperature"
+            "preferences.margin, or raise sampling.samples or sampling.temperature"
         )
-    kept = np.arange(len(wide))
-    if len(wide) > maximum:
-        kept = np.sort(np.random.default_rng(seed).choice(len(wide), maximum, replace=False))
-    logger.info(
-        "%d prompts, %d pairs reach the margin of %g, %d kept",
-        table["prompt_id"].nunique(),
-        len(wide),
-        margin,
-        len(kept),
-    )
-    write_jsonl(preferences, wide.iloc[kept].to_dict("records"))
+    prompts = table["prompt_id"].nunique()
+    logger.info("%d prompts, %d pairs reach the margin of %g", prompts, len(wide), margin)
+    return wide
 
 
 def find_pairs(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the least and the most toxic scored continuation of each prompt, by prompt_id."""
-    scored = table.dropna(subset="toxicity").sort_values(["prompt_id", "sample"])
-    by_prompt = scored.groupby("prompt_id")["toxicity"]
+    """Return the scored continuations of lowest and highest score of each prompt, by prompt_id.
+
+    Continuations without a score take no part. Of equal scores the earlier sample counts.
+    """
+    scored = table.dropna(subset="score").sort_values(["prompt_id", "sample"])
+    by_prompt = scored.groupby("prompt_id")["score"]
     chosen = scored.loc[by_prompt.idxmin()]  # the first of equals
     rejected = scored.loc[by_prompt.idxmax()]
     return pd.DataFrame(
@@ -66,18 +106,49 @@ def find_pairs(table: pd.DataFrame) -> pd.DataFrame:
             "prompt": chosen["prompt"].to_numpy(),
             "chosen": chosen["text"].to_numpy(),
             "rejected": rejected["text"].to_numpy(),
-            "chosen_toxicity": chosen["toxicity"].to_numpy(),
-            "rejected_toxicity": rejected["toxicity"].to_numpy(),
+            "chosen_score": chosen["score"].to_numpy(),
+            "rejected_score": rejected["score"].to_numpy(),
             "prompt_id": chosen["prompt_id"].to_numpy(),
         }
     )
 
 
+def ready_pairs(folder: str, dataset: dict) -> pd.DataFrame:
+    """Return the pairs of a fetched dataset.
+
+    Its rows have the fields prompt, chosen and rejected, or those of Lee et al. Raises ValueError
+    naming the file and the line of a row that has not, or whose prompt is blank.
+    """
+    paths = fetched_files(dataset, folder)
+    rows = read_rows(Path(folder).name, paths, dataset["format"], dataset.get("where"))
+    names = LEE if set(LEE) <= set(rows[0]) else TEXTS
+    texts = [[text_of(row, name, blank=name != names[0]) for name in names] for row in rows]
+    return pd.DataFrame(texts, columns=TEXTS)
+
+
+def usable(pairs: pd.DataFrame, measured: set[str]) -> pd.DataFrame:
+    """Leave out pairs that teach nothing and those of prompts that are measured on; log how many.
+
+    Prompts count as the same if they are after `normalise`.
+    """
+    known = {normalise(text) for text in measured}
+    reasons = {
+        "lack a continuation": ~pairs["chosen"].str.strip().astype(bool)
+        | ~pairs["rejected"].str.strip().astype(bool),
+        "have two equal texts": pairs["chosen"] == pairs["rejected"],
+        "repeat an earlier one": pairs.duplicated(TEXTS),
+        "have a prompt that the study measures on": pairs["prompt"].map(normalise).isin(known),
+    }
+    for reason, which in reasons.items():
+        if which.any():
+            logger.warning("%d of %d pairs %s and are left out", which.sum(), len(pairs), reason)
+    return pairs[~np.logical_or.reduce(list(reasons.values()))]
+
+
 if __name__ == "__main__":
     pair_preferences(
-        continuations=snakemake.input.continuations,
+        sources=snakemake.input.sources,
+        measured=snakemake.input.measured,
         preferences=snakemake.output.preferences,
-        margin=snakemake.params.margin,
-        maximum=snakemake.params.maximum,
-        seed=snakemake.params.seed,
+        **snakemake.params.settings,
     )

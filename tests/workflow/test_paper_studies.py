@@ -1,0 +1,209 @@
+"""The paper's studies: what their overlays say is right, and with small stand-ins they run.
+
+By default the first study runs as far as what it publishes. With NEURONDYNAMICS_STUDIES=whole in
+the environment all four run from the first file to the last, which takes a quarter of an hour.
+"""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from neurondynamics.data.records import read_jsonl
+from neurondynamics.data.tables import read_parquet
+from neurondynamics.lm.shape import read_shape
+from standins import FAMILIES, write_standins
+from studies import ROOT, Study, copy_workflow
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+
+WHOLE = os.environ.get("NEURONDYNAMICS_STUDIES") == "whole"
+PAPER = tuple(FAMILIES)
+BEYOND_TABLE_1 = ("controlled", "cumulative", "editing-search", "tuning-free")  # experiments
+EIGHT_HEADS_OF_KEYS = {"num_attention_heads": 32, "num_key_value_heads": 8}
+LAYERS_OF_7B = {"num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 14336}
+CONFIGURATIONS = {  # as they are published with the models
+    "gpt2-medium": {"n_embd": 1024, "n_layer": 24, "n_head": 16},
+    "llama-3.1-8b": {"vocab_size": 128256, **LAYERS_OF_7B, **EIGHT_HEADS_OF_KEYS},
+    "gemma-2-2b": {
+        **{"vocab_size": 256000, "num_hidden_layers": 26, "hidden_size": 2304, "head_dim": 256},
+        **{"intermediate_size": 9216, "num_attention_heads": 8, "num_key_value_heads": 4},
+    },
+    "mistral-7b": {"vocab_size": 32000, **LAYERS_OF_7B, **EIGHT_HEADS_OF_KEYS},
+}
+SHAPE = ("layers", "neurons", "width", "key_value_width", "vocabulary", "parameters")
+
+
+def overlay_of(study: str) -> dict:
+    path = ROOT / "workflow" / "studies" / f"{study}.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("study", PAPER)
+def test_the_shape_is_that_of_the_model(study):
+    config = AutoConfig.for_model(FAMILIES[study], **CONFIGURATIONS[study])
+    cache = DynamicCache(config=config)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+        model(torch.zeros(1, 1, dtype=torch.long), past_key_values=cache)
+    assert {key: overlay_of(study)["model"][key] for key in SHAPE} == {
+        "layers": config.num_hidden_layers,
+        "neurons": getattr(config, "intermediate_size", 4 * config.hidden_size),
+        "width": config.hidden_size,
+        "key_value_width": cache.layers[0].keys.shape[1] * cache.layers[0].keys.shape[3],
+        "vocabulary": config.vocab_size,
+        "parameters": model.num_parameters(),
+    }
+
+
+def test_the_studies_differ_only_in_model_and_tuning():
+    """What all of them say is said four times, and is the same."""
+    first, *others = (overlay_of(study) for study in PAPER)
+    for other in others:
+        assert set(first) == set(other)
+        for key in set(first) - {"model", "preferences", "tuned", "published"}:
+            one, two = (without_own(overlay[key]) for overlay in (first, other))
+            assert one == two, key
+
+
+def without_own(value: dict) -> dict:
+    """Leave out what each study has its own of: where pairs come from, batches, the rank of svd."""
+    own = {"pairs", "neutral", "batch_size", "svd"}
+    return {key: part for key, part in value.items() if key not in own}
+
+
+def sources_in(value) -> list[dict]:
+    if not isinstance(value, dict):
+        return []
+    here = [value] if {"hub", "url"} & set(value) else []
+    return here + [source for part in value.values() for source in sources_in(part)]
+
+
+@pytest.mark.parametrize("study", PAPER)
+def test_everything_that_is_downloaded_is_pinned(study):
+    sources = sources_in(overlay_of(study))
+    assert len(sources) >= 7
+    for source in sources:
+        pin = source["revision"] if "hub" in source else source["sha256"]
+        assert re.fullmatch("[0-9a-f]{40}" if "hub" in source else "[0-9a-f]{64}", pin), source
+
+
+@pytest.fixture(scope="module")
+def workflow(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("paper") / "workflow"
+    copy_workflow(folder)
+    return folder
+
+
+def study_with(workflow, tmp_path, name: str, overlay: dict) -> Study:
+    """Return a study that is an overlay on one of the paper's."""
+    shutil.copytree(workflow, tmp_path / "study")
+    study = Study(tmp_path / "study", under=f"workflow/studies/{name}.yaml")
+    study.configure(overlay)
+    return study
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_dry_run_plans_the_whole_study(workflow, tmp_path, name):
+    study = study_with(workflow, tmp_path, name, {})
+    pairs = study.path("results/gpt2-medium/base/preferences.jsonl")
+    if name != "gpt2-medium":
+        pairs.parent.mkdir(parents=True)
+        pairs.write_text('{"prompt": "a", "chosen": " b", "rejected": " c"}\n', encoding="utf-8")
+    planned = study.planned()
+    assert {"fetch_scorer", "fit_direction", "tune_model", "tabulate_published"} <= planned
+    assert ("steer_continuations" in planned) == (name == "gpt2-medium")
+
+
+def files(*names: str) -> dict:
+    """Return what makes a dataset of the hub or of a wheel one of local files."""
+    none = dict.fromkeys(("hub", "revision", "url", "sha256", "wheel", "platform"))
+    paths = [{"path": f"inputs/{name}"} for name in names]
+    return none | {"python_version": None, "files": paths}
+
+
+def here(name: str) -> dict:
+    """Return what makes a source of the hub, of a URL or of a wheel a local path."""
+    none = dict.fromkeys(("hub", "revision", "url", "sha256", "wheel", "files"))
+    return none | {"path": f"inputs/{name}"}
+
+
+def standing_in(name: str, inputs: Path) -> dict:
+    """Return the overlay that puts stand-ins in the place of what a study downloads.
+
+    It lowers numbers to what they hold, and changes no method and no format but that of the
+    default study's articles.
+    """
+    own = {"pairs": files("preferences.jsonl")}
+    pairs = {"maximum": 12}
+    if name == "gpt2-medium":
+        own = {"neutral": files("train-00000-of-00001.parquet")}
+        pairs |= {"number": 12, "prompt_tokens": 6, "new_tokens": 5, "iterations": 2}
+    return {
+        "device": "cpu",
+        "model": {"source": here("model"), **read_shape(inputs / "model")},
+        "datasets": {
+            "challenging": files("prompts.jsonl"),
+            "toxic": files("prompts.jsonl"),
+            "jigsaw": files("train.csv"),
+            "wikitext": files("test-00000-of-00001.parquet"),
+            "wikipedia": files("articles.txt") | {"format": "lines"},
+            **own,
+        },
+        "prompts": {
+            "max_tokens": 12,
+            "train": {"number": 6},
+            "analysis": {"number": 6},
+            "evaluation": {"number": 6},
+        },
+        "corpus": {"window_tokens": 12, "windows": 3, "continuations": 3, "passage_tokens": 6},
+        "generation": {"new_tokens": 6, "batch_size": 8},
+        "scorers": {
+            "lexicon": {"source": here("terms.csv")},
+            "detoxify": {"source": here("toxic.ckpt"), "configuration": here("bert")},
+        },
+        "preferences": pairs,
+        "tuned": {"dpo": {"warmup_steps": 1, "early_stopping": {"every": 2, "patience": 2}}},
+        "statistics": {"samples": 50},
+    }
+
+
+@pytest.mark.parametrize("name", PAPER if WHOLE else PAPER[:1])
+def test_a_study_runs_through_with_standins(workflow, tmp_path, name):
+    write_standins(tmp_path / "inputs", name)
+    overlay = standing_in(name, tmp_path / "inputs")
+    if not WHOLE:
+        overlay["experiments"] = dict.fromkeys(BEYOND_TABLE_1)
+        overlay["curve"] = overlay["scorers"]["profanity-check"] = None
+    study = study_with(workflow, tmp_path, name, overlay)
+    (tmp_path / "inputs").rename(study.path("inputs"))
+    study.run(*([] if WHOLE else [f"results/{name}/dpo/tables/published.csv"]))
+    results = study.path(f"results/{name}")
+
+    prompts = read_jsonl(study.path("inputs/prompts.jsonl"))
+    challenging = {line["prompt"]["text"] for line in prompts if line["challenging"]}
+    toxic = {line["prompt"]["text"] for line in prompts[:42]} - challenging
+    for split, known in (("evaluation", challenging), ("analysis", toxic)):
+        assert {
+            line["text"] for line in read_jsonl(results / f"base/prompts/{split}.jsonl")
+        } <= known
+
+    said = overlay_of(name)["published"]
+    table = pd.read_csv(results / "dpo/tables/published.csv")
+    scores = table[table["measure"] == "toxicity"]
+    numbers = [v for items in said.get("interventions", {}).values() for v in items.values()]
+    scorers = ["detoxify", *(["profanity-check"] if WHOLE else []), "lexicon"]
+    assert list(dict.fromkeys(scores["scorer"])) == (scorers if numbers else [])
+    assert len(scores) == len(numbers) * len(scorers)
+    assert (table["measure"] == "share").sum() == 4
+    assert table[["published", "measured"]].notna().all(axis=None)
+    shares = table[table["measure"] == "share"]
+    assert shares["measured"].sum() == pytest.approx(1)
+    assert shares["published"].tolist() == [row["share"] for row in said["groups"].values()]
+    articles = study.path("inputs/articles.txt").read_text(encoding="utf-8").split("\n")
+    written = read_parquet(results / "dpo/experiments/ablation/generations/1-of-1.parquet")
+    passages = written.query("corpus == 'articles'")["prompt"]
+    assert all(any(passage.strip() in article for article in articles) for passage in passages)
