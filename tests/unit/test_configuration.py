@@ -1,6 +1,7 @@
 """The default study passes; whatever is wrong with another is said with its key."""
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,13 @@ def test_the_default_study_passes():
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
 def test_every_study_passes(study):
     passes(study.read_text())
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_every_overlay_of_the_readme_passes(number):
+    overlays = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(overlays) == 7
+    passes(overlays[number])
 
 
 NONE = "experiments: {ablation: {interventions: "
