@@ -107,7 +107,7 @@ EXPERIMENTS = {  # by other names than those of the default study, with which th
     "search": {
         "state": "base",
         "search": {"perplexity": 2.0},
-        "interventions": {"none": [], "weak": lower(0.1), "strong": lower(0.9)},
+        "interventions": {"none": [], "weak": lower(0.1, mode="shift"), "strong": lower(0.9)},
     },
 }
 EXPORTED = "results/tiny/dpo/exported/edits/everywhere"

@@ -98,7 +98,7 @@ def test_a_changed_result_is_noticed(study):
     store = study.path("results/tiny/dpo/prompt_reductions.h5")
     with open(store, "ab") as file:
         file.write(b"\0")
-    read = {"summarize_groups", "tabulate_sources", "check_claims"}
+    read = {"summarize_groups", "tabulate_directions", "tabulate_sources", "check_claims"}
     assert study.planned() == read | {"draw_group_shares", "draw_reduction_sources"}
 
 
@@ -131,7 +131,7 @@ def test_comments_and_docstrings_of_the_library_rerun_nothing(study):
 def test_code_of_the_plots_reruns_the_figures(study):
     path = study.path(f"{LIBRARY}/plotting.py")
     path.write_text(path.read_text(encoding="utf-8") + "\nADDED = 1\n", encoding="utf-8")
-    assert study.planned() == FIGURES
+    assert study.planned() == FIGURES | {"draw_direction_cosines"}
 
 
 def test_code_of_some_figures_reruns_those_figures(study):
@@ -159,6 +159,7 @@ def test_code_of_generation_reruns_the_rules_that_import_it(study):
     }
     assert changed == {
         "sample_continuations",
+        "steer_continuations",
         "extract_features",
         "capture_activations",
         "run_experiment",
@@ -234,14 +235,14 @@ def test_statistics_rerun_no_generation(study):
     study.change("statistics.samples", 60)
     assert study.planned() == {
         "project_layers",
-        "summarize_groups",
+        *("summarize_groups", "summarize_direction", "tabulate_directions"),
         "tabulate_sources",
         "decompose_shift",
         "draw_group_shares",
         "draw_layer_projection",
         "draw_reduction_sources",
         "draw_residual_shift",
-        *TABLES,
+        *(TABLES - {"tabulate_scorers"}),
         *OF_INTERVENTIONS,
     }
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from studies import EXPORTED
-from test_results import COLUMNS, FIGURES, OF_THE_PAPER, RULES
+from test_results import COLUMNS, ELSEWHERE, FIGURES, OF_THE_PAPER, RULES
 
 
 @pytest.fixture(scope="module")
@@ -67,4 +67,4 @@ def test_graphs_are_drawn(finished, tmp_path, graph):
     text = study.run("all", EXPORTED, graph)
     assert "digraph snakemake_dag {" in text
     drawn = set(re.findall(r'label = "(\w+)', text))
-    assert drawn == {"all", *RULES} - {"estimate"}
+    assert drawn == {"all", *RULES} - ELSEWHERE

@@ -2,7 +2,8 @@
 
 Plug and Play Language Models (Dathathri et al., arXiv 1912.02164) move the keys and values of what
 was read, before each new token, so that a classifier of the text expects the class. The rows of a
-batch do not touch each other: a row is written as it would be alone.
+batch do not touch each other: a row is written as it would be alone, but for rounding, which steps
+of a fixed length make larger from one to the next where they are too long for a model.
 """
 
 from __future__ import annotations
