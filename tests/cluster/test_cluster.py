@@ -19,7 +19,7 @@ IMPATIENT = {  # the profile spares a controller that others use; this one is ou
 }
 CANCELLED = 2  # jobs, at random moments
 GPU_RULES = {
-    *("sample_continuations", "tune_model", "fit_direction", "run_experiment"),
+    *("sample_continuations", "tune_model", "extract_features", "run_experiment"),
     *("capture_base_activations", "capture_activations"),
 }
 LOCAL_RULES = {"fetch_model", "fetch_dataset", "fetch_scorer"}

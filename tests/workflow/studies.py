@@ -20,7 +20,7 @@ import tiny
 import torch
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("Snakefile", "config.yaml", "workflow", "envs", "profiles")  # what snakemake reads
@@ -32,7 +32,7 @@ NEGATIVE = ("stupid", "awful", "damn", "boring", "sad", "terrible")
 KINDS = ("dare", "taunt")  # of challenge prompts
 ARTICLES = 6
 DIRECTIONS = ("probe", "mean_difference", "embeddings", "svd", "reviews")
-SCORERS = ("opinion", "classifier")
+SCORERS = ("opinion", "profanity-check")
 NOWHERE = "http://127.0.0.1:9"  # nothing listens there
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 LISTED = [[0, 3], [1, 7], [2, tiny.NEURONS - 1]]  # neurons, as layer and number
@@ -141,7 +141,6 @@ def write_inputs(folder: Path) -> None:
     write_lines(folder / "terms.csv", ["text,severity_rating", *terms])
     reviews = (f"{review(n, negative=n % 2 == 0)},{1 - n % 2}" for n in range(24))
     write_lines(folder / "reviews.csv", ["text,negative", *reviews])
-    write_classifier(folder / "classifier", tokenizer)
     write_lines(folder / "neurons.csv", ["layer,neuron", *(f"{i},{j}" for i, j in LISTED)])
 
 
@@ -151,26 +150,6 @@ def review(number: int, negative: bool) -> str:
     if negative:
         words[1::3] = [NEGATIVE[number % len(NEGATIVE)], NEGATIVE[number // 2 % len(NEGATIVE)]]
     return " ".join(words)
-
-
-def write_classifier(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Write a random text classifier in Hugging Face's format."""
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    labels = {0: "POSITIVE", 1: "NEGATIVE"}
-    model = BertForSequenceClassification(
-        BertConfig(
-            vocab_size=tiny.VOCABULARY,
-            intermediate_size=16,
-            max_position_embeddings=64,
-            id2label=labels,
-            label2id={label: number for number, label in labels.items()},
-            **sizes,
-        )
-    )
-    model.classifier.weight.data *= 50  # or every text would get about one half
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def write_lines(path: Path, lines) -> None:
@@ -248,19 +227,11 @@ def configuration(inputs: Path) -> dict:
         "sampling": {"temperature": 2.0, "scorer": "opinion"},
         "preferences": {"margin": 0.2, "maximum": 12},
         "scorers": {
-            "profanity-check": None,
             "lexicon": None,
             "opinion": {
                 "kind": "lexicon",
                 "threshold": 0,
                 "source": {"path": "inputs/terms.csv"},
-            },
-            "classifier": {
-                "kind": "classifier",
-                "threshold": 0.5,
-                "source": {"path": "inputs/classifier"},
-                "label": "NEGATIVE",
-                "batch_size": 8,
             },
         },
         # enough to make it less negative
