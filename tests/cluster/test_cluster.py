@@ -139,7 +139,7 @@ def check_that_results_are_those_of_a_local_run(study, finished):
     for name in (
         *TARGETS,
         "results/tiny/dpo/neurons.parquet",
-        "results/tiny/base/directions/probe.json",
+        "results/tiny/base/directions/mean_difference.json",
     ):
         assert study.path(name).read_bytes() == finished.path(name).read_bytes(), name
     stores = sorted(study.path("results").rglob("activations/*/*.h5"))

@@ -299,6 +299,7 @@ def test_a_selection_of_more_than_there_are_names_the_key(case_of, run):
         run(case_of("llama").folder, wrong)
 
 
+@pytest.mark.parametrize("case", ["gpt2", "gemma2"], indirect=True)
 def test_what_does_not_fit_is_halved_and_changes_nothing(case, run, monkeypatch):
     """Memory for one text under edits: it runs out in the midst of a batch's interventions."""
     ample, losses = run(case.folder)

@@ -17,11 +17,7 @@ import psutil
 from studies import EXPORTED, Study
 
 KILLS = int(os.environ.get("NEURONDYNAMICS_KILLS", "2"))
-PART = (
-    "tables/groups.csv",
-    "figures/group_shares.svg",
-    "experiments/keys/scores/opinion/1-of-2.parquet",
-)
+PART = ("tables/groups.csv", "experiments/keys/generations/1-of-2.parquet")
 TARGETS = [f"results/tiny/dpo/{name}" for name in PART] if KILLS <= 2 else []
 SEED = int(os.environ.get("NEURONDYNAMICS_SEED", "0"))
 RESULTS = {".csv", ".parquet", ".svg", ".png", ".json", ".jsonl", ".safetensors", ".h5"}
