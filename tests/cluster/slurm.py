@@ -11,12 +11,15 @@ import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
 CPUS = 4  # what the node claims to have
 MEMORY = 64_000  # MB; nothing enforces it here
 GPUS = (Path("/dev/tty0"), Path("/dev/tty1"))
 # where a step looks that was started without SLURM_CONF, as the executor's plugin starts it
 FOUND = Path("/run/slurm/conf/slurm.conf")
+LOCK = "in-use.lock"  # beside a configuration of ours, held while its cluster runs
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -57,7 +60,7 @@ def why_not() -> str | None:
         return f"SLURM is not installed (no {', '.join(missing)}): slurm-wlm and munge on Debian"
     if os.geteuid() != 0:
         return "only root can start SLURM's daemons"
-    if any(Path(path).exists() for path in ("/etc/slurm/slurm.conf", FOUND)):
+    if Path("/etc/slurm/slurm.conf").exists() or (FOUND.exists() and not _is_left_over()):
         return "this machine has a SLURM of its own"
     if not all(path.exists() for path in GPUS):
         return "there are no terminals to stand in for GPUs"
@@ -129,11 +132,26 @@ def running_cluster(folder: Path):
 @contextmanager
 def _found_by_default(configuration: Path):
     FOUND.parent.mkdir(parents=True, exist_ok=True)
-    FOUND.symlink_to(configuration)
-    try:
-        yield
-    finally:
+    if FOUND.is_symlink():
         FOUND.unlink()
+    with FileLock(configuration.with_name(LOCK)):
+        FOUND.symlink_to(configuration)
+        try:
+            yield
+        finally:
+            FOUND.unlink()
+
+
+def _is_left_over() -> bool:
+    """Return whether what is found by default is of a test that was killed."""
+    lock = FOUND.resolve().with_name(LOCK)
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return True
+    except Timeout:
+        return False
 
 
 @contextmanager

@@ -131,7 +131,9 @@ def test_a_second_run_is_refused_and_harms_nothing(study, finished):
     study.path("results/tiny/dpo/tables/layers.csv").unlink()
     with running(study) as snakemake:
         assert wait_for_job(snakemake)
+        snakemake.suspend()  # else it may have ended before the second looks
         refused = study.snakemake()
+        snakemake.resume()
         assert refused.returncode != 0
         assert "cannot be locked" in refused.stdout
         assert snakemake.wait(120) == 0

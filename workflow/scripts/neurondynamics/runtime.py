@@ -7,6 +7,7 @@ cluster job parses them again.
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import logging
 import os
@@ -111,40 +112,48 @@ def code_digest(script: str | Path) -> str:
     Comments, docstrings and formatting do not count: only a change of code changes the digest.
     This module is left out, since no result depends on it.
     """
-    root = Path(script).resolve().parent
-    modules: set[Path] = set()
-    waiting = {Path(script).resolve()}
-    while waiting:
-        module = waiting.pop()
-        if module not in modules:
-            modules.add(module)
-            waiting |= _imported_modules(module, root)
+    script = Path(script).resolve()
+    modules = _modules_of(script)
+    modules.pop(Path(__file__).resolve(), None)
     digest = hashlib.sha256()
-    for module in sorted(modules - {Path(__file__).resolve()}):
-        digest.update(f"{module.relative_to(root)}\n{_code_without_docstrings(module)}\n".encode())
+    for module, code in sorted(modules.items()):
+        digest.update(f"{module.relative_to(script.parent)}\n{code}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def _imported_modules(path: Path, root: Path) -> set[Path]:
+def _modules_of(script: Path) -> dict[Path, str]:
+    """Return a script and all library modules that it imports, with their code."""
+    modules: dict[Path, str] = {}
+    waiting = {script}
+    while waiting:
+        module = waiting.pop()
+        if module not in modules:
+            imported, modules[module] = _read_code(module.read_text(encoding="utf-8"))
+            waiting |= _module_files(imported, script.parent)
+    return modules
+
+
+@functools.cache  # scripts share modules, and every cluster job digests all scripts
+def _read_code(text: str) -> tuple[frozenset[str], str]:
+    """Return the names of what code may import of this package, and the code without docstrings."""
+    tree = ast.parse(text)
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return frozenset(name for name in names if name.split(".")[0] == PACKAGE), ast.unparse(tree)
+
+
+def _module_files(names: Iterable[str], root: Path) -> set[Path]:
+    """Return the files of the modules among some names of this package."""
     found = set()
     for name in names:
-        if name.split(".")[0] == PACKAGE:
-            base = root.joinpath(*name.split("."))
-            candidates = (base.with_suffix(".py"), base / "__init__.py")
-            found |= {candidate for candidate in candidates if candidate.is_file()}
+        base = root.joinpath(*name.split("."))
+        candidates = (base.with_suffix(".py"), base / "__init__.py")
+        found |= {candidate for candidate in candidates if candidate.is_file()}
     return found
-
-
-def _code_without_docstrings(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for node in ast.walk(tree):
-        if isinstance(node, holders) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
