@@ -1,7 +1,7 @@
 """The paper's studies: what their overlays say is right, and with small stand-ins they run.
 
 By default the first study runs as far as what it publishes. With NEURONDYNAMICS_STUDIES=whole in
-the environment all four run from the first file to the last, which takes a quarter of an hour.
+the environment all four run from the first file to the last, which takes seven minutes.
 """
 
 import os
@@ -168,7 +168,7 @@ def test_a_study_runs_through_with_standins(tmp_path, name):
     table = pd.read_csv(results / "dpo/tables/published.csv")
     scores = table[table["measure"] == "toxicity"]
     numbers = [v for items in said.get("interventions", {}).values() for v in items.values()]
-    scorers = ["detoxify", *(["profanity-check"] if WHOLE else []), "lexicon"]
+    scorers = ["detoxify", "lexicon", *(["profanity-check"] if WHOLE else [])]
     assert list(dict.fromkeys(scores["scorer"])) == (scorers if numbers else [])
     assert len(scores) == len(numbers) * len(scorers)
     assert (table["measure"] == "share").sum() == 4
