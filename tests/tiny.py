@@ -4,6 +4,7 @@ The models are random, but their weights are large enough that outputs vary and 
 nearly tied, so that greedy decoding in float32 and in float64 must agree. d_mlp is not 4 d_model.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,6 +30,9 @@ from transformers import (
     Qwen3Config,
 )
 
+# what the scripts compute on that are tested on tiny models; what they are compared with is
+# computed on the CPU, whatever this is
+DEVICE = os.environ.get("NEURONDYNAMICS_DEVICE", "cpu")
 END = "<|end|>"
 VOCABULARY = 400
 HIDDEN, LAYERS, NEURONS = 32, 3, 44

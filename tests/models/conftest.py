@@ -95,7 +95,7 @@ def settings():
     """What the scripts that generate are told."""
     return {
         "dtype": "float32",
-        "device": "cpu",
+        "device": tiny.DEVICE,
         "threads": 1,
         "max_tokens": 32,
         "new_tokens": NEW_TOKENS,

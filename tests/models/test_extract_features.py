@@ -20,7 +20,8 @@ def extract(tmp_path):
 
     def run(case, texts, reading, **changes):
         options = {
-            "layer": LAYER, "dtype": "float32", "device": "cpu", "threads": 1, "batch_size": 3,
+            "layer": LAYER, "dtype": "float32", "device": tiny.DEVICE, "threads": 1,
+            "batch_size": 3,
         }  # fmt: skip
         path = tmp_path / "features.safetensors"
         folder = str(case.folder)

@@ -72,22 +72,36 @@ def test_fewer_at_a_time_until_they_fit():
         fitting(9, work)
 
 
-def test_memory_that_really_runs_out():
-    """A process that may take 1 GB more than it has, and rows of 100 MB each."""
-    code = """
+SCARCE = {  # a limit of 1 GB, and rows of 100 MB each
+    "cpu": """
         import resource
-        import torch
-        from neurondynamics.lm.memory import halving
 
         pages = int(open("/proc/self/statm").read().split()[0])
         limit = pages * resource.getpagesize() + 10**9
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        parts = halving(range(16), lambda rows: torch.ones(len(rows), 25 * 10**6).sum().item())
-        sizes = [len(rows) for rows, _ in parts]
-        assert sum(sizes) == 16 and max(sizes) in (4, 8), sizes
-    """
+    """,
+    "cuda": """
+        everything = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(10**9 / everything)
+    """,
+}
+WORK = """
+    def work(rows):
+        return torch.ones(len(rows), 25 * 10**6, device="{device}").sum().item()
+
+    sizes = [len(rows) for rows, _ in halving(range(16), work)]
+    assert sum(sizes) == 16 and max(sizes) in (4, 8), sizes
+"""
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NO_GPU)])
+def test_memory_that_really_runs_out(device):
+    """In a process of its own, with a limit."""
+    parts = "import torch\nfrom neurondynamics.lm.memory import halving", SCARCE[device], WORK
+    code = "\n".join(textwrap.dedent(part) for part in parts).format(device=device)
     result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
+        [sys.executable, "-c", code],
         cwd=Path(__file__).resolve().parents[2] / "workflow" / "scripts",
         capture_output=True,
         text=True,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 import transformers
 from neurondynamics.evaluation.scorers import make_scorer
@@ -102,7 +103,7 @@ def write_detoxify(folder: Path, kind: str) -> dict:
 
 
 def detoxify(folder, **options):
-    return make_scorer("detoxify", folder=str(folder), device="cpu", **options)
+    return make_scorer("detoxify", folder=str(folder), device=tiny.DEVICE, **options)
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +228,7 @@ def write_classifier(folder: Path, family: str, labels: list[str], problem: str 
 
 
 def classifier(folder, label, **options):
-    return make_scorer("classifier", folder=str(folder), label=label, device="cpu", **options)
+    return make_scorer("classifier", folder=str(folder), label=label, device=tiny.DEVICE, **options)
 
 
 @pytest.mark.parametrize(

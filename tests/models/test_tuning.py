@@ -187,7 +187,7 @@ def tune(tmp_path):
             str(tmp_path / "pairs.jsonl"),
             str(tmp_path / name),
             str(tmp_path / f"{name}.csv"),
-            device="cpu",
+            device=tiny.DEVICE,
             threads=1,
             max_tokens=32,
             **TRAINING | changes,
