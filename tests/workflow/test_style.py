@@ -85,6 +85,14 @@ def test_rule_is_short(name):
     assert len(RULES[name]["lines"].splitlines()) <= LONGEST
 
 
+@pytest.mark.parametrize(("profile", "key"), [("gpu", "set-threads"), ("slurm", "set-resources")])
+def test_profiles_name_the_rules_that_need_a_gpu(profile, key):
+    text = (ROOT / "workflow" / "profiles" / profile / "config.yaml").read_text(encoding="utf-8")
+    (named,) = re.findall(rf"^(?:# )?{key}:\n((?:(?:# )?  \w+: .+\n)+)", text, re.M)
+    wanted = {name for name, rule in RULES.items() if "gpu=" in rule["resources"]}
+    assert set(re.findall(r"^\W+(\w+):", named, re.M)) == wanted
+
+
 def test_every_script_has_its_rule():
     scripts = {path.stem for path in (ROOT / "workflow" / "scripts").glob("*.py")}
     assert scripts == set(RULES) - set(SHARED)
