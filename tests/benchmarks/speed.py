@@ -31,14 +31,14 @@ from transformers.utils import logging as transformers_logging
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "workflow" / "scripts"))
 
-from capture_activations import capture_block
+from capture_activations import capture_batch
 from neurondynamics.analysis.plans import plan_edits
 from neurondynamics.lm.anatomy import dissect
-from neurondynamics.lm.generation import end_tokens, pad_left
+from neurondynamics.lm.generation import end_tokens, pad_left, sorted_batches
 from neurondynamics.lm.hooks import Hook, hooked
 from neurondynamics.lm.interventions import Edit
 from neurondynamics.lm.loading import encode_prompts, load_model, load_tokenizer
-from run_experiment import Item, Stage, continue_all, sorted_batches
+from run_experiment import Item, Stage, continue_batch
 
 GROUPS = {
     "TP-": ["TP-"],
@@ -47,15 +47,14 @@ GROUPS = {
     "AP+": ["AP+"],
     "all": ["TP-", "AN-", "TN+", "AP+"],
 }
-MEMORY_MB = 12_000
 
 
 def thirteen_interventions(neurons: pd.DataFrame) -> dict[str, list[Edit]]:
     """Return the unedited model, two ablations, and five sets of groups patched in two modes."""
     steps = {
         "none": [],
+        "ablate-10": [{"select": {"top": 10}, "operation": "zero"}],
         "ablate-100": [{"select": {"top": 100}, "operation": "zero"}],
-        "ablate-1000": [{"select": {"top": 1000}, "operation": "zero"}],
     }
     for mode in ("mean", "shift"):
         for name, groups in GROUPS.items():
@@ -156,7 +155,6 @@ def main() -> None:
     neurons = pd.read_parquet(Path(options.results, options.tuned, "neurons.parquet"))
     interventions = thirteen_interventions(neurons)
     items = [Item("prompts", n, "", ids, []) for n, ids in enumerate(prompts)]
-    records = [{"prompt_id": n, "text": text} for n, text in enumerate(texts)]
     size, new = options.batch_size, options.new_tokens
     batches = list(sorted_batches([len(ids) for ids in prompts], size))
 
@@ -164,7 +162,10 @@ def main() -> None:
         return [plain_generate(lm, [prompts[i] for i in batch], new) for batch in batches]
 
     def capture():
-        return capture_block(lm, anatomy, prompts, None, new, size, records, [])
+        return [
+            capture_batch(lm, anatomy, [prompts[i] for i in batch], None, new, [])
+            for batch in batches
+        ]
 
     def straightforward():
         return {
@@ -179,11 +180,13 @@ def main() -> None:
         }
 
     def experiment():
-        stage = Stage(lm, None, MEMORY_MB)
+        stage = Stage(lm, None)
+        continued = [(b, continue_batch(stage, interventions, items, new, b)) for b in batches]
         return {
-            (name, item.number): tokens
-            for name, batch, written in continue_all(stage, interventions, items, batches, new)
-            for item, tokens in zip(batch, written, strict=True)
+            (name, i): tokens
+            for batch, by_intervention in continued
+            for name, written in by_intervention.items()
+            for i, tokens in zip(batch.tolist(), written, strict=True)
         }
 
     plain()  # warm up
