@@ -15,7 +15,9 @@ from neurondynamics.data.store import ActivationStore
 from neurondynamics.lm.weights import value_projections
 from project_layers import project_layers
 
-PLAIN_TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
+# on a GPU products of float32 round a little more
+ROUNDING = 1e-5 if tiny.DEVICE == "cpu" else 1e-4
+PLAIN_TOLERANCE = {"rtol": ROUNDING, "atol": ROUNDING}
 
 
 @pytest.fixture
@@ -276,7 +278,7 @@ def test_the_identity_holds_for_every_prompt_and_layer(every_case, capture):
     for row, (prompt, new) in enumerate(zip(case.prompts, case.greedy, strict=True)):
         output = plain.read(case.plain, prompt, new, mlps, "output").mean(1).numpy()
         np.testing.assert_allclose(
-            summed[:, row], output @ (w / np.linalg.norm(w)), rtol=1e-5, atol=1e-5
+            summed[:, row], output @ (w / np.linalg.norm(w)), **PLAIN_TOLERANCE
         )
 
 

@@ -180,14 +180,14 @@ def test_the_loss_is_that_of_kto(moved, tmp_path):
 
 @pytest.fixture
 def tune(tmp_path):
-    def run(folder, name="tuned", pairs=PAIRS, **changes):
+    def run(folder, name="tuned", pairs=PAIRS, device=tiny.DEVICE, **changes):
         (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(p) + "\n" for p in pairs))
         tune_model.tune_model(
             str(folder),
             str(tmp_path / "pairs.jsonl"),
             str(tmp_path / name),
             str(tmp_path / f"{name}.csv"),
-            device=tiny.DEVICE,
+            device=device,
             threads=1,
             max_tokens=32,
             **TRAINING | changes,
@@ -301,6 +301,7 @@ def test_several_processes_take_the_steps_of_one(case_of, tune, tmp_path, monkey
     pairs += hold_out(pairs, 0.25, seed=0)[1][:1]  # three are held out, which two cannot share
     stopping = {"held_out": 0.25, "every": 1, "patience": 9}
     changes = {"pairs": pairs, "learning_rate": 1e-4, "early_stopping": stopping}
+    changes["device"] = tiny.DEVICE if torch.cuda.device_count() > 1 else "cpu"
     alone = plain.load(tune(case.folder, "alone", **changes))
     monkeypatch.setattr(tune_model, "count_processes", lambda _, gpus: gpus)
     together = plain.load(tune(case.folder, "together", gpus=2, **changes))

@@ -11,6 +11,7 @@ if __name__ == "__main__":
     start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
 
 import numpy as np
+import torch
 from neurondynamics.analysis.selection import select
 from neurondynamics.data.records import read_jsonl
 from neurondynamics.data.store import ActivationStore, create_store
@@ -125,7 +126,7 @@ def capture_batch(lm, anatomy, prompts, given, new_tokens, edits):
         new = Continuations.from_lists(given, new_tokens)
         with hooked(recorder.hooks):
             read_continuations(lm, prompts, new.lists(), recorder)
-    return new, recorder.means().numpy()
+    return new, recorder.means(torch.float32).numpy()
 
 
 def stored_continuations(stores: list[str]) -> dict[int, list[int]] | None:

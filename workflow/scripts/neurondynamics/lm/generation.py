@@ -25,7 +25,7 @@ from neurondynamics.lm.hooks import PositionMeans
 
 T = TypeVar("T")
 
-PREFILL_ROWS = 32  # prompts padded to one length; more fill no processor better
+PREFILL_ROWS = 32  # prompts padded to one length on a CPU, which more do not fill better
 PADDING = -1  # fills stored tokens after a continuation's end; never fed to a model
 
 
@@ -136,10 +136,12 @@ def prefill(
 ) -> Prefix:
     """Run all prompt tokens but the last of each prompt; prompts are token lists.
 
-    Prompts of similar length should stand together: a few at a time are padded to one length.
+    Prompts of similar length should stand together: on a CPU, a few at a time are padded to one
+    length. A GPU reads all at once.
     """
     ids, mask = pad_left(prompts, model.device)
-    step = PREFILL_ROWS if can_stack(DynamicCache(config=model.config)) else len(prompts)
+    in_parts = ids.device.type == "cpu" and can_stack(DynamicCache(config=model.config))
+    step = PREFILL_ROWS if in_parts else len(prompts)
     least = min(2, ids.shape[1])  # so that each part has a cache, if any has
     parts = []
     for start in range(0, len(prompts), step):
@@ -191,7 +193,7 @@ def decode(
     mask, current = prefix.mask, prefix.last
     for step in range(new_tokens):
         if recorder is not None:
-            recorder.weights = alive[:, None]
+            recorder.count(alive[:, None])
         mask = torch.cat([mask, mask.new_ones(batch, 1)], 1)
         read = {
             "input_ids": current[:, None],
@@ -270,7 +272,7 @@ def read_continuations(
     # the last new token is an output, not an input: the positions end one before it
     ids = torch.cat([ids, new[:, :-1]], 1)
     mask = torch.cat([mask, counts[:, :-1]], 1)
-    recorder.weights = counts.bool()
+    recorder.count(counts.bool())
     model.base_model(
         input_ids=ids, attention_mask=mask, position_ids=positions_of(mask), use_cache=False
     )

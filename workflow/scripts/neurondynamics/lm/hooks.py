@@ -64,38 +64,52 @@ def _attach(hook: Hook) -> torch.utils.hooks.RemovableHandle:
 class PositionMeans:
     """Averages what modules read or write over the positions that count.
 
-    Before each forward pass the caller sets `weights`, (batch, positions) booleans for the last
-    `positions` of the pass. After the passes `means` gives (sites, batch, width). Attached after
-    an intervention's hooks, it sees the edited activations.
+    Before each forward pass the caller says which do by `count`. After the passes `means` gives
+    (sites, batch, width). Attached after an intervention's hooks, it sees the edited activations.
     """
 
     def __init__(self, sites: Sequence[tuple[nn.Module, str]]):
-        self.weights: torch.Tensor | None = None
-        self._count: torch.Tensor | int = 0
+        self._weights: torch.Tensor | None = None  # (batch, positions, 1)
+        self._number: torch.Tensor | int = 0  # of positions that counted, (batch,)
         self._sums: list[torch.Tensor | None] = [None] * len(sites)
         self.hooks = [
             Hook(module, site, self._adder(index)) for index, (module, site) in enumerate(sites)
         ]
 
+    def count(self, weights: torch.Tensor) -> None:
+        """Let the last positions of the next pass count where `weights`, (batch, positions), is
+        true."""
+        self._weights = weights[:, :, None]
+        self._number = self._number + weights.sum(1)
+
     def _adder(self, index: int) -> Callable[[torch.Tensor], None]:
+        # While generating this runs once a layer and token: on a GPU that waits for its next
+        # kernel, each operation here would cost as much as one of the model's.
         def add(values: torch.Tensor) -> None:  # (batch, sequence, width)
-            weights = self.weights[:, :, None]
-            # the MLPs of OPT see (batch x sequence, width)
-            values = values.reshape(len(weights), -1, values.shape[-1])
-            tail = values[:, -weights.shape[1] :].double()  # (batch, positions, width)
+            batch, positions, _ = self._weights.shape
+            if values.dim() == 2:  # the MLPs of OPT see (batch x sequence, width)
+                values = values.reshape(batch, -1, values.shape[-1])
             # where() and not a product: a position that does not count may hold anything
-            tail = torch.where(weights, tail, 0.0).sum(1)  # (batch, width)
-            previous = self._sums[index]
-            self._sums[index] = tail if previous is None else previous + tail
-            if index == 0:
-                self._count = self._count + self.weights.sum(1)
+            tail = torch.where(self._weights, values[:, -positions:], 0.0)
+            # in float64, also where one that is not is added to one that is
+            tail = tail[:, 0] if positions == 1 else tail.sum(1, dtype=torch.float64)
+            if self._sums[index] is None:
+                self._sums[index] = tail.double()  # (batch, width)
+            else:
+                self._sums[index].add_(tail)
 
         return add
 
-    def means(self) -> torch.Tensor:
-        """Return the means, (sites, batch, width) in float64 on the CPU."""
-        sums = torch.stack(self._sums)  # (sites, batch, width)
-        return (sums / self._count[:, None].double()).cpu()
+    def means(self, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+        """Return the means, (sites, batch, width), on the CPU; they are rounded to `dtype` last."""
+        number = self._number[:, None].double()
+        shape = len(self._sums), *self._sums[0].shape
+        # memory that a GPU writes to itself, and that the next batch uses again
+        means = torch.empty(shape, dtype=dtype, pin_memory=number.is_cuda)
+        for mean, total in zip(means, self._sums, strict=True):
+            # rounded where it is, so that a GPU sends no more than is wanted
+            mean.copy_((total / number).to(dtype))
+        return means
 
 
 def neuron_sites(anatomy: Anatomy) -> list[tuple[nn.Module, str]]:
