@@ -58,7 +58,7 @@ def test_parts_of_a_large_model(large):
     assert model.cache(1, 1) == 2 * 32 * 8 * 128 * 2 == 131_072  # 128 KiB a token
     assert model.cache(256, 52) == 256 * 52 * 131_072
     assert model_of(large, "float32").weights == 2 * model.weights
-    assert model.means(1) == 458_752 * 28
+    assert model.means(1) == 458_752 * 12
 
 
 def test_an_experiment_holds_a_second_model_only_if_it_follows_it(config):

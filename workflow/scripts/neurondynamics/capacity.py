@@ -54,13 +54,13 @@ class Model:
         return tokens * self.vocabulary * (self.itemsize + 4 + 8)
 
     def means(self, rows: int) -> float:
-        """Recorded means of every neuron: float64 sums, stacked and divided, and in float32."""
-        return self.layers * self.neurons * rows * (3 * 8 + 4)
+        """Recorded means of every neuron: float64 sums, and their means in float32."""
+        return self.layers * self.neurons * rows * (8 + 4)
 
     def reading(self, tokens: int) -> float:
         """One layer's activations while texts are read: MLP, attention, residual stream; and a
-        recorder's copy in float64."""
-        per_token = (3 * self.neurons + 6 * self.width) * self.itemsize + 2 * 8 * self.neurons
+        recorder's copies, one in float64."""
+        per_token = (4 * self.neurons + 6 * self.width) * self.itemsize + 8 * self.neurons
         return tokens * per_token
 
     def caches(self, rows: int, prompt: int, new: int) -> float:
@@ -179,7 +179,7 @@ def _fitting(config: dict, direction: str, **_) -> float:
 def _decomposing(config: dict, **_) -> float:
     """One model after the other in float32, and means at every site of the residual stream."""
     model, rows = model_of(config, "float32"), _analysed_rows(config)
-    recorded = (2 * model.layers + 2) * model.width * rows * 3 * 8
+    recorded = (2 * model.layers + 2) * model.width * rows * 2 * 8
     return PROCESS + model.weights + model.reading(rows * _positions(config)) + recorded
 
 
