@@ -4,6 +4,7 @@ import random
 import re
 import time
 from collections import Counter, defaultdict
+from contextlib import suppress
 from datetime import datetime
 
 import h5py
@@ -69,8 +70,10 @@ def cancel_at_random(cluster, process, number):
         time.sleep(chance.uniform(2, 12))
         running = cluster("squeue", "--noheader", "--states=R", "-o", "%i").split()
         if running:
-            cancelled.append(chance.choice(running))
-            cluster("scancel", "--signal=KILL", "--full", cancelled[-1])
+            chosen = chance.choice(running)
+            with suppress(AssertionError):  # of one that has ended in the meantime
+                cluster("scancel", "--signal=KILL", "--full", chosen)
+                cancelled.append(chosen)
     return cancelled
 
 
