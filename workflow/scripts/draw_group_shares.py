@@ -17,10 +17,10 @@ from neurondynamics.behaviour import Behaviour
 
 COLUMNS = ["group", "neurons", "share_gross", "share_gross_low", "share_gross_high"]
 MEANINGS = {  # what the second and third letter of a group say
-    "TP-": "positive,\nactivated less",
-    "AN-": "negative,\nless negatively",
-    "TN+": "negative,\nmore negatively",
-    "AP+": "positive,\nactivated more",
+    "TP-": "activation > 0,\nshrinks",
+    "AN-": "activation < 0,\nshrinks",
+    "TN+": "activation < 0,\ngrows",
+    "AP+": "activation > 0,\ngrows",
 }
 
 
