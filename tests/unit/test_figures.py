@@ -636,6 +636,7 @@ def test_learning_curve_draws_steps_and_held_out_pairs():
 def test_learning_curve_of_a_method_without_rewards_has_only_losses():
     curve = make_curve(1)[["step", "loss"]]
     figure = import_module("draw_learning_curve").figure_learning_curve(curve, "simpo", **NAMES)
+    assert "Learning curve (SimPO)" in figure.get_suptitle()
     (ax,) = figure.axes
     assert ax.lines[0].get_marker() == "o"  # a line of one point would not be seen
     (legend,) = figure.legends

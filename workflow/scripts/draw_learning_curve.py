@@ -14,6 +14,7 @@ from matplotlib.ticker import PercentFormatter
 from neurondynamics import plotting
 
 COLUMNS = ["step", "loss"]
+NAMES = {"simpo": "SimPO"}  # that are not written in capitals
 PANELS = {
     "loss": "loss",
     "accuracy": "pairs ranked rightly",
@@ -30,7 +31,7 @@ def figure_learning_curve(curve: pd.DataFrame, method: str, model: str, tuned: s
     """Return a panel for each measure that the curve has, over the steps."""
     panels = [name for name in PANELS if name in curve]
     figure, axes = plotting.new_figure(
-        f"Learning curve ({method.upper()})",
+        f"Learning curve ({NAMES.get(method, method.upper())})",
         model,
         tuned,
         rows=len(panels),
