@@ -10,17 +10,9 @@ SPEED = ROOT / "tests" / "benchmarks" / "speed.py"
 
 
 def test_the_benchmark_of_speed_measures_and_compares(finished):
-    command = [sys.executable, str(SPEED), "--model", "resources/models/tiny"]
-    command += [
-        "--results",
-        "results/tiny",
-        "--new-tokens",
-        "6",
-        "--repeats",
-        "1",
-        "--device",
-        "cpu",
-    ]
+    options = "--model resources/models/tiny --results results/tiny --device cpu"
+    options += " --new-tokens 6 --repeats 1"
+    command = [sys.executable, str(SPEED), *options.split()]
     done = subprocess.run(command, cwd=finished.folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for ratio in ("capture / plain", "straightforward / experiment of 13"):
