@@ -1,7 +1,8 @@
 """Whatever kills a study, running it again completes it, with the same results to the byte.
 
-Two kills of a part of the study by default. With NEURONDYNAMICS_KILLS=20 in the environment all
-of it is killed twenty times; NEURONDYNAMICS_SEED draws other moments.
+By default two kills of a part of the study: tuning, attribution and an experiment. With
+NEURONDYNAMICS_KILLS=20 in the environment all of it is killed twenty times; NEURONDYNAMICS_SEED
+draws other moments.
 """
 
 import os
@@ -19,6 +20,7 @@ from studies import EXPORTED, Study
 KILLS = int(os.environ.get("NEURONDYNAMICS_KILLS", "2"))
 PART = ("tables/groups.csv", "experiments/keys/generations/1-of-2.parquet")
 TARGETS = [f"results/tiny/dpo/{name}" for name in PART] if KILLS <= 2 else []
+DONE_ANEW = ("results/tiny/dpo",) if KILLS <= 2 else ("results", "resources")
 SEED = int(os.environ.get("NEURONDYNAMICS_SEED", "0"))
 RESULTS = {".csv", ".parquet", ".svg", ".png", ".json", ".jsonl", ".safetensors", ".h5"}
 EXTRA = re.compile(rf"results/tiny/(brought|dpo-seed1)/|/seed(s|_overlap|_shares)\.|{EXPORTED}")
@@ -108,23 +110,29 @@ def check_same(study: Study, finished: Study, targets: list[str] | None = None) 
     assert [name for name in found if found[name] != expected[name]] == []
 
 
-def test_killed_at_random_moments_a_study_completes_with_the_same_results(untouched, finished):
+def forget(study: Study) -> None:
+    """Remove what is done anew."""
+    for folder in DONE_ANEW:
+        shutil.rmtree(study.path(folder))
+
+
+def test_killed_at_random_moments_a_study_completes_with_the_same_results(study, finished):
     draw, orphans, kills = random.Random(SEED), [], 0
+    forget(study)
     while kills < KILLS:
         victim = ("snakemake", "job")[kills % 2]
-        left = run_and_kill(untouched, draw.uniform(0, 10), victim)
+        left = run_and_kill(study, draw.uniform(0, 10), victim)
         if left is None:  # there is nothing left to kill: once more
-            check_same(untouched, finished, TARGETS)
-            for folder in ("results", "resources"):
-                shutil.rmtree(untouched.path(folder))
+            check_same(study, finished, TARGETS)
+            forget(study)
         else:
             orphans += left
             kills += 1
-    untouched.run(*TARGETS)
+    study.run(*TARGETS)
     psutil.wait_procs(orphans, timeout=120)
-    check_same(untouched, finished, TARGETS)
-    assert untouched.plan(*TARGETS) == []
-    assert leftovers(untouched) == []
+    check_same(study, finished, TARGETS)
+    assert study.plan(*TARGETS) == []
+    assert leftovers(study) == []
 
 
 def test_a_second_run_is_refused_and_harms_nothing(study, finished):
