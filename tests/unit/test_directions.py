@@ -5,18 +5,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from neurondynamics.analysis.directions import (
-    METHODS,
     Direction,
     embedding_difference,
-    hold_out,
-    quality,
     read_direction,
     read_vectors,
     singular_direction,
     write_direction,
 )
-from neurondynamics.analysis.directions import fit_direction as fit
 from neurondynamics.analysis.features import labels_of, mixed_prompts, read_labelled
+from neurondynamics.analysis.fitting import METHODS, hold_out, quality
+from neurondynamics.analysis.fitting import fit_direction as fit
 
 PROMPTS, SAMPLES, WIDTH = 120, 4, 12
 

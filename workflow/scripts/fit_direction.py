@@ -19,19 +19,18 @@ import torch
 from neurondynamics.analysis.directions import (
     Direction,
     embedding_difference,
-    hold_out,
-    quality,
     read_direction,
     singular_direction,
     write_direction,
 )
-from neurondynamics.analysis.directions import fit_direction as fit
 from neurondynamics.analysis.features import (
     labels_of,
     mixed_prompts,
     read_features,
     read_labelled,
 )
+from neurondynamics.analysis.fitting import fit_direction as fit
+from neurondynamics.analysis.fitting import hold_out, quality
 from neurondynamics.data.records import write_json
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.lens import decode_vectors
