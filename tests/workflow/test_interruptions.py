@@ -19,8 +19,9 @@ from studies import EXPORTED, Study
 
 KILLS = int(os.environ.get("NEURONDYNAMICS_KILLS", "2"))
 PART = ("tables/groups.csv", "experiments/keys/generations/1-of-2.parquet")
-TARGETS = [f"results/tiny/dpo/{name}" for name in PART] if KILLS <= 2 else []
-DONE_ANEW = ("results/tiny/dpo",) if KILLS <= 2 else ("results", "resources")
+WHOLE = KILLS > 2
+TARGETS = [] if WHOLE else [f"results/tiny/dpo/{name}" for name in PART]
+DONE_ANEW = ("results", "resources") if WHOLE else ("results/tiny/dpo",)
 SEED = int(os.environ.get("NEURONDYNAMICS_SEED", "0"))
 RESULTS = {".csv", ".parquet", ".svg", ".png", ".json", ".jsonl", ".safetensors", ".h5"}
 EXTRA = re.compile(rf"results/tiny/(brought|dpo-seed1)/|/seed(s|_overlap|_shares)\.|{EXPORTED}")

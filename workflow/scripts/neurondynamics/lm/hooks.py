@@ -104,7 +104,7 @@ class PositionMeans:
         """Return the means, (sites, batch, width), on the CPU; they are rounded to `dtype` last."""
         number = self._number[:, None].double()
         shape = len(self._sums), *self._sums[0].shape
-        # memory that a GPU writes to itself, and that the next batch uses again
+        # pinned, so that a GPU writes there by itself; the next batch uses the same memory again
         means = torch.empty(shape, dtype=dtype, pin_memory=number.is_cuda)
         for mean, total in zip(means, self._sums, strict=True):
             # rounded where it is, so that a GPU sends no more than is wanted
