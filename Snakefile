@@ -13,18 +13,6 @@ configfile: Path(workflow.basedir) / "config.yaml"
 include: "workflow/rules/common.smk"
 
 
-config = checked(config)
-
-
-include: "workflow/rules/common_sources.smk"
-include: "workflow/rules/common_tuning.smk"
-include: "workflow/rules/common_experiments.smk"
-
-
-scattergather:
-    shards=config["shards"],
-
-
 wildcard_constraints:
     model=re.escape(config["model"]["name"]),
     tuned="|".join(map(re.escape, config["tuned"])),
@@ -32,6 +20,7 @@ wildcard_constraints:
     dataset="[^/]+",
     split="|".join(SPLITS),
     corpus="corpus|passages|neutral",
+    state="|".join(STATES),
     shard="[0-9]+-of-[0-9]+",
     experiment="|".join(map(re.escape, config["experiments"])),
     scorer="|".join(map(re.escape, config["scorers"])),
@@ -43,13 +32,10 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/sources.smk"
-include: "workflow/rules/preferences.smk"
 include: "workflow/rules/tuning.smk"
-include: "workflow/rules/direction.smk"
-include: "workflow/rules/activations.smk"
+include: "workflow/rules/directions.smk"
 include: "workflow/rules/attribution.smk"
 include: "workflow/rules/experiments.smk"
-include: "workflow/rules/export.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/estimate.smk"
 

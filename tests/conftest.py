@@ -11,7 +11,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # several tests run side by side
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
+SCRIPTS = ROOT / "workflow" / "scripts"
+STAGES = sorted(path for path in SCRIPTS.iterdir() if (path / "__init__.py").exists() is False)
+sys.path[:0] = [str(SCRIPTS), *(str(path) for path in STAGES if path.is_dir())]
 
 
 @pytest.fixture

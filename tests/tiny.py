@@ -6,9 +6,11 @@ nearly tied, so that greedy decoding in float32 and in float64 must agree. d_mlp
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from neurondynamics.lm.loading import Reading
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -125,6 +127,12 @@ _VARIANTS: dict[str, Callable[[], PreTrainedConfig]] = {
     "gpt_neox-sequential": lambda: GPTNeoXConfig(**_PLAIN, use_parallel_residual=False, **_NONE),
 }  # fmt: skip
 VARIANTS = tuple(_VARIANTS)
+
+
+def reading(**changes) -> Reading:
+    """Return how the scripts that are tested on tiny models read texts."""
+    usual = Reading(dtype="float32", device=DEVICE, threads=1, max_tokens=32, batch_size=4)
+    return replace(usual, **changes)
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

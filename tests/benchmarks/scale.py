@@ -30,7 +30,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "workflow" / "scripts"))
+sys.path.extend(
+    str(Path(__file__).resolve().parents[2] / "workflow" / "scripts" / stage)
+    for stage in (".", "attribution")
+)
 
 from neurondynamics.data.store import ActivationStore, create_store
 

@@ -29,14 +29,17 @@ import pandas as pd
 import torch
 from transformers.utils import logging as transformers_logging
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "workflow" / "scripts"))
+sys.path.extend(
+    str(Path(__file__).resolve().parents[2] / "workflow" / "scripts" / stage)
+    for stage in (".", "attribution", "experiments")
+)
 
 from capture_activations import capture_batch
-from neurondynamics.analysis.plans import plan_edits
+from neurondynamics.interventions.parts import Edit
+from neurondynamics.interventions.plans import plan_edits
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.generation import end_tokens, pad_left, sorted_batches
 from neurondynamics.lm.hooks import Hook, hooked
-from neurondynamics.lm.interventions import Edit
 from neurondynamics.lm.loading import encode_prompts, load_model, load_tokenizer
 from run_experiment import Item, Stage, continue_batch
 
@@ -103,12 +106,12 @@ def at_newest_position(edit: Edit, layer: int, lm) -> Callable[[torch.Tensor], t
     here = edit.layers == layer
     index = torch.as_tensor(edit.neurons[here], device=lm.device)
     values = torch.zeros(len(index), device=lm.device, dtype=lm.dtype)
-    if edit.operation != "zero":
+    if edit.act != "zero":
         values = torch.as_tensor(edit.values[here], device=lm.device).to(lm.dtype)  # noqa: PD011
 
     def act(activation: torch.Tensor) -> torch.Tensor:
         activation = activation.clone()
-        if edit.operation == "shift":
+        if edit.act == "shift":
             activation[:, -1, index] += values
         else:
             activation[:, -1, index] = values

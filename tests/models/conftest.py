@@ -91,19 +91,6 @@ def case(request, case_of):
 
 
 @pytest.fixture
-def settings():
-    """What the scripts that generate are told."""
-    return {
-        "dtype": "float32",
-        "device": tiny.DEVICE,
-        "threads": 1,
-        "max_tokens": 32,
-        "new_tokens": NEW_TOKENS,
-        "batch_size": 4,
-    }
-
-
-@pytest.fixture
 def prompts_file(tmp_path):
     """The prompts as a file of one split."""
     path = tmp_path / "prompts.jsonl"

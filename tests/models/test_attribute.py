@@ -18,15 +18,15 @@ from capture_activations import capture_activations
 from decode_neurons import decode_neurons
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.analysis.directions import Direction, write_direction
-from neurondynamics.behaviour import Behaviour
 from neurondynamics.data import store
 from neurondynamics.lm.weights import ValueProjections
+from neurondynamics.study.behaviour import Behaviour
 
 W = np.random.default_rng(4).normal(size=tiny.HIDDEN)
 
 
 @pytest.fixture
-def attributed(case, tmp_path, prompts_file, settings):
+def attributed(case, tmp_path, prompts_file):
     """Runs capture in two shards and attribution; returns the paths and the tuned model."""
     tuned = tiny.save(tiny.nudge(tiny.build_model(case.family), 0.1), tmp_path / "tuned")
     write_direction(tmp_path / "direction.safetensors", Direction(W, 0.0))
@@ -38,12 +38,13 @@ def attributed(case, tmp_path, prompts_file, settings):
             own = [path for path in texts if shard in path]
             capture_activations(
                 str(folder), str(prompts_file), paths[-1],
-                texts=own, neurons=None, state=state, shard=shard, ablated=0, origin={}, **settings,
+                texts=own, neurons=None, state=state, shard=shard, ablated=0, origin={},
+                reading=tiny.reading(), new_tokens=8,
             )  # fmt: skip
         return paths
 
     base = capture(case.folder, "base")
-    paths = {"neurons": tmp_path / "neurons.parquet", "prompts": tmp_path / "reductions.h5"}
+    paths = {"neurons": tmp_path / "neurons.parquet", "reductions": tmp_path / "reductions.h5"}
     attribute_neurons(
         base,
         capture(tuned, "tuned"),
@@ -133,7 +134,7 @@ def test_everything_equals_brute_force(case, attributed):
     assert len(set(groups)) >= (4 if case.family == "opt" else 6)
 
     where = np.array(groups).reshape(shape)
-    with h5py.File(attributed["prompts"]) as file:
+    with h5py.File(attributed["reductions"]) as file:
         assert file.attrs["groups"].decode().split() == list(GROUPS)
         expected = {
             "reduction": p_base - p_tuned,
@@ -175,7 +176,7 @@ def test_the_groups_partition_the_neurons(attributed):
     assert not table.duplicated(["layer", "neuron"]).any()
     assert len(table) == tiny.LAYERS * tiny.NEURONS
     assert set(table.group) <= set(GROUPS)
-    with h5py.File(attributed["prompts"]) as file:
+    with h5py.File(attributed["reductions"]) as file:
         sums = file["reduction"][:].mean(0)  # (layers, groups)
         value = file["reduction_value"][:].mean(0)
     by_group = table.groupby(["layer", "group"]).reduction.sum()
@@ -186,7 +187,7 @@ def test_the_groups_partition_the_neurons(attributed):
 
 
 @pytest.fixture
-def llama(case_of, tmp_path, prompts_file, settings):
+def llama(case_of, tmp_path, prompts_file):
     """A function that captures a state of the llama model and returns its store."""
 
     def capture(state, **changes):
@@ -198,11 +199,11 @@ def llama(case_of, tmp_path, prompts_file, settings):
             "shard": "1-of-1",
             "ablated": 0,
             "origin": {},
+            "reading": tiny.reading(),
+            "new_tokens": 8,
         }
         prompts = changes.pop("prompts", str(prompts_file))
-        capture_activations(
-            str(case_of("llama").folder), prompts, path, **given | settings | changes
-        )
+        capture_activations(str(case_of("llama").folder), prompts, path, **given | changes)
         return path
 
     return capture
@@ -295,6 +296,7 @@ import numpy as np
 from transformers import LlamaConfig, LlamaForCausalLM
 from attribute_neurons import attribute_neurons
 from neurondynamics.analysis.directions import Direction, write_direction
+from neurondynamics.analysis.statistics import Statistics
 from neurondynamics.data.store import create_store
 from project_layers import project_layers
 
@@ -321,8 +323,8 @@ def peak(prompts):
         str(folder / "neurons.parquet"), str(folder / "reductions.h5"), dtype="float32",
     )
     project_layers(
-        {"base": paths}, model, model, direction, str(folder / "layers.csv"),
-        dtype="float32", samples=5, confidence=0.9, seed=0,
+        model, model, {"base": paths}, {}, direction, str(folder / "layers.csv"),
+        dtype="float32", statistics=Statistics(samples=5, confidence=0.9, seed=0),
     )
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MiB
 
@@ -333,9 +335,10 @@ print(Path(folder / "4096.h5").stat().st_size / 2**20, many - few)
 
 def test_peak_memory_does_not_grow_with_the_number_of_prompts(tmp_path):
     """Eight times the prompts, 128 MiB a store: the whole of it would be seen, so would a layer."""
+    scripts = Path(store.__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", WIDE, str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": str(Path(store.__file__).parents[2])},
+        env=os.environ | {"PYTHONPATH": f"{scripts}:{scripts / 'attribution'}"},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

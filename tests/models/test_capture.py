@@ -11,6 +11,7 @@ import tiny
 import torch
 from capture_activations import capture_activations, capture_batch
 from neurondynamics.analysis.directions import Direction, write_direction
+from neurondynamics.analysis.statistics import Statistics
 from neurondynamics.data.store import ActivationStore
 from neurondynamics.lm.weights import value_projections
 from project_layers import project_layers
@@ -21,14 +22,14 @@ PLAIN_TOLERANCE = {"rtol": ROUNDING, "atol": ROUNDING}
 
 
 @pytest.fixture
-def capture(tmp_path, prompts_file, settings):
+def capture(tmp_path, prompts_file):
     """A function that runs the script on a model's folder and returns the store's path."""
 
     def run(folder, name, **changes):
         output = tmp_path / f"{name}.h5"
         given = {"texts": [], "neurons": None, "state": name, "shard": "1-of-1", "ablated": 0}
         given |= {"origin": {"model": "tiny", "revision": "random", "seed": 0}}
-        options = given | settings | changes
+        options = given | {"reading": tiny.reading(), "new_tokens": 8} | changes
         capture_activations(str(folder), str(prompts_file), str(output), **options)
         return output
 
@@ -212,7 +213,7 @@ def test_shards_read_the_text_of_their_own_shard(case_of, capture):
 
 @pytest.mark.parametrize("batch_size", [1, 16])
 def test_the_batch_size_does_not_matter(case, capture, batch_size):
-    means = read_means(capture(case.folder, "base", batch_size=batch_size))
+    means = read_means(capture(case.folder, "base", reading=tiny.reading(batch_size=batch_size)))
     expected = plain_means(case.plain, case.prompts, case.greedy)
     np.testing.assert_allclose(means, expected, **PLAIN_TOLERANCE)
 
@@ -240,15 +241,14 @@ def test_projections_of_layers_equal_those_of_the_mlp_outputs(case, capture, tmp
     base = capture(case.folder, "base")
     same = capture(folder, "tuned-on-base-text", texts=[str(base)])
     project_layers(
-        {"base": [str(base)], "tuned-on-base-text": [str(same)]},
         str(case.folder),
         str(folder),
+        {"base": [str(base)]},
+        {"tuned-on-base-text": [str(same)]},
         str(tmp_path / "direction.safetensors"),
         str(tmp_path / "layers.csv"),
         dtype="float32",
-        samples=50,
-        confidence=0.95,
-        seed=0,
+        statistics=Statistics(samples=50, confidence=0.95, seed=0),
     )
     table = pd.read_csv(tmp_path / "layers.csv").set_index(["state", "layer"])
     biased = 0

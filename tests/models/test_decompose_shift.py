@@ -11,22 +11,22 @@ import torch
 from capture_activations import capture_activations
 from decompose_shift import TOLERANCE, check_sums, decompose_shift, project_parts, tabulate
 from neurondynamics.analysis.directions import Direction, write_direction
-from neurondynamics.analysis.statistics import bootstrap_mean
+from neurondynamics.analysis.statistics import Statistics
 from neurondynamics.lm.anatomy import FAMILIES
 
 W = np.random.default_rng(4).normal(size=tiny.HIDDEN)
-OPTIONS = {"samples": 300, "confidence": 0.9, "seed": 0}
+STATISTICS = Statistics(samples=300, confidence=0.9, seed=0)
 ROWS = 1 + 2 * tiny.LAYERS + 4
 STATES = ["base", "tuned_on_base_text", "tuned"]
 
 
 @pytest.fixture
-def study(case, tmp_path, prompts_file, settings):
+def study(case, tmp_path, prompts_file):
     """The folder of a tuned model, the stores of both models, and a direction."""
-    return make_study(case, tmp_path, prompts_file, settings)
+    return make_study(case, tmp_path, prompts_file)
 
 
-def make_study(case, tmp_path, prompts_file, settings) -> dict:
+def make_study(case, tmp_path, prompts_file) -> dict:
     tuned = tiny.save(tiny.nudge(tiny.build_model(case.family), 0.1), tmp_path / "tuned-model")
     write_direction(tmp_path / "direction.safetensors", Direction(W, 0.0))
     stores = {}
@@ -35,7 +35,7 @@ def make_study(case, tmp_path, prompts_file, settings) -> dict:
         for shard, path in zip(("1-of-2", "2-of-2"), stores[state], strict=True):
             capture_activations(
                 str(folder), str(prompts_file), path, texts=[], neurons=None, state=state,
-                shard=shard, ablated=0, origin={}, **settings,
+                shard=shard, ablated=0, origin={}, reading=tiny.reading(), new_tokens=8,
             )  # fmt: skip
     return {
         "base_model": str(case.folder),
@@ -45,10 +45,10 @@ def make_study(case, tmp_path, prompts_file, settings) -> dict:
     }
 
 
-def decompose(study, settings, **changes) -> pd.DataFrame:
+def decompose(study, **changes) -> pd.DataFrame:
     output = study["direction"].replace("direction.safetensors", "shift.csv")
-    reading = {key: value for key, value in settings.items() if key != "new_tokens"}
-    decompose_shift(**study, output=output, **reading | OPTIONS | changes)
+    reading = tiny.reading(**changes)
+    decompose_shift(**study, output=output, reading=reading, statistics=STATISTICS)
     return pd.read_csv(output)
 
 
@@ -96,9 +96,9 @@ def stream(model, prompts, continuations) -> np.ndarray:
     return torch.stack(rows).numpy()
 
 
-def test_everything_equals_plain_differences(case, study, settings):
+def test_everything_equals_plain_differences(case, study):
     prompts, greedy = case.stored
-    table = decompose(study, settings)
+    table = decompose(study)
     tuned = plain.load(study["tuned_model"])
     own = [plain.generate(tuned, prompt, 8, [0]) for prompt in prompts]
     assert own != greedy
@@ -124,15 +124,15 @@ def test_everything_equals_plain_differences(case, study, settings):
         np.testing.assert_allclose(found[ROWS - 3], columns[:, 2:-1:2].sum(1).mean(), **near)
     for suffix, after in (("", "tuned"), ("_same_text", "tuned_on_base_text")):
         shifts = expected["base"] - expected[after]
-        estimate = bootstrap_mean(shifts, **OPTIONS)
+        estimate = STATISTICS.mean(shifts)
         for ending, values in zip(("", "_low", "_high"), estimate, strict=True):
             found = table[f"shift{suffix}{ending}"]
             np.testing.assert_allclose(found[: ROWS - 4], values[:-1], **near)
             np.testing.assert_allclose(found[ROWS - 2], values[-1], **near)
 
 
-def test_the_residue_is_rounding(llama, settings):
-    table = decompose(llama, settings).set_index("component")
+def test_the_residue_is_rounding(llama):
+    table = decompose(llama).set_index("component")
     for column in [*STATES, "shift", "shift_same_text"]:
         parts = table.loc[["embeddings", "attention", "mlp"], column]
         total, residue = table.loc["total", column], table.loc["residue", column]
@@ -151,14 +151,14 @@ def test_the_parts_of_every_family_add_up_whatever_the_batch(every_case):
 
 
 @pytest.fixture
-def llama(case_of, tmp_path, prompts_file, settings):
+def llama(case_of, tmp_path, prompts_file):
     """The study of the llama model."""
-    return make_study(case_of("llama"), tmp_path, prompts_file, settings)
+    return make_study(case_of("llama"), tmp_path, prompts_file)
 
 
-def test_a_model_against_itself_shifts_nothing(llama, settings):
+def test_a_model_against_itself_shifts_nothing(llama):
     same = llama | {"tuned_model": llama["base_model"], "tuned": llama["base"]}
-    table = decompose(same, settings)
+    table = decompose(same)
     assert (table.filter(regex="shift") == 0).all(axis=None)
     assert table["share"].isna().all()
     assert (table["base"] == table["tuned"]).all()
@@ -171,7 +171,7 @@ def test_the_table_by_hand():
         "tuned_on_base_text": np.array([[1.0, 2.0, 3.0, 6.0], [1.0, 2.0, 3.0, 6.0]]),
         "tuned": np.array([[2.0, 1.0, 2.0, 5.0], [0.0, 1.0, 2.0, 3.0]]),
     }
-    table = tabulate(runs, **OPTIONS).set_index("component")
+    table = tabulate(runs, STATISTICS).set_index("component")
     assert table.index.tolist() == [
         *("embeddings", "attention", "mlp"),
         *("attention_all", "mlp_all", "total", "residue"),
@@ -186,16 +186,16 @@ def test_the_table_by_hand():
     assert table["layer"].isna().sum() == 5
 
 
-def test_a_part_that_is_not_added_to_the_stream_is_noticed(llama, settings, monkeypatch):
+def test_a_part_that_is_not_added_to_the_stream_is_noticed(llama, monkeypatch):
     wrong = replace(FAMILIES["llama"], attention="self_attn.q_proj")
     monkeypatch.setitem(FAMILIES, "llama", wrong)
     with pytest.raises(ValueError, match=r"do not add up.*base.*FAMILIES"):
-        decompose(llama, settings)
+        decompose(llama)
 
 
-def test_sixteen_bits_are_too_few(llama, settings):
+def test_sixteen_bits_are_too_few(llama):
     with pytest.raises(ValueError, match="Read in float32"):
-        decompose(llama, settings, dtype="bfloat16")
+        decompose(llama, dtype="bfloat16")
 
 
 def test_a_total_near_zero_is_no_error():
@@ -210,6 +210,6 @@ def test_what_is_not_finite_is_refused():
         check_sums(np.array([[1.0, 1.0], [np.nan, 1.0]]), "tuned")
 
 
-def test_stores_of_other_prompts_are_refused(llama, settings):
+def test_stores_of_other_prompts_are_refused(llama):
     with pytest.raises(ValueError, match="different prompts"):
-        decompose(llama | {"tuned": llama["tuned"][::-1]}, settings)
+        decompose(llama | {"tuned": llama["tuned"][::-1]})

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import estimate as script
 import pytest
-import run_experiment
 import torch
 import yaml
-from neurondynamics import capacity, storage
 from neurondynamics.analysis.attribution import GROUPS
-from neurondynamics.data import store
+from neurondynamics.study.estimate import GROUPS as GROUPS_OF_REDUCTIONS
+from neurondynamics.study.estimate import memory, needs
 
 DEFAULT = yaml.safe_load((Path(__file__).resolve().parents[2] / "config.yaml").read_text())
 
@@ -23,9 +22,7 @@ def config():
 
 
 def test_what_others_decide():
-    assert capacity.TOKENS_PER_PASS == run_experiment.TOKENS_PER_PASS
-    assert storage.ROWS_PER_CHUNK == store.ROWS_PER_CHUNK
-    assert len(GROUPS) == storage.GROUPS
+    assert len(GROUPS) == GROUPS_OF_REDUCTIONS
 
 
 @pytest.fixture
@@ -34,7 +31,7 @@ def estimated(caplog):
 
     def say(config) -> str:
         caplog.set_level(logging.INFO)
-        script.estimate(config, threads=1)
+        script.estimate(**needs(config), threads=1)
         return caplog.text
 
     return say
@@ -43,7 +40,7 @@ def estimated(caplog):
 def test_what_is_said(config, estimated):
     text = estimated(config)
     lines = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
-    peak = capacity.memory("tune_model", config, tuned="dpo") / 1e6
+    peak = memory("tune_model", config, tuned="dpo") / 1e6
     assert lines["tune_model"][1:4] == ["1", f"{round(peak)}.0", str(round(1.5 * peak))]
     assert lines["run_experiment"][1] == str(len(config["experiments"]))
     assert "GFLOP/s" in text

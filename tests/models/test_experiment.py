@@ -53,7 +53,7 @@ PROBE = np.linspace(-1.0, 2.0, tiny.HIDDEN)
 
 
 @pytest.fixture
-def run(tmp_path, prompts_file, settings, neurons):
+def run(tmp_path, prompts_file, neurons):
     """A function that runs the script and returns generations and losses."""
     articles = [" ".join(tiny.SENTENCES), "\n\n".join(tiny.SENTENCES[::-1])]
     corpus = tmp_path / "corpus.jsonl"
@@ -61,7 +61,7 @@ def run(tmp_path, prompts_file, settings, neurons):
     neurons.to_parquet(tmp_path / "neurons.parquet", index=False)
     write_direction(tmp_path / "probe.safetensors", Direction(PROBE))
 
-    def run(folder, interventions=INTERVENTIONS, tuned=None, choices=None, **changes):
+    def run(folder, interventions=INTERVENTIONS, tuned=None, choices=None, **options):
         paths = {name: tmp_path / f"{name}.parquet" for name in ("generations", "losses")}
         run_experiment(
             model=str(folder),
@@ -75,9 +75,10 @@ def run(tmp_path, prompts_file, settings, neurons):
             experiment="test",
             interventions=interventions,
             passages=PASSAGES,
+            new_tokens=NEW_TOKENS,
             seed=5,
             **paths,
-            **settings | {"shard": "1-of-1"} | changes,
+            **{"shard": "1-of-1", "reading": tiny.reading()} | options,
         )
         return [pd.read_parquet(path) for path in paths.values()]
 
@@ -232,9 +233,9 @@ def test_losses_are_those_of_a_text_edited_everywhere(case, run, neurons, monkey
     seen = []
     measure = run_experiment.__globals__["measure_losses"]
 
-    def spy(stage, edits, windows, shard):
+    def spy(stage, interventions, windows, shard):
         seen.append(windows)
-        return measure(stage, edits, windows, shard)
+        return measure(stage, interventions, windows, shard)
 
     monkeypatch.setitem(run_experiment.__globals__, "measure_losses", spy)
     _, losses = run(case.folder)
@@ -248,8 +249,8 @@ def test_losses_are_those_of_a_text_edited_everywhere(case, run, neurons, monkey
 
 
 def test_the_batch_size_does_not_matter(case, run):
-    first, losses = run(case.folder, batch_size=1)
-    again, same_losses = run(case.folder, batch_size=5)
+    first, losses = run(case.folder, reading=tiny.reading(batch_size=1))
+    again, same_losses = run(case.folder, reading=tiny.reading(batch_size=5))
     pd.testing.assert_frame_equal(first, again)
     pd.testing.assert_frame_equal(losses, same_losses)
 

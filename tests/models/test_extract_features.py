@@ -7,26 +7,24 @@ import pytest
 import tiny
 import torch
 from extract_features import extract_features, own_tokens
-from neurondynamics.analysis.features import read_features
+from neurondynamics.analysis.labelled import read_features
 from tokenizers.processors import TemplateProcessing
 
 TEXTS = (*tiny.SENTENCES[10:], "", "a", *tiny.PROMPTS[3:6])
 LAYER = 1
+COMMENTS = {"format": "csv", "text_field": "comment"}
 
 
 @pytest.fixture
 def extract(tmp_path):
     """A function that extracts the features of a case's texts."""
 
-    def run(case, texts, reading, **changes):
-        options = {
-            "layer": LAYER, "dtype": "float32", "device": tiny.DEVICE, "threads": 1,
-            "batch_size": 3,
-        }  # fmt: skip
+    def run(case, texts, labelled, max_tokens=12, layer=LAYER):
         path = tmp_path / "features.safetensors"
-        folder = str(case.folder)
+        reading = tiny.reading(max_tokens=max_tokens, batch_size=3)
+        names = [str(text) for text in texts]
         extract_features(
-            folder, [str(t) for t in texts], str(path), reading=reading, **options | changes
+            str(case.folder), names, str(path), reading=reading, labelled=labelled, layer=layer
         )
         return read_features(path)
 
@@ -57,8 +55,7 @@ def means(case, texts, first=0, layer=LAYER):
 @pytest.mark.parametrize("family", ["gpt2", "mistral", "gemma2"])
 def test_features_of_a_dataset_are_means_over_its_own_tokens(case_of, extract, dataset, family):
     case = case_of(family)
-    reading = {"tokens": 12, "format": "csv", "text_field": "comment"}
-    features, rows = extract(case, [dataset], reading)
+    features, rows = extract(case, [dataset], COMMENTS)
     assert rows.tolist() == [row for row, text in enumerate(TEXTS) if text]
     assert features.dtype == np.float32
     expected = means(case, [text for text in TEXTS if text])
@@ -73,8 +70,8 @@ def test_features_of_samples_are_means_over_the_new_token_positions(case_of, ext
         for sample, tokens in enumerate((greedy, greedy[:1]))
     ]
     pd.DataFrame(rows).to_parquet(tmp_path / "scored.parquet")
-    reading = {"threshold": 0.5, "max_tokens": 32}
-    features, numbers = extract(case, [tmp_path / "scored.parquet"], reading, layer=2)
+    scored = tmp_path / "scored.parquet"
+    features, numbers = extract(case, [scored], {"threshold": 0.5}, max_tokens=32, layer=2)
     assert numbers.tolist() == list(range(10))
     block = plain.blocks(case.plain)[2:]
     expected = [
@@ -105,7 +102,6 @@ def test_a_nan_is_named(case_of, extract, dataset, tmp_path):
     broken = tiny.build_model("llama")
     broken.model.layers[0].mlp.down_proj.weight[3, 5] = torch.nan
     tiny.save(broken, tmp_path / "broken")
-    reading = {"tokens": 12, "format": "csv", "text_field": "comment"}
     with pytest.raises(ValueError, match="NaN or infinite for labelled text 0"):
-        extract(type(case)(**vars(case) | {"folder": tmp_path / "broken"}), [dataset], reading)
+        extract(type(case)(**vars(case) | {"folder": tmp_path / "broken"}), [dataset], COMMENTS)
     assert not (tmp_path / "features.safetensors").exists()

@@ -11,6 +11,7 @@ import tiny
 import torch
 from fetch_model import fetch_model
 from neurondynamics.lm.loading import load_model, load_tokenizer, save_model
+from neurondynamics.lm.shape import described_shape, read_shape
 from transformers import AutoModelForCausalLM
 
 SHAPE = {"shape": {"layers": tiny.LAYERS, "neurons": tiny.NEURONS}, "base": None}
@@ -243,6 +244,7 @@ def test_a_gguf_file_becomes_a_plain_folder(tmp_path):
     tokenizer = tiny.build_tokenizer()
     steps = write_gguf(str(tmp_path / "tiny.gguf"), model, tokenizer)
     fetch_model(str(tmp_path / "model"), source={"path": str(tmp_path / "tiny.gguf")}, **SHAPE)
+    assert described_shape(tmp_path, "tiny.gguf") == read_shape(tmp_path / "model")
     loaded = load_model(tmp_path / "model", "float32", "cpu")
     assert not hasattr(loaded.config, "quantization_config")
     assert loaded.generation_config.eos_token_id in (0, [0])

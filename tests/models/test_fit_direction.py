@@ -10,7 +10,7 @@ import tiny
 import torch
 from fit_direction import fit_direction, nearest_values, ready_direction, word_rows
 from neurondynamics.analysis.directions import Direction, read_direction, write_direction
-from neurondynamics.analysis.features import write_features
+from neurondynamics.analysis.labelled import write_features
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
@@ -30,7 +30,7 @@ def fit(tmp_path):
     """A function that makes a direction; it returns the direction and its description."""
 
     def run(case, direction, **inputs):
-        files = {"features": None, "texts": [], "file": None, "reading": {}} | inputs
+        files = {"features": None, "texts": [], "file": None, "labelled": {}} | inputs
         vector, told = tmp_path / "own.safetensors", tmp_path / "own.json"
         fit_direction(
             str(case.folder), vector=str(vector), description=str(told), direction=direction,
@@ -50,7 +50,7 @@ def planted(toward):
 
 @pytest.fixture
 def samples(tmp_path):
-    """What a direction of samples is fitted on: features, the files of samples, their reading."""
+    """What a direction of samples is fitted on: features, the files of samples, their threshold."""
     toward = np.tile([True, False, True, False, False], PROMPTS)
     path = tmp_path / "scored.parquet"
     pd.DataFrame(
@@ -62,7 +62,7 @@ def samples(tmp_path):
     ).sample(frac=1, random_state=0).to_parquet(path)
     features = tmp_path / "samples.safetensors"
     write_features(features, planted(toward), np.arange(len(toward)))
-    return {"features": str(features), "texts": [str(path)], "reading": {"threshold": 0.5}}
+    return {"features": str(features), "texts": [str(path)], "labelled": {"threshold": 0.5}}
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def comments(tmp_path):
     rows = np.delete(np.arange(80), 5)
     features = tmp_path / "comments.safetensors"
     write_features(features, planted(toward)[rows].astype(np.float32), rows)
-    return {"features": str(features), "texts": [str(folder)], "reading": {"format": "csv"}}
+    return {"features": str(features), "texts": [str(folder)], "labelled": {"format": "csv"}}
 
 
 @pytest.mark.parametrize("method", ["probe", "mean_difference"])

@@ -125,16 +125,16 @@ def draw(model, prompt, uniforms, temperature, ends):
     return ids[len(prompt) :]
 
 
-def test_samples_do_not_depend_on_the_batch(case, tmp_path, prompts_file, settings):
+def test_samples_do_not_depend_on_the_batch(case, tmp_path, prompts_file):
     output = tmp_path / "samples.parquet"
     expected = []
     for text, prompt in zip(tiny.PROMPTS, case.prompts, strict=True):
         for uniforms in sampling_uniforms(11, text, 3, NEW_TOKENS):
             expected.append(draw(case.plain, prompt, uniforms, 1.5, case.ends))
     assert len({tuple(tokens) for tokens in expected}) > len(expected) // 2
-    drawing = {"samples": 3, "temperature": 1.5, "seed": 11}
+    drawing = {"samples": 3, "temperature": 1.5, "new_tokens": NEW_TOKENS, "seed": 11}
     for batch_size in (3, 12, 100):
-        options = settings | drawing | {"batch_size": batch_size}
+        options = drawing | {"reading": tiny.reading(batch_size=batch_size)}
         shards = 1 if batch_size == 100 else 3
         parts = []
         for shard in (f"{k}-of-{shards}" for k in range(1, shards + 1)):

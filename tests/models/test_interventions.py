@@ -7,9 +7,10 @@ import plain
 import pytest
 import tiny
 import torch
+from neurondynamics.interventions.edits import applied, count_neurons
+from neurondynamics.interventions.parts import Edit
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.generation import decode, prefill
-from neurondynamics.lm.interventions import Edit, applied, count_neurons
 
 LAYER = 1
 NEURONS = np.array([0, 7, tiny.NEURONS - 1])
@@ -17,9 +18,9 @@ VALUES = np.array([1.5, -2.0, 0.25])
 IDS = torch.tensor([[17, 40, 303, 8, 99]])
 
 
-def edit(operation, layers=LAYER, neurons=NEURONS, **options):
+def edit(act, layers=LAYER, neurons=NEURONS, **options):
     neurons = np.asarray(neurons)
-    return Edit(operation, np.broadcast_to(layers, neurons.shape), neurons, **options)
+    return Edit(act, np.broadcast_to(layers, neurons.shape), neurons, **options)
 
 
 def mlp_output(model, layer=LAYER):
@@ -86,7 +87,7 @@ def test_an_edit_that_changes_nothing_leaves_every_bit(every_case):
         subtraction(np.zeros(tiny.HIDDEN)),
     ):
         with applied(dissect(case.model), [nothing]):
-            assert torch.equal(case.model(input_ids=IDS).logits, before), nothing.operation
+            assert torch.equal(case.model(input_ids=IDS).logits, before), nothing.act
 
 
 def subtraction(vector):
@@ -143,7 +144,7 @@ def test_edits_in_several_layers_and_of_the_same_neuron(case):
         (edit("zero", layers=-1), r"layer -1 was selected"),
         (edit("zero", neurons=[2, tiny.NEURONS]), r"outside 0\.\.43.*layer 1"),
         (edit("zero", neurons=[-1, 2]), r"outside 0\.\.43"),
-        (edit("erase"), r"unknown operation 'erase'; known are zero"),
+        (edit("erase"), r"unknown act 'erase'; known are zero"),
         (edit("zero", positions="prompt"), r"unknown positions 'prompt'; known are new, all"),
         (edit("paired", values=np.ones(3)), r"a paired edit needs a leader"),
     ],

@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 import transformers
+from damage import flip
 from neurondynamics.evaluation.scorers import make_scorer
 
 TEXTS = ["you are an idiot", "nice", "you are nice .", "idiot idiot", "an idiot ."]
@@ -199,7 +200,7 @@ def test_a_published_checkpoint_has_the_sha256_of_its_name(original, tmp_path):
     named = source / f"toxic-{hashlib.sha256(content).hexdigest()[:8]}.ckpt"
     named.write_bytes(content)
     assert detoxify(tmp_path / "scorer")(["nice"]).shape == (1,)
-    named.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    flip(named, -1)
     with pytest.raises(ValueError, match=r"ckpt is damaged: its sha256 does not begin with"):
         detoxify(tmp_path / "scorer")
     named.unlink()

@@ -10,14 +10,10 @@ import plain
 import pytest
 import tiny
 import torch
+from neurondynamics.interventions.edits import applied, at_all_positions, needs_leader
+from neurondynamics.interventions.parts import Edit
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.generation import decode, prefill, token_losses
-from neurondynamics.lm.interventions import (
-    Edit,
-    applied,
-    at_all_positions,
-    needs_leader,
-)
 
 T = 8
 WINDOWS = torch.tensor([[17, 40, 303, 8, 99, 4], [5, 6, 7, 8, 9, 10]])

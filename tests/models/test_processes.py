@@ -6,8 +6,8 @@ import time
 
 import pytest
 import torch
-from neurondynamics.lm.processes import run_together
 from neurondynamics.runtime import start_log
+from neurondynamics.tuning.processes import run_together
 
 
 def break_one() -> None:

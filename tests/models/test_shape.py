@@ -2,16 +2,25 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import tiny
 import torch
 import yaml
-from neurondynamics.lm.shape import check_shape, read_shape
+from neurondynamics.fetching import hub
+from neurondynamics.lm.shape import check_shape, described_shape, read_shape
+from neurondynamics.study import shape
+from neurondynamics.study.costs import SHAPE
+from neurondynamics.study.shape import with_shape, worked_out
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 WEIGHTS = "model.safetensors"
+SCRIPTS = Path(shape.__file__).resolve().parents[2]
+COMMIT = "f" * 40
 
 
 @pytest.fixture
@@ -35,6 +44,12 @@ def test_shape_of_every_family(every_case):
         "vocabulary": tiny.VOCABULARY,
         "parameters": sum(p.numel() for p in case.model.parameters()),
     }
+
+
+def test_a_description_is_enough(every_case, tmp_path):
+    """The config.json alone says what the model with its weights does."""
+    shutil.copy(every_case.folder / "config.json", tmp_path)
+    assert described_shape(tmp_path) == read_shape(every_case.folder)
 
 
 def test_parameters_worked_by_hand(tmp_path):
@@ -94,3 +109,189 @@ def test_a_wrong_value_is_named_and_all_values_can_be_pasted(case_of, key):
 
 def test_what_is_not_declared_may_be_anything(case_of):
     check_shape(case_of("qwen2").folder, {"layers": tiny.LAYERS, "width": tiny.HIDDEN})
+
+
+@pytest.fixture
+def study(case_of, tmp_path, monkeypatch):
+    """A working directory with a tiny llama; `study(**model)` completes what is said of a model."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(case_of("llama").folder, tmp_path / "mine")
+
+    def completed(main_process=True, **model):
+        config = {"seed": 3, "model": {"name": "m", "source": {"path": "mine"}, **model}}
+        return with_shape(config, main_process)["model"]
+
+    return completed
+
+
+@pytest.fixture
+def unasked(monkeypatch):
+    """Working out a shape anew, or asking the hub, fails."""
+
+    def fail(*arguments):
+        raise AssertionError(arguments)
+
+    monkeypatch.setattr(shape, "worked_out", fail)
+    monkeypatch.setattr(hub, "download_snapshot", fail)
+
+
+def test_a_folder_is_enough_and_is_read_once(study, monkeypatch):
+    right = read_shape("mine")
+    expected = {"name": "m", "source": {"path": "mine"}, **right, "dtype": "float32"}
+    assert study() == expected
+    monkeypatch.setattr(shape, "worked_out", None)
+    assert study() == study(main_process=False) == expected
+    (kept,) = Path("resources/shapes").iterdir()
+    assert json.loads(kept.read_text()) == right
+    # another description is another model
+    monkeypatch.setattr(shape, "worked_out", lambda folder: {**right, "layers": 7})
+    Path("mine/config.json").write_text("{}")
+    assert study()["layers"] == 7
+
+
+def test_later_parses_need_neither_torch_nor_transformers(study, monkeypatch):
+    monkeypatch.setattr(shape, "worked_out", read_shape)
+    study()
+    code = (
+        "import sys, yaml\n"
+        "from neurondynamics.study.configuration import checked\n"
+        f"default = yaml.safe_load(open({str(SCRIPTS.parents[1] / 'config.yaml')!r}))\n"
+        "mine = {'name': 'm', 'source': {'path': 'mine'}}\n"
+        "experiments = dict.fromkeys(default['experiments']) | {\n"
+        "    s: {'state': s, 'interventions': {'none': []}} for s in ('base', 'tuned')}\n"
+        "overlay = {'model': mine, 'attribution': {'ablated': 1, 'decoded': 1}, 'curve': None,\n"
+        "           'experiments': experiments}\n"
+        "for main_process in (True, False):\n"
+        "    assert checked([default, overlay], main_process)['model']['layers'] == %d\n"
+        "heavy = {'torch', 'transformers', 'huggingface_hub', 'pandas', 'numpy'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    ) % tiny.LAYERS
+    environment = {"PYTHONPATH": str(SCRIPTS), "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.usefixtures("unasked")
+def test_what_is_stated_stays(study):
+    stated = dict(zip(SHAPE, range(2, 8), strict=True))
+    expected = {"name": "m", "source": {"path": "mine"}, **stated, "dtype": "bfloat16"}
+    assert study(**stated, dtype="bfloat16") == expected
+    assert not Path("resources").exists()  # nothing was read
+
+
+def test_only_what_is_not_stated_is_filled_in(study, monkeypatch):
+    found = dict(zip(SHAPE, range(2, 8), strict=True))
+    monkeypatch.setattr(shape, "worked_out", lambda folder: found)
+    assert study(layers=99)["layers"] == 99
+    assert study(layers=99)["parameters"] == found["parameters"]
+
+
+@pytest.mark.usefixtures("unasked")
+def test_a_job_reads_only_what_the_main_process_made(study):
+    with pytest.raises(ValueError, match=r"model\.source: resources/shapes/\w+\.json is missing"):
+        study(main_process=False)
+    with pytest.raises(ValueError, match=r"model\.source: resources/.+config\.json is missing"):
+        study(main_process=False, source={"hub": "a/b", "revision": COMMIT})
+
+
+@pytest.mark.parametrize(
+    ("description", "said"),
+    [
+        ("{", r"(?i)json"),
+        ("{}", "model_type"),
+        ('{"model_type": "no-such-family"}', "no-such-family"),
+        (
+            '{"model_type": "codegen", "n_layer": 1, "n_embd": 64, "n_head": 4}',
+            r"'codegen' are not known; known are bloom",
+        ),
+    ],
+)
+def test_a_description_of_no_model_is_refused(tmp_path, description, said):
+    (tmp_path / "config.json").write_text(description)
+    with pytest.raises((ValueError, OSError), match=said):
+        described_shape(tmp_path)
+
+
+def test_the_reason_comes_back_from_the_other_process(tmp_path):
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "codegen", "n_layer": 1, "n_embd": 64, "n_head": 4}'
+    )
+    said = r"model\.source: .*config\.json .*'codegen' are not known.*state layers, neurons"
+    with pytest.raises(ValueError, match=said):
+        worked_out(tmp_path)
+
+
+def test_a_process_that_fails_is_named(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("raise ImportError('not installed here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(ValueError, match=r"model\.source: .*not installed here.*state layers"):
+        worked_out(tmp_path)
+
+
+@pytest.mark.usefixtures("unasked")
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"path": "nowhere"}, r"model\.source\.path: there is no nowhere"),
+        ({"path": "mine/nowhere"}, r"model\.source\.path: there is no mine/nowhere"),
+        ({"path": "x.gguf"}, r"model: these keys are missing: layers.*, parameters\..*new_study"),
+        ({"wheel": "a==1", "files": [{"path": "config.json"}]}, "model: these keys are missing"),
+        ({"url": "https://a/b.zip", "sha256": "0"}, "model: these keys are missing"),
+        (
+            {"hub": "a/b", "revision": COMMIT, "files": [{"path": "x.gguf"}]},
+            "model: these keys are missing",
+        ),
+    ],
+)
+def test_what_has_no_description_is_refused_with_the_keys(study, source, said):
+    Path("x.gguf").touch()
+    with pytest.raises(ValueError, match=said):
+        study(source=source)
+
+
+def test_a_model_that_was_fetched_has_a_description(study, monkeypatch):
+    monkeypatch.setattr(shape, "worked_out", lambda folder: dict.fromkeys(SHAPE, len(folder.name)))
+    shutil.move("mine", "resources/models/mod")
+    found = study(name="mod", source={"wheel": "a==1", "files": [{"path": "b"}]})
+    assert found["layers"] == len("mod")
+
+
+def test_the_hub_is_asked_for_one_file_once(study, tmp_path, monkeypatch):
+    asked = []
+
+    def download(*arguments):
+        asked.append(arguments)
+        (tmp_path / "snapshot" / "in").mkdir(parents=True, exist_ok=True)
+        shutil.copy("mine/config.json", "snapshot/config.json")
+        shutil.copy("mine/config.json", "snapshot/in/config.json")
+        return tmp_path / "snapshot"
+
+    monkeypatch.setattr(hub, "download_snapshot", download)
+    monkeypatch.setattr(shape, "worked_out", lambda folder: dict.fromkeys(SHAPE, 5))
+    source = {"hub": "a/b", "revision": "refs/pr/1"}
+    assert study(source=source)["layers"] == 5
+    assert asked == [("a/b", "refs/pr/1", "model", ["config.json"])]
+    monkeypatch.setattr(shape, "worked_out", None)
+    for main_process in (True, False):
+        assert study(source=source, main_process=main_process)["layers"] == 5
+    study(source={**source, "files": [{"path": "in/config.json"}, {"path": "in/x"}]})
+    assert asked[1:] == [("a/b", "refs/pr/1", "model", ["in/config.json"])]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        (ValueError("the hub is gone."), r"model\.source\.hub: the hub is gone\. Or state layers"),
+        (None, r"model\.source\.hub: a/b has no config\.json at f+: name another, or state layers"),
+    ],
+)
+def test_a_hub_that_has_nothing_is_named(study, tmp_path, monkeypatch, trouble, said):
+    def download(*arguments):
+        if trouble:
+            raise trouble
+        return tmp_path / "empty"
+
+    monkeypatch.setattr(hub, "download_snapshot", download)
+    with pytest.raises(ValueError, match=said):
+        study(source={"hub": "a/b", "revision": COMMIT})
+    assert not list(Path("resources").rglob("config.json"))

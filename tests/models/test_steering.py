@@ -12,7 +12,7 @@ from neurondynamics.analysis.directions import Direction, write_direction
 from neurondynamics.data.tables import read_parquet
 from neurondynamics.lm.generation import NonFiniteError, sampling_uniforms
 from neurondynamics.lm.loading import load_model
-from neurondynamics.lm.steering import Guide, Strength, class_probabilities, steer
+from neurondynamics.tuning.steering import Guide, Strength, class_probabilities, steer
 from steer_continuations import choose_sentences, cut_at_words, steer_continuations
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache
@@ -194,21 +194,21 @@ def test_logits_that_are_not_finite_name_their_rows(case_of):
 TEXT = "\n\n".join([" ".join(tiny.SENTENCES[-4:-2]), *tiny.SENTENCES[-2:], "Too short."])
 
 
-def test_shards_and_batches_do_not_matter(case_of, tmp_path, settings):
+def test_shards_and_batches_do_not_matter(case_of, tmp_path):
     case, guide = case_of("gpt2"), guide_of(1)
-    (tmp_path / "texts.jsonl").write_text(json.dumps({"title": "", "text": TEXT}) + "\n")
+    (tmp_path / "corpus.jsonl").write_text(json.dumps({"title": "", "text": TEXT}) + "\n")
     write_direction(tmp_path / "w.safetensors", Direction(guide.vector, guide.intercept))
-    del settings["max_tokens"]
-    settings |= {"number": 4, "prompt_tokens": 9, "new_tokens": 3, "layer": 1, "seed": 2}
+    settings = {"number": 4, "new_tokens": 3, "layer": 1, "seed": 2}
 
     def steered(shard: str, batch_size: int) -> list[dict]:
         output = tmp_path / f"{shard}.parquet"
         steer_continuations(
-            *(str(path) for path in (case.folder, tmp_path / "texts.jsonl")),
+            *(str(path) for path in (case.folder, tmp_path / "corpus.jsonl")),
             *(str(path) for path in (tmp_path / "w.safetensors", output)),
             shard=shard,
             strength=asdict(STRENGTH),
-            **settings | {"batch_size": batch_size},
+            reading=tiny.reading(max_tokens=9, batch_size=batch_size),
+            **settings,
         )
         return read_parquet(output).to_dict("records")
 

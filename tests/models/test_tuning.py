@@ -10,9 +10,9 @@ import pytest
 import tiny
 import torch
 import tune_model
-from neurondynamics.lm import tuning
 from neurondynamics.lm.loading import load_model, load_tokenizer
-from neurondynamics.lm.preferences import PreferenceTrainer, hold_out, tokenise_pairs
+from neurondynamics.tuning import training
+from neurondynamics.tuning.losses import PreferenceTrainer, hold_out, tokenise_pairs
 from tokenizers.processors import TemplateProcessing
 
 PAIRS = [
@@ -81,11 +81,11 @@ def trainer_of(folder, tmp_path, pairs=PAIRS, **changes):
     """Return a trainer of the model in a folder that reads all pairs at once."""
     tokenizer = load_tokenizer(folder)
     tokenizer.pad_token = tokenizer.eos_token
-    recipe = tuning.Recipe(**TRAINING | {"batch_size": len(pairs)} | changes)
-    files = tuning.Files(str(folder), str(tmp_path), "", "")
-    tuning.write_rows(recipe, files, {"train": tokenise_pairs(tokenizer, pairs)})
-    policy = tuning.without_dropout(load_model(folder, "float32", "cpu"))
-    return tuning.trainer_of(policy, tokenizer, recipe, tmp_path, len(pairs))
+    recipe = training.Recipe(**TRAINING | {"batch_size": len(pairs)} | changes)
+    files = training.Files(str(folder), str(tmp_path), "", "")
+    training.write_rows(recipe, files, {"train": tokenise_pairs(tokenizer, pairs)})
+    policy = training.without_dropout(load_model(folder, "float32", "cpu"))
+    return training.trainer_of(policy, tokenizer, recipe, tmp_path, len(pairs))
 
 
 def plain_log_probabilities(model, tokenizer, pair):

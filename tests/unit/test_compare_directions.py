@@ -9,7 +9,7 @@ import pytest
 from compare_directions import compare_directions
 from draw_direction_cosines import draw_direction_cosines, figure_direction_cosines
 from neurondynamics.analysis.directions import Direction, write_direction
-from neurondynamics.behaviour import Behaviour
+from neurondynamics.study.behaviour import Behaviour
 from tabulate_directions import tabulate_directions
 
 VECTORS = {"probe": [3.0, 0, 0], "insult": [1.0, 1, 0], "svd": [-2.0, 0, 0]}

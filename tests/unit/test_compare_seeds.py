@@ -14,9 +14,10 @@ from compare_seeds import (
 )
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.analysis.reductions import create_reductions
+from neurondynamics.analysis.statistics import Statistics
 from summarize_groups import summarize_groups
 
-OPTIONS = {"samples": 200, "confidence": 0.95, "seed": 0}
+STATISTICS = Statistics(samples=200, confidence=0.95, seed=0)
 
 
 def make_neurons(reduction, group, cosine=1.0, activation_base=1.0) -> pd.DataFrame:
@@ -49,7 +50,7 @@ def versions(tmp_path):
         neurons = make_neurons(by_prompt.mean(axis=0), np.array(GROUPS)[groups])
         neurons.to_parquet(folder / "neurons.parquet")
         files = [str(folder / name) for name in ("reductions.h5", "neurons.parquet", "groups.csv")]
-        summarize_groups(*files, **OPTIONS)
+        summarize_groups(*files, STATISTICS)
         for kind, path in zip(("reductions", "neurons", "groups"), files, strict=True):
             paths[kind].append(path)
     return paths
@@ -62,7 +63,7 @@ def compare(versions, folder, seeds=(0, 5, 9)):
         seeds_table=str(tables[0]),
         overlap_table=str(tables[1]),
         seeds=list(seeds),
-        **OPTIONS,
+        statistics=STATISTICS,
     )
     return [pd.read_csv(table) for table in tables]
 

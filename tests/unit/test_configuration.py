@@ -1,66 +1,96 @@
 """The default study passes; whatever is wrong with another is said with its key."""
 
-import copy
+import hashlib
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from neurondynamics.configuration import (
-    check_configuration,
-    check_local_prompts,
-    with_replicas,
-    without_nulls,
-)
+from neurondynamics.study.configuration import checked, labeller_first, with_replicas
+from neurondynamics.study.costs import SHAPE
+from neurondynamics.study.schema import ORIGINS, kinds_of, read_schema
 
 ROOT = Path(__file__).resolve().parents[2]
-SCHEMA = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
 STUDIES = sorted((ROOT / "workflow" / "studies").glob("*.yaml"))
+PAPER = ("gpt2-medium", "llama-3.1-8b", "gemma-2-2b", "mistral-7b")
+GUIDES = [ROOT / "README.md", ROOT / "workflow" / "studies" / "README.md"]
+EXAMPLES = [
+    (guide, number, overlay)
+    for guide in GUIDES
+    if guide.exists()
+    for number, overlay in enumerate(
+        re.findall(r"```yaml\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+    )
+]
 
 
-def merged(config, overlay):
-    """What Snakemake makes of an overlay: mappings are merged, all else is replaced."""
-    for key, value in overlay.items():
-        if isinstance(value, dict) and isinstance(config.get(key), dict):
-            merged(config[key], value)
-        else:
-            config[key] = value
-    return config
-
-
-def overlaid(text):
-    return without_nulls(merged(copy.deepcopy(DEFAULT), yaml.safe_load(text)))
+def overlaid(*texts):
+    """The study that overlays make of the default one, as a job parses it."""
+    return checked([DEFAULT, *map(yaml.safe_load, texts)], main_process=False)
 
 
 def problems(text):
     """The lines that an overlay on the default study is refused with."""
     with pytest.raises(ValueError, match="the configuration is wrong") as caught:
-        check_configuration(overlaid(text), SCHEMA)
+        overlaid(text)
     return [line.removeprefix("- ") for line in str(caught.value).splitlines()[1:]]
 
 
-def passes(text):
-    check_configuration(overlaid(text), SCHEMA)
-
-
 def test_the_default_study_passes():
-    check_configuration(without_nulls(DEFAULT), SCHEMA)
+    assert checked([DEFAULT]) == DEFAULT
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
 def test_every_study_passes(study):
-    passes(study.read_text())
+    shared = [study.with_name("paper.yaml").read_text()] if study.stem in PAPER else []
+    overlaid(*shared, study.read_text())
 
 
-@pytest.mark.parametrize("number", range(7))
-def test_every_overlay_of_the_readme_passes(number):
-    overlays = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(overlays) == 7
-    passes(overlays[number])
+def test_the_studies_of_the_paper_are_told_apart():
+    assert {study.stem for study in STUDIES} == {*PAPER, "paper", "smoke", "seeds"}
+    for study in STUDIES:
+        (command,) = re.findall(
+            r"--configfile (.+?)(?: --directory .+)?$", study.read_text(), re.M
+        )[:1]
+        of_paper = study.stem in PAPER or study.stem == "paper"
+        assert ("workflow/studies/paper.yaml workflow/studies/" in command) == of_paper
+        assert of_paper or command == f"workflow/studies/{study.name}"
+        assert study.stem not in PAPER or command.endswith(f"/{study.name}")
+
+
+def test_the_guides_have_examples():
+    assert len(EXAMPLES) >= 7
+
+
+@pytest.mark.parametrize(
+    ("guide", "number", "overlay"),
+    EXAMPLES,
+    ids=lambda value: getattr(value, "parent", value) if isinstance(value, Path | int) else "",
+)
+def test_every_overlay_of_the_guides_passes(guide, number, overlay, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = (yaml.safe_load(overlay) or {}).get("model", {})
+    if "path" in model.get("source", {}):  # a folder whose shape is known already
+        described = tmp_path / model["source"]["path"] / "config.json"
+        described.parent.mkdir(parents=True)
+        described.write_text("{}")
+        digest = hashlib.sha256(b"{}").hexdigest()
+        (tmp_path / "resources" / "shapes").mkdir(parents=True)
+        shape = {key: DEFAULT["model"][key] for key in SHAPE}
+        (tmp_path / "resources" / "shapes" / f"{digest}.json").write_text(json.dumps(shape))
+    overlaid(overlay)
 
 
 NONE = "experiments: {ablation: {interventions: "
+STEERED = (
+    "preferences: {{method: steered, maximum: 9, dataset: sampling-prompts, number: 256, "
+    "prompt_tokens: 9, new_tokens: 9, direction: {}, step_size: 1, temperature: 1, top_k: 1, "
+    "iterations: 1, horizon: 1, gamma: 1, gm_scale: 1, kl_scale: 0}}"
+)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +126,19 @@ NONE = "experiments: {ablation: {interventions: "
         ("tuned: {a b: {source: {path: x}}}", "tuned", "name that becomes part of file names"),
         ("datasets: {wikipedia: {wheel: gensim}}", "datasets.wikipedia.wheel", "pinned"),
         # unknown values
+        # names that were changed
+        ("claims: {anti_toxic: x}", "claims.anti_toxic", "is called anti now"),
+        (
+            NONE + "{x: [{select: {top: 3}, operation: edit, factor: 2}]}}}",
+            "experiments.ablation.interventions.x[0].operation",
+            "'edit' is called rescale now",
+        ),
+        ("scorers: {x: {kind: [lexicon], threshold: 0}}", "scorers.x.kind", "is unknown"),
+        (
+            NONE + "{x: [{select: {top: 3}, operation: [zero]}]}}}",
+            "experiments.ablation.interventions.x[0].operation",
+            "['zero'] is unknown",
+        ),
         ("scorers: {x: {kind: perspective}}", "scorers.x.kind", "known are profanity-check, lex"),
         ("scorers: {x: {kind: profanity}}", "scorers.x.kind", "did you mean 'profanity-check'?"),
         ("model: {dtype: float16}", "model.dtype", "'float16' is unknown; did you mean"),
@@ -112,7 +155,7 @@ NONE = "experiments: {ablation: {interventions: "
         ),
         # keys that are missing
         ("seed: null", "seed", "this key is missing"),
-        ("model: {layers: null}", "model.layers", "this key is missing"),
+        ("model: {layers: null, width: null}", "model", "keys are missing: layers, width. They"),
         ("tuned: {dpo: {beta: null}}", "tuned.dpo.beta", "this key is missing"),
         (
             NONE + "{x: [{operation: zero}]}}}",
@@ -133,18 +176,35 @@ NONE = "experiments: {ablation: {interventions: "
         ("attribution: {ablated: 46081}", "attribution.ablated", "only 46080"),
         ("attribution: {decoded: 46081}", "attribution.decoded", "only 46080"),
         # keys that do not go together
-        ("model: {source: {path: x}}", "model.source", "not wheel and path; an overlay drops"),
-        ("model: {source: {wheel: null, files: null}}", "model.source", "give one of wheel, hub"),
-        ("model: {source: {files: null}}", "model.source.files", "wheel needs it"),
-        ("model: {source: {path: x, wheel: null}}", "model.source.files", "not go with path"),
+        ("model: {source: {path: x}}", "model.name", "this key is missing"),
+        ("model: {name: x, source: {path: x}}", "model.source.path", "there is no x"),
+        ("model: {name: x, source: {hub: a/b, revision: c}}", "model.source", "is missing, which"),
+        ("model: {name: x, source: {files: []}}", "model.source.files", ""),
+        (
+            "model: {source: {wheel: null, files: null}}",
+            "model.source",
+            "exactly one of wheel, hub, url, path, not none of them",
+        ),
+        ("tuned: {m: {source: {wheel: a==1}}}", "tuned.m.source.files", "wheel needs it"),
+        (
+            "model: {name: x, source: {path: x, files: [{path: y}]}}",
+            "model.source.files",
+            "not go with path",
+        ),
         (
             "tuned: {mine: {source: {path: x, wheel: a==1, files: [{path: b}]}}}",
             "tuned.mine.source",
-            "not wheel and path",
+            "give exactly one of wheel, hub, url, path, not wheel and path",
         ),
         ("tuned: {mine: {source: {hub: a/b}}}", "tuned.mine.source.revision", "hub needs it"),
-        ("tuned: {m: {source: {path: a, revision: b}}}", "tuned.m.source.revision", "with hub"),
-        ("datasets: {wikipedia: {wheel: null}}", "datasets.wikipedia.platform", "goes with wheel"),
+        ("tuned: {m: {source: {path: a, revision: b}}}", "tuned.m.source.revision", "with path"),
+        ("datasets: {wikipedia: {wheel: null}}", "datasets.wikipedia.platform", "with files of"),
+        ("datasets: {x: {hub: a/b, revision: c, format: lines}}", "datasets.x.files", "hub needs"),
+        (
+            "datasets: {x: {hub: a/b, url: 'https://a/b', format: lines}}",
+            "datasets.x",
+            "one of wheel, hub, url, not hub and url",
+        ),
         ("tuned: {mine: {source: {url: 'https://a/b'}}}", "tuned.mine.source.sha256", "url needs"),
         ("datasets: {x: {format: lines}}", "datasets.x.files", "this key is missing"),
         # what a kind of scorer, direction or pairs needs
@@ -179,19 +239,19 @@ NONE = "experiments: {ablation: {interventions: "
             "datasets.samples",
             "rename it",
         ),
-        ("preferences: {method: ready}", "preferences.dataset", "ready needs it"),
+        ("preferences: {method: ready, maximum: 9}", "preferences.dataset", "ready needs it"),
         ("preferences: {dataset: wikipedia}", "preferences.dataset", "does not go with sampled"),
         (
-            "preferences: {method: ready, dataset: sampling-prompts, margin: null}",
+            "preferences: {method: ready, dataset: sampling-prompts, maximum: 9}",
             "preferences.dataset",
             "lines has no pairs",
         ),
         (
-            "preferences: {method: steered, direction: svd}",
+            STEERED.format("svd"),
             "preferences.direction",
             "svd gives no probabilities",
         ),
-        ("preferences: {method: steered, number: 256}\nshards: 2", "shards", "batches of prefer"),
+        (STEERED.format("probe") + "\nshards: 2", "shards", "batches of prefer"),
         (
             "tuned: {mine: {source: {wheel: a==1, files: [{path: b}]}}}",
             "tuned.mine.source.files[0].sha256",
@@ -202,8 +262,9 @@ NONE = "experiments: {ablation: {interventions: "
             "datasets.x.files[0].sha256",
             "this key is missing",
         ),
-        ("tuned: {dpo: {source: {path: x}}}", "tuned.dpo", "give either source, or method"),
-        ("tuned: {mine: {beta: 0.1}}", "tuned.mine", "give either source, or method"),
+        ("tuned: {m: {source: {path: x}, method: dpo}}", "tuned.m", "either source, or method"),
+        ("tuned: {mine: {beta: 0.1}}", "tuned.mine", "give either source, or method and its hyper"),
+        ("tuned: {m: {source: {path: x}, beta: 1}}", "tuned.m.beta", "does not go with source"),
         ("tuned: {dpo: {method: simpo}}", "tuned.dpo.target_margin", "simpo needs it"),
         ("tuned: {dpo: {target_margin: 1}}", "tuned.dpo.target_margin", "does not go with dpo"),
         ("tuned: {dpo: {gpus: 3}}", "tuned.dpo.gpus", "cannot share a batch of 8 pairs evenly"),
@@ -238,6 +299,16 @@ NONE = "experiments: {ablation: {interventions: "
             "experiments.ablation.interventions.x[0].factor",
             "does not go with zero",
         ),
+        (
+            NONE + "{x: [{select: {top: 3}, operation: rescale, factor: 2, mode: paired}]}}}",
+            "experiments.ablation.interventions.x[0].mode",
+            "'paired' does not go with rescale; known are mean, shift",
+        ),
+        (
+            NONE + "{x: [{select: {groups: [TP], fraction: 0.5}, operation: zero}]}}}",
+            "experiments.ablation.interventions.x[0].select.ranked",
+            "this key is missing (fraction needs it)",
+        ),
         # datasets that are not there, or of no use
         ("corpus: {dataset: wikipedi}", "corpus.dataset", "did you mean 'wikipedia'?"),
         ("corpus: {continued: wikipedi}", "corpus.continued", "did you mean 'wikipedia'?"),
@@ -251,13 +322,13 @@ NONE = "experiments: {ablation: {interventions: "
             "published.interventions.editing-search",
             "there is no experiment of this name that is reported",
         ),
-        ("prompts: {train: {dataset: nowhere}}", "prompts.train.dataset", "'nowhere'"),
+        ("prompts: {train: {dataset: a, number: 1}}", "prompts.train.dataset", "no dataset 'a'"),
         (
             "prompts: {evaluation: {exclude: [challenge-prompt]}}",
             "prompts.evaluation.exclude[0]",
             "did you mean 'challenge-prompts'?",
         ),
-        ("prompts: {train: {dataset: wikipedia}}", "prompts.train.dataset", "articles"),
+        ("prompts: {train: {dataset: wikipedia, number: 1}}", "prompts.train.dataset", "articles"),
         # baselines
         (
             "experiments: {tuning-free: {interventions: {none: []}}}",
@@ -279,9 +350,46 @@ def test_what_is_wrong_is_said_with_its_key(overlay, key, said):
 
 def test_all_problems_are_said_at_once_and_each_once():
     lines = problems(
-        "sed: 1\nscorers: {x: {kind: x, threshold: 0}}\nmodel: {layers: null, neurons: null}"
+        "sed: 1\nscorers: {x: {kind: x, threshold: 0}}\ncorpus: {windows: null, dataset: null}"
     )
     assert len(lines) == len(set(lines)) == 4
+
+
+def test_an_old_name_is_said_once():
+    assert len(problems("claims: {anti_toxic: mean-AN-, anti: null}")) == 1
+    old = "{x: [{select: {top: 3}, operation: edit, factor: 2}]}}}"
+    assert len(problems(NONE + old)) == 1
+
+
+def test_every_key_is_described():
+    """But for mappings whose names are of one's choice, and what they refer to."""
+
+    def undescribed(part, key):
+        for name, inner in part.get("properties", {}).items():
+            if "description" not in inner and "$ref" not in inner:
+                yield f"{key}.{name}"
+            yield from undescribed(inner, f"{key}.{name}")
+        for inner in (part.get("additionalProperties"), part.get("items")):
+            if isinstance(inner, dict):
+                yield from undescribed(inner, key)
+
+    schema = read_schema()
+    wheres = {".datasets.where.minimum", ".datasets.where.maximum"}
+    found = set(undescribed(schema, ""))
+    for name, part in schema["$defs"].items():
+        found |= set(undescribed(part, name))
+    assert found - wheres == set()
+
+
+def test_kinds_are_said_in_the_schema():
+    assert ORIGINS == ("wheel", "hub", "url", "path")
+    assert kinds_of(read_schema()["$defs"]["step"])[-1] == "subtract"
+
+
+def test_the_scorer_that_labels_comes_first():
+    config = overlaid("sampling: {scorer: lexicon}")
+    assert list(config["scorers"]) == ["lexicon", "profanity-check"]
+    assert labeller_first(config) == config
 
 
 def test_a_version_named_like_the_model_is_refused():
@@ -294,20 +402,18 @@ def test_a_version_named_like_the_model_is_refused():
 
 def test_further_seeds_make_replicas():
     config = overlaid("tuned: {dpo: {seeds: [1, 7]}, mine: {source: {path: x}}}")
-    expanded = with_replicas(config)
-    assert list(expanded["tuned"]) == ["dpo", "dpo-seed1", "dpo-seed7", "mine"]
+    assert list(config["tuned"]) == ["dpo", "dpo-seed1", "dpo-seed7", "mine"]
     for seed in (1, 7):
         replica = DEFAULT["tuned"]["dpo"] | {"seed": seed, "replica_of": "dpo"}
-        assert expanded["tuned"][f"dpo-seed{seed}"] == replica
-    for version in ("dpo", "mine"):
-        assert expanded["tuned"][version] == config["tuned"][version]
-    assert list(config["tuned"]) == ["dpo", "mine"]  # what was given stays as it was
-    assert {**expanded, "tuned": config["tuned"]} == config
+        assert config["tuned"][f"dpo-seed{seed}"] == replica
+    assert config["tuned"]["mine"] == {"source": {"path": "x"}}
+    assert {**config, "tuned": DEFAULT["tuned"]} == DEFAULT
 
 
-def test_without_further_seeds_nothing_is_added():
-    config = without_nulls(DEFAULT)
-    assert with_replicas(config) == config
+def test_what_was_given_stays_as_it_was():
+    config = {"tuned": {"dpo": {"method": "dpo", "seeds": [1]}}}
+    assert list(with_replicas(config)["tuned"]) == ["dpo", "dpo-seed1"]
+    assert config == {"tuned": {"dpo": {"method": "dpo", "seeds": [1]}}}
 
 
 @pytest.mark.parametrize(
@@ -326,7 +432,7 @@ def test_without_further_seeds_nothing_is_added():
         (
             "{mine: {source: {path: x}, seeds: [1]}}",
             "tuned.mine.seeds",
-            "a model from a source is not tuned",
+            "does not go with source",
         ),
         ("{dpo: {replica_of: mine}}", "tuned.dpo.replica_of", "unknown key"),
     ],
@@ -341,38 +447,18 @@ def test_a_replica_named_like_the_model_is_refused():
     assert line.startswith("tuned.dpo.seeds[0]: ")
 
 
-def test_null_removes_what_the_default_study_has():
-    config = overlaid(
-        "tuned: {dpo: null, mine: {source: {path: x}}}\n"
-        "experiments: {unalignment: {interventions: {scale-keys-5: null}}}\n"
-        "model: {source: {wheel: null, files: null, path: x}}"
-    )
-    assert list(config["tuned"]) == ["mine"]
-    assert "scale-keys-5" not in config["experiments"]["unalignment"]["interventions"]
-    assert config["model"]["source"] == {"path": "x"}
-    assert config["prompts"]["train"] == DEFAULT["prompts"]["train"]
-
-
-def test_nulls_go_and_what_counts_as_false_stays():
-    config = {"a": None, "b": {"c": None, "d": 0, "e": [], "f": False, "g": ""}, "h": [1, None]}
-    assert without_nulls(config) == {"b": {"d": 0, "e": [], "f": False, "g": ""}, "h": [1, None]}
-    assert "a" in config
-
-
 LOCAL = """
 datasets:
   mine: {{files: [{{path: {path}}}], format: jsonl, text_field: prompt}}
 prompts:
-  train: {{dataset: mine, number: {number}, exclude: null}}
+  train: {{dataset: mine, number: {number}}}
   analysis: {{dataset: mine, number: 1}}
   evaluation: {{dataset: mine, number: 1}}
 """
 
 
 def check_local(path, number=1):
-    config = overlaid(LOCAL.format(path=path, number=number))
-    check_configuration(config, SCHEMA)
-    check_local_prompts(config)
+    checked([DEFAULT, yaml.safe_load(LOCAL.format(path=path, number=number))])
 
 
 def test_local_prompts_are_read_before_anything_runs(tmp_path):
@@ -387,3 +473,69 @@ def test_local_prompts_are_read_before_anything_runs(tmp_path):
     path.unlink()
     with pytest.raises(ValueError, match=r"datasets\.mine\.files: there is no file .*mine\.jsonl"):
         check_local(path)
+
+
+SNAKEFILE = f"""
+import json, sys
+from pathlib import Path
+sys.path.insert(0, {str(ROOT / "workflow" / "scripts")!r})
+from neurondynamics.study.configuration import layers
+DEFAULT = Path(str(workflow.current_basedir)) / "config.yaml"
+configfile: DEFAULT
+given = layers(workflow, config, DEFAULT)
+sys.stderr.write("LAYERS " + json.dumps([workflow.is_main_process, given]) + chr(10))
+rule one:
+    output: "one"
+    script: "one.py"
+"""
+OUTER = """
+module inner:
+    snakefile: "Snakefile"
+    config: {"whole": True}
+use rule one from inner as inner_one
+"""
+
+
+@pytest.fixture
+def layers_of(tmp_path):
+    """A function that gives what `layers` finds in a run of snakemake with some options."""
+    (tmp_path / "Snakefile").write_text(SNAKEFILE)
+    (tmp_path / "outer.smk").write_text(OUTER)
+    (tmp_path / "one.py").write_text("open(snakemake.output[0], 'w').close()")
+    (tmp_path / "config.yaml").write_text("a: {b: 1}")
+    (tmp_path / "first.yaml").write_text("a: {c: 2, b: null}")
+    (tmp_path / "second.yaml").write_text("a: {b: {d: 3}}")
+
+    def found(*options):
+        command = [sys.executable, "-m", "snakemake", "--cores", "1", *options]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        (line,) = re.findall("^LAYERS (.+)$", done.stderr, re.M)
+        return json.loads(line)
+
+    return found
+
+
+OVERLAYS = ["--configfile", "first.yaml", "second.yaml", "--config", "seed=9", "more={y: z}"]
+
+
+def test_layers_are_told_apart_in_the_main_process(layers_of):
+    expected = [
+        {"a": {"b": 1}},
+        {"a": {"c": 2, "b": None}},
+        {"a": {"b": {"d": 3}}},
+        {"seed": 9, "more": {"y": "z"}},
+    ]
+    assert layers_of("-n", *OVERLAYS) == [True, expected]
+
+
+def test_layers_are_told_apart_in_a_job(layers_of):
+    """As a cluster runs it: in another process, with the files and values of the main one."""
+    job = ["--mode", "remote", "--target-jobs", "one:", "--allowed-rules", "one", "--nolock"]
+    main_process, layers = layers_of(*job, "--force", *OVERLAYS)
+    assert not main_process
+    assert [list(layer) for layer in layers] == [["a"], ["a"], ["a"], ["seed", "more"]]
+
+
+def test_a_module_is_given_the_whole_study(layers_of):
+    assert layers_of("-n", "-s", "outer.smk", "inner_one") == [True, [{"whole": True}]]

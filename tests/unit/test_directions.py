@@ -12,9 +12,9 @@ from neurondynamics.analysis.directions import (
     singular_direction,
     write_direction,
 )
-from neurondynamics.analysis.features import labels_of, mixed_prompts, read_labelled
 from neurondynamics.analysis.fitting import METHODS, hold_out, quality
 from neurondynamics.analysis.fitting import fit_direction as fit
+from neurondynamics.analysis.labelled import labels_of, mixed_prompts, read_labelled
 
 PROMPTS, SAMPLES, WIDTH = 120, 4, 12
 

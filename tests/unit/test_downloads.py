@@ -8,8 +8,8 @@ import tarfile
 import zipfile
 
 import pytest
-from neurondynamics.data import retries
-from neurondynamics.data.sources import fetch_files
+from neurondynamics.fetching import retries
+from neurondynamics.fetching.sources import fetch_files
 from servers import Content, Files, serving
 
 BODY = bytes(range(256)) * 16384  # 4 MiB

@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from neurondynamics.analysis.effects import Control, Effects, parse_control
+from neurondynamics.analysis.statistics import Statistics
 
 NAN = np.nan
+STATISTICS = Statistics(samples=400, confidence=0.9, seed=3)
 
 
 @pytest.mark.parametrize(
@@ -32,9 +34,7 @@ def test_a_name_that_only_looks_like_a_control_is_refused(name):
 def effects(states=None, **columns):
     """Lay out columns named experiment__intervention."""
     table = pd.DataFrame({tuple(name.split("__")): scores for name, scores in columns.items()})
-    return Effects(
-        table, states or {"b": "base", "t": "tuned"}, samples=400, confidence=0.9, seed=3
-    )
+    return Effects(table, states or {"b": "base", "t": "tuned"}, STATISTICS)
 
 
 def resampled(n, statistic, samples=400, seed=3):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from neurondynamics.study.results import FIGURES
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "workflow" / "scripts"
@@ -63,9 +64,12 @@ def distributions(packages) -> set[str]:
 
 
 def environment_of_scripts() -> dict[str, str]:
+    """Return the environment of every script, by its path without the ending."""
     text = "\n".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
-    pairs = re.findall(r'"\.\./\.\./envs/([\w-]+)\.yaml".*?"\.\./scripts/(\w+)\.py"', text, re.S)
-    return {script: environment for environment, script in pairs}
+    pairs = re.findall(r'"\.\./\.\./envs/([\w-]+)\.yaml".*?"\.\./scripts/(\S+)\.py"', text, re.S)
+    found = {script: environment for environment, script in pairs}
+    of_figures = found.pop("{params.script}")
+    return found | {figure.script: of_figures for figure in FIGURES}
 
 
 @pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda path: path.stem)
@@ -85,11 +89,11 @@ def test_requirements_name_a_package_once():
 
 def test_everything_that_the_workflow_imports_is_required():
     packages = set().union(*(imported(path) for path in SCRIPTS.rglob("*.py")))
-    assert {"torch", "h5py", "yaml"} - packages == {"yaml"}  # imported in a rule file alone
-    assert distributions(packages | {"yaml", "snakemake"}) <= set(requirements())
+    assert {"torch", "h5py", "yaml", "snakemake"} <= packages
+    assert distributions(packages) <= set(requirements())
 
 
-@pytest.mark.parametrize("script", sorted(path.stem for path in SCRIPTS.glob("*.py")))
+@pytest.mark.parametrize("script", sorted(environment_of_scripts()))
 def test_environments_hold_what_their_scripts_import(script):
     environment = environment_of_scripts()[script]
     packages = conda_packages(ROOT / "envs" / f"{environment}.yaml")

@@ -1,21 +1,17 @@
 """Controls that experiments ask for, what experiments depend on, and mistakes in them by key."""
 
 import copy
-from pathlib import Path
 
 import pytest
-import yaml
-from jsonschema import Draft202012Validator
-from neurondynamics.experiments import (
-    all_edits,
-    check_experiments,
+from neurondynamics.study.experiments import contradictions
+from neurondynamics.study.interventions import (
+    all_steps,
     searches,
     selected_files,
     with_controls,
 )
+from neurondynamics.study.schema import mistakes
 
-ROOT = Path(__file__).resolve().parents[2]
-SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
 MODEL = {"layers": 3, "neurons": 10}
 PATCH = {"select": {"groups": ["TP-"]}, "operation": "patch", "mode": "shift"}
 ZERO = {"select": {"top": 3}, "operation": "zero"}
@@ -27,7 +23,8 @@ def study(**experiments):
         "a": {"state": "base", "interventions": {"none": []}},
         "b": {"state": "tuned", "interventions": {"none": []}},
     }
-    return {"model": MODEL, "experiments": least | experiments}
+    directions = {"svd": {}, "probe": {}}
+    return {"model": MODEL, "experiments": least | experiments, "directions": directions}
 
 
 def on(state, *edits, **keys):
@@ -35,7 +32,9 @@ def on(state, *edits, **keys):
 
 
 def problems(config):
-    return list(check_experiments(config))
+    """What is wrong with the experiments: first what the schema says, as for a user."""
+    structure = [line for line in mistakes(config) if line.startswith("experiments.")]
+    return structure or list(contradictions(config))
 
 
 def test_controls_follow_what_they_control():
@@ -71,7 +70,7 @@ def test_an_experiment_may_make_the_edits_of_its_searches():
     assert problems(config) == []
     experiments = config["experiments"]
     assert searches(experiments["c"]) == {"z": "s"}
-    assert list(all_edits(experiments, experiments["c"])) == [PATCH, ZERO]
+    assert list(all_steps(experiments, experiments["c"])) == [PATCH, ZERO]
 
 
 def test_files_that_neurons_are_selected_from():
@@ -92,7 +91,7 @@ EDITS = [
     {"select": {"file": "neurons.csv"}, "operation": "patch", "mode": "paired"},
     {
         "select": {"groups": ["TP", "AN"], "fraction": 0.5, "ranked": "highest"},
-        "operation": "edit",
+        "operation": "rescale",
         "factor": 0.95,
     },
     {"operation": "subtract", "direction": "svd", "layer": 2, "scale": 20.0, "positions": "new"},
@@ -101,14 +100,8 @@ EDITS = [
 ]
 
 
-def accepts(edit):
-    validator = Draft202012Validator({"$ref": "#/$defs/edit", "$defs": SCHEMA["$defs"]})
-    return validator.is_valid(edit)
-
-
 @pytest.mark.parametrize("edit", EDITS)
 def test_every_selection_and_operation_is_accepted(edit):
-    assert accepts(edit)
     assert problems(on("base", edit)) == []
 
 
@@ -125,7 +118,7 @@ def test_every_selection_and_operation_is_accepted(edit):
     ],
 )
 def test_values_that_mean_nothing_are_refused(change):
-    assert not accepts(PATCH | change)
+    assert problems(on("base", PATCH | change))
 
 
 SEARCH = {"state": "base", "search": {"perplexity": 2}, "interventions": {"none": [], "y": [ZERO]}}
@@ -137,7 +130,7 @@ SEARCH = {"state": "base", "search": {"perplexity": 2}, "interventions": {"none"
         (on("base", ZERO | {"mode": "mean"}), "c.interventions.x[0].mode", "not go with zero"),
         (on("base", {"operation": "zero"}), "c.interventions.x[0].select", "zero needs it"),
         (on("base", PATCH | {"factor": 2}), "c.interventions.x[0].factor", "not go with patch"),
-        (on("base", {**ZERO, "operation": "edit"}), "c.interventions.x[0].factor", "missing"),
+        (on("base", {**ZERO, "operation": "rescale"}), "c.interventions.x[0].factor", "missing"),
         (
             on("base", {"operation": "subtract", "direction": "svd", "layer": 3, "scale": 1}),
             "c.interventions.x[0].layer",
@@ -149,15 +142,15 @@ SEARCH = {"state": "base", "search": {"perplexity": 2}, "interventions": {"none"
             "subtract needs it",
         ),
         (
-            on("base", ZERO | {"operation": "edit", "factor": 2, "mode": "paired"}),
+            on("base", ZERO | {"operation": "rescale", "factor": 2, "mode": "paired"}),
             "c.interventions.x[0].mode",
-            "its modes are mean and shift",
+            "does not go with rescale",
         ),
         (on("tuned", PATCH), "c.interventions.x[0]", "the state must be base"),
         (
             on("base", {"select": {"groups": ["TP"], "fraction": 0.5}, "operation": "zero"}),
-            "c.interventions.x[0].select",
-            "fraction and ranked go together",
+            "c.interventions.x[0].select.ranked",
+            "fraction needs it",
         ),
         (
             on("base", {"select": {"top": 3, "fraction": 0.5}, "operation": "zero"}),
@@ -233,4 +226,6 @@ def test_the_baseline_of_a_search_is_its_own():
 
 def test_a_curve_needs_its_experiment():
     assert problems(study() | {"curve": "a"}) == []
-    assert problems(study() | {"curve": "z"}) == ["curve: there is no experiment 'z'"]
+    assert problems(study() | {"curve": "z"}) == [
+        "curve: there is no experiment 'z'; known are a, b"
+    ]

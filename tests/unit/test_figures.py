@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.quiver import Quiver
 from matplotlib.text import Text
-from neurondynamics import effect_plots, plotting
 from neurondynamics.analysis.attribution import GROUPS, INCREASING, REDUCING
-from neurondynamics.behaviour import Behaviour
+from neurondynamics.figures import effect_plots, style
+from neurondynamics.study.behaviour import Behaviour
 
 INPUTS = {
     "layer_projection": "layers",
@@ -21,7 +21,7 @@ INPUTS = {
     "group_stack": "neurons",
     "neuron_shifts": "neurons",
     "layer_groups": "neurons",
-    "toxic_activations": "neurons",
+    "top_activations": "neurons",
     "learning_curve": "curve",
     "seed_shares": "shares",
     "cumulative_effect": "interventions",
@@ -36,7 +36,7 @@ EXTRA = {
     "layer_projection": {"ablated": 200, **WORDS},
     "group_shares": WORDS,
     "neuron_shifts": WORDS,
-    "toxic_activations": WORDS,
+    "top_activations": WORDS,
     "learning_curve": {"method": "dpo"},
     "seed_shares": {"seeds": [0, 1, 12]},
     "cumulative_effect": {"experiment": "curve", **WORDS},
@@ -432,10 +432,10 @@ def test_layer_groups_by_hand():
     assert list(net.get_ydata()) == [2, -4.5]
 
 
-def test_toxic_activations_pairs_the_neurons_of_highest_cosine():
+def test_top_activations_pairs_the_neurons_of_highest_cosine():
     neurons = make_neurons(3, 100)
-    module = import_module("draw_toxic_activations")
-    figure = module.figure_toxic_activations(neurons, **WORDS, **NAMES)
+    module = import_module("draw_top_activations")
+    figure = module.figure_top_activations(neurons, **WORDS, **NAMES)
     top = neurons.sort_values("cosine", ascending=False).head(100)
     ax = figure.axes[0]
     base, tuned = ax.lines[1:]
@@ -575,7 +575,7 @@ def test_unknown_effects_and_infinite_intervals_are_drawn(name, tmp_path):
 @pytest.mark.parametrize("name", ["cumulative_effect", "patch_modes"])
 def test_an_empty_panel_says_why(name, monkeypatch, tmp_path):
     figures = []
-    monkeypatch.setattr(plotting, "save_figure", lambda figure, *paths: figures.append(figure))
+    monkeypatch.setattr(style, "save_figure", lambda figure, *paths: figures.append(figure))
     for shares in (make_interventions()["effect_share"], np.nan):
         table = make_interventions().assign(effect_share=shares)
         table.to_csv(tmp_path / "interventions.csv", index=False)
@@ -629,7 +629,7 @@ def test_learning_curve_draws_steps_and_held_out_pairs():
         np.testing.assert_array_equal(lines["C0"], curve[["step", name]])
         held_out = curve.loc[1::2, ["step", f"held_out_{name}"]]
         np.testing.assert_array_equal(lines["C1"], held_out)
-        assert set(lines[plotting.DARK][:, 0]) == {2}  # where the weights are taken from
+        assert set(lines[style.DARK][:, 0]) == {2}  # where the weights are taken from
     assert "IPO" in figure.get_suptitle()
 
 
@@ -651,7 +651,7 @@ def test_only_the_hyphens_of_groups_become_minus_signs():
         "TP-": "TP−",
         "STOP-1": "STOP-1",
     }
-    assert {name: plotting.name_of_intervention(name) for name in names} == names
+    assert {name: style.name_of_intervention(name) for name in names} == names
 
 
 @pytest.mark.parametrize(
@@ -665,8 +665,8 @@ def test_only_the_hyphens_of_groups_become_minus_signs():
     ],
 )
 def test_logarithmic_axes_hold_their_values(values, inside):
-    _, (ax,) = plotting.new_figure("title", **NAMES)
-    plotting.scale_logarithmically(ax.yaxis, values)
+    _, (ax,) = style.new_figure("title", **NAMES)
+    style.scale_logarithmically(ax.yaxis, values)
     low, high = ax.get_ylim()
     assert 0 < low < inside < high < 1e8
     assert ax.get_yscale() == "log"
@@ -711,7 +711,7 @@ def test_reduction_sources_draws_the_parts_of_the_groups_and_of_all_neurons():
     assert np.ravel(ends) == pytest.approx([h + d for h in heights for d in (-0.02, 0.01)])
     assert [line.get_ydata()[0] for line in ax.lines[:9]] == pytest.approx(totals)
     labels = [label.get_text() for label in ax.get_xticklabels()]
-    assert labels == [*map(plotting.with_minus, REDUCING + INCREASING), "all\nneurons"]
+    assert labels == [*map(style.with_minus, REDUCING + INCREASING), "all\nneurons"]
 
 
 # How it looks
@@ -720,7 +720,7 @@ def test_reduction_sources_draws_the_parts_of_the_groups_and_of_all_neurons():
 @pytest.mark.parametrize("name", INPUTS)
 def test_no_text_is_cut_off_or_covered(name, tables, tmp_path, monkeypatch):
     figures = []
-    monkeypatch.setattr(plotting, "save_figure", lambda figure, *paths: figures.append(figure))
+    monkeypatch.setattr(style, "save_figure", lambda figure, *paths: figures.append(figure))
     draw(name, tables, tmp_path)
     (figure,) = figures
     canvas = FigureCanvasAgg(figure)
@@ -759,11 +759,11 @@ def is_hidden_tick_label(text: Text, figure) -> bool:
 
 def test_groups_differ_without_colour():
     for groups in (REDUCING, INCREASING):
-        assert len({plotting.bar_style(group)["hatch"] for group in groups}) == 4
-        assert len({plotting.group_marker(group) for group in groups}) == 4
-        assert len({plotting.group_colour(group) for group in groups}) == 4
+        assert len({style.bar_style(group)["hatch"] for group in groups}) == 4
+        assert len({style.group_marker(group) for group in groups}) == 4
+        assert len({style.group_colour(group) for group in groups}) == 4
     for reducing, increasing in zip(REDUCING, INCREASING, strict=True):
-        assert sum(plotting.group_colour(increasing)) > sum(plotting.group_colour(reducing))
+        assert sum(style.group_colour(increasing)) > sum(style.group_colour(reducing))
 
 
 # Files

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from neurondynamics.data import retries
-from neurondynamics.data.sources import fetch_files
+from neurondynamics.fetching import retries
+from neurondynamics.fetching.sources import fetch_files
 from servers import COMMIT, TOKEN, Content, Hub, serving
 
 WEIGHTS = bytes(range(256)) * 40

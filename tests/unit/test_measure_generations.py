@@ -29,7 +29,7 @@ def test_repetition_on_prompts_and_f1_on_articles(tmp_path):
     ("changes", "message"),
     [
         ({"corpus": ["prompts"] * 5 + ["articles2"]}, "unknown corpus articles2"),
-        ({"reference_tokens": [[]] * 6}, "article 0 has no reference tokens"),
+        ({"reference_tokens": [[]] * 6}, "number 0 of articles: F1 needs a reference"),
     ],
 )
 def test_what_cannot_be_measured_is_named(tmp_path, changes, message):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from neurondynamics.data.passages import neutral_passages
+from neurondynamics.lm.passages import neutral_passages
 
 
 class Words:

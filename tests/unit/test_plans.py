@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from neurondynamics.analysis.plans import plan_edits
+from neurondynamics.interventions.plans import plan_edits
 
 NEURONS = pd.DataFrame(
     {
@@ -25,20 +25,20 @@ def plan(**step):
 
 
 @pytest.mark.parametrize(
-    ("step", "operation", "values"),
+    ("step", "act", "values"),
     [
         ({"operation": "patch"}, "set", [1.5, 1.0, -1.0, 4.0]),
         ({"operation": "patch", "mode": "mean"}, "set", [1.5, 1.0, -1.0, 4.0]),
         ({"operation": "patch", "mode": "shift"}, "shift", [0.5, -1.0, 2.0, 0.0]),
         ({"operation": "patch", "mode": "paired"}, "paired", [1.0, 1.0, 1.0, 1.0]),
-        ({"operation": "edit", "factor": 1.1}, "set", [1.1, 2.2, -3.3, 4.4]),
-        ({"operation": "edit", "factor": 1.1, "mode": "shift"}, "shift", [0.1, 0.2, -0.3, 0.4]),
+        ({"operation": "rescale", "factor": 1.1}, "set", [1.1, 2.2, -3.3, 4.4]),
+        ({"operation": "rescale", "factor": 1.1, "mode": "shift"}, "shift", [0.1, 0.2, -0.3, 0.4]),
         ({"operation": "zero"}, "zero", None),
     ],
 )
-def test_values(step, operation, values):
+def test_values(step, act, values):
     edit = plan(**step)
-    assert edit.operation == operation
+    assert edit.act == act
     assert edit.layers.tolist() == [0, 0, 1, 1]
     assert edit.neurons.tolist() == [0, 1, 0, 1]
     assert edit.factor is None
@@ -53,7 +53,7 @@ def test_values(step, operation, values):
 @pytest.mark.parametrize("operation", ["scale", "scale_keys"])
 def test_factors_and_positions(operation):
     edit = plan(operation=operation, factor=2.5, positions="all")
-    assert (edit.operation, edit.factor) == (operation, 2.5)
+    assert (edit.act, edit.factor) == (operation, 2.5)
     assert vars(edit)["values"] is None
     assert edit.positions == "all"
 
@@ -83,7 +83,7 @@ def test_shuffled_signs_move_half_of_the_neurons_the_other_way(mode):
 def test_a_direction_is_subtracted_at_the_length_given():
     step = {"operation": "subtract", "direction": "probe", "layer": 5, "scale": 10.0}
     (edit,) = plan_edits(NEURONS, [step], {"probe": np.array([3.0, 4.0])})
-    assert edit.operation == "subtract"
+    assert edit.act == "subtract"
     assert edit.layers.tolist() == [5]
     assert edit.neurons.size == 0
     np.testing.assert_allclose(edit.values, [6.0, 8.0])
@@ -97,7 +97,7 @@ def test_the_last_layer_is_that_of_the_table():
 
 def test_steps_keep_their_order():
     steps = [{"select": {"top": 1}, "operation": "zero"}, {"select": ALL, "operation": "patch"}]
-    assert [edit.operation for edit in plan_edits(NEURONS, steps, {})] == ["zero", "set"]
+    assert [edit.act for edit in plan_edits(NEURONS, steps, {})] == ["zero", "set"]
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,21 @@ def test_steps_keep_their_order():
     [
         (
             {"operation": "subtract", "direction": "probe", "layer": 0, "scale": 1.0},
-            r"^\[1\]: there is no direction 'probe'; known are svd$",
+            r"^\[1\]: unknown direction 'probe'; known are svd$",
         ),
         ({"select": {"top": 9}, "operation": "zero"}, r"^\[1\]: top: 9 "),
+        (
+            {"select": {"top": 1}, "operation": "edit"},
+            r"^\[1\]: unknown operation 'edit'; known are",
+        ),
+        (
+            {"select": {"top": 1}, "operation": "patch", "mode": "median"},
+            r"^\[1\]: unknown mode 'median'; known are mean, shift, paired$",
+        ),
+        (
+            {"select": {"top": 1}, "operation": "rescale", "factor": 2, "mode": "paired"},
+            r"^\[1\]: unknown mode 'paired'; known are mean, shift$",
+        ),
     ],
 )
 def test_a_wrong_step_is_named(step, said):

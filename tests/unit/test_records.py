@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from neurondynamics.data import records as records_module
+from neurondynamics.data.files import replacing, replacing_folder, require_space
 from neurondynamics.data.records import (
     package_versions,
+    read_json,
     read_jsonl,
-    replacing,
-    replacing_folder,
-    require_space,
     write_json,
     write_jsonl,
 )
@@ -25,7 +24,7 @@ from safetensors.numpy import save_file
 
 WRITER = """
 import sys, time
-from neurondynamics.data.records import replacing, replacing_folder
+from neurondynamics.data.files import replacing, replacing_folder
 with {name}(sys.argv[1]) as temporary:
     (temporary / "a" if temporary.is_dir() else temporary).write_text("other")
     print("writing", flush=True)
@@ -120,9 +119,16 @@ def test_numbers_that_json_has_not_are_refused(tmp_path, value):
 def test_json_is_written_for_people(tmp_path):
     write_json(tmp_path / "a.json", {"b": "é", "a": 1})
     text = (tmp_path / "a.json").read_text()
-    assert json.loads(text) == {"b": "é", "a": 1}
+    assert json.loads(text) == read_json(tmp_path / "a.json") == {"b": "é", "a": 1}
     assert text.endswith("}\n")
     assert "é" in text
+
+
+def test_json_that_is_damaged_is_named(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": ')
+    for name in ("a.json", "absent.json"):
+        with pytest.raises(ValueError, match=rf"{name} cannot be read or is damaged.*--force"):
+            read_json(tmp_path / name)
 
 
 def test_versions_of_what_activations_depend_on():

@@ -1,3 +1,5 @@
+import inspect
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,6 +8,7 @@ import score_generations
 from fetch_scorer import fetch_scorer
 from neurondynamics.evaluation import scorers
 from neurondynamics.evaluation.scorers import make_scorer
+from neurondynamics.limits import NETWORKS
 
 
 class Recorder:
@@ -65,6 +68,11 @@ def test_an_answer_that_is_no_probability_stops_naming_the_text(recorder, answer
     recorder._answer = lambda text: answer if text == "odd" else 0.5
     with pytest.raises(ValueError, match="text 2: 'odd'"):
         make_scorer("recorder")(["fine", "", "odd"])
+
+
+def test_the_kinds_that_run_a_network_are_those_that_take_a_device():
+    options = {kind: inspect.signature(make) for kind, make in scorers.CLASSIFIERS.items()}
+    assert {kind for kind in options if "device" in options[kind].parameters} == set(NETWORKS)
 
 
 def test_unknown_kind_lists_the_kinds():

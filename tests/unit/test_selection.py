@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from neurondynamics.analysis.selection import select
+from neurondynamics.interventions.selection import select
 
 
 @pytest.fixture

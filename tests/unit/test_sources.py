@@ -7,9 +7,9 @@ import zipfile
 
 import pytest
 from fetch_dataset import fetch_dataset
-from neurondynamics.data import retries, sources, wheels
-from neurondynamics.data.sources import fetch_files
-from neurondynamics.data.wheels import download_wheel
+from neurondynamics.fetching import retries, sources, wheels
+from neurondynamics.fetching.sources import fetch_files
+from neurondynamics.fetching.wheels import download_wheel
 
 PROMPTS = b"one\ntwo\n"
 NOTES = "naïve\n".encode()

@@ -1,6 +1,5 @@
 """The activation store refuses whatever is not exactly what was written."""
 
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from damage import count_detected, flip
 from neurondynamics.data import store as store_module
 from neurondynamics.data.store import ActivationStore, create_store, stored_bytes
 
@@ -138,12 +138,6 @@ def read_all(path):
         return store.prompts, store.attributes, [array.tolist() for array in arrays]
 
 
-def flip(path, place, bit=2):
-    content = bytearray(path.read_bytes())
-    content[place] ^= 1 << bit
-    path.write_bytes(content)
-
-
 @pytest.mark.parametrize("dataset", ["mean/00", "mean/01", "tokens", "lengths", "prompt_ids"])
 def test_a_flipped_bit_is_detected_and_its_file_named(tmp_path, dataset):
     path = write(tmp_path / "a.h5")
@@ -162,28 +156,10 @@ def test_a_flipped_bit_of_a_text_is_detected(tmp_path, text):
         read_all(path)
 
 
-def test_no_flipped_bit_anywhere_gives_other_data(tmp_path):
+def test_no_flipped_bit_and_no_truncation_gives_other_data(tmp_path):
     path = write(tmp_path / "a.h5", prompts=70)  # two chunks of each dataset
-    content, expected = path.read_bytes(), read_all(path)
-    detected, draw = 0, random.Random(0)
-    for _ in range(300):
-        flip(path, draw.randrange(len(content)), draw.randrange(8))
-        try:
-            assert read_all(path) == expected
-        except ValueError as error:
-            assert f"--force {path}" in str(error)  # noqa: PT017
-            detected += 1
-        path.write_bytes(content)
-    assert detected > 250  # what is not detected is space that the format leaves unused
-
-
-def test_no_truncation_gives_other_data(tmp_path):
-    path = write(tmp_path / "a.h5")
-    content = path.read_bytes()
-    for length in range(0, len(content), 97):
-        path.write_bytes(content[:length])
-        with pytest.raises(ValueError, match=r"a\.h5 cannot be read"):
-            read_all(path)
+    found = count_detected(path, lambda: read_all(path), 300, f"--force {path}")
+    assert found > 250  # what is not detected is space that the format leaves unused
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

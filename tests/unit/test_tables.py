@@ -5,8 +5,8 @@ import pytest
 from check_claims import check_claims, decide
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.analysis.reductions import create_reductions
-from neurondynamics.analysis.statistics import Estimate
-from neurondynamics.behaviour import Behaviour
+from neurondynamics.analysis.statistics import Estimate, Statistics
+from neurondynamics.study.behaviour import Behaviour
 from summarize_groups import summarize_groups
 from tabulate_interventions import tabulate_interventions
 from tabulate_scorers import tabulate_scorers
@@ -21,12 +21,12 @@ INTERVENTIONS = """none ablate-100 ablate-200 patch-TP- patch-AN- patch-TP-AN-
     none scale-keys-2 scale-keys-5"""
 THRESHOLDS = {"first": 0.5, "other": 0.2}  # by scorer
 TOXICITY = Behaviour("toxicity", "toxic")
-OPTIONS = {"samples": 500, "confidence": 0.95, "seed": 0}
+STATISTICS = Statistics(samples=500, confidence=0.95, seed=0)
 STATES = {"ablation": "base", "patching": "base", "unalignment": "tuned"}
 CLAIMS = {
     "ablations": ["ablate-100", "ablate-200"],
     "dampened": "patch-TP-",
-    "anti_toxic": "patch-AN-",
+    "anti": "patch-AN-",
     "both": "patch-TP-AN-",
     "restoring": ["scale-keys-2", "scale-keys-5"],
 }
@@ -95,7 +95,7 @@ def tabulate(folder, states=STATES, thresholds=None):
         states=states,
         thresholds=thresholds or {"first": 0.5},
         behaviour=TOXICITY,
-        **OPTIONS,
+        statistics=STATISTICS,
     )
     return pd.read_csv(folder / "interventions.csv", keep_default_na=False, na_values=[""])
 
@@ -175,8 +175,8 @@ def test_differences_are_paired_by_prompt(study):
     base = pd.read_parquet(study / "ablation-scores.parquet")
     base = base.query("intervention == 'none' and scorer == 'first'").set_index("prompt_id")
     base = base["score"].sort_index().to_numpy()
-    generator = np.random.default_rng(OPTIONS["seed"])
-    counts = generator.multinomial(200, np.full(200, 1 / 200), size=OPTIONS["samples"])
+    generator = np.random.default_rng(STATISTICS.seed)
+    counts = generator.multinomial(200, np.full(200, 1 / 200), size=STATISTICS.samples)
     draws = np.sort([np.repeat(base, row).mean() for row in counts])
     # Of 500 sorted draws the outer 2.5 % begin at places 12.475 and 486.525, rounded outward.
     mean, low, high = base.mean(), draws[12], draws[487]
@@ -299,7 +299,7 @@ def summarize(folder):
         str(folder / "reductions.h5"),
         str(folder / "neurons.parquet"),
         str(folder / "groups.csv"),
-        **OPTIONS,
+        statistics=STATISTICS,
     )
     return pd.read_csv(folder / "groups.csv").set_index("group")
 
@@ -345,7 +345,7 @@ def claims_of(study, states=STATES, **changes):
         claims=CLAIMS | changes,
         scorers=["first"],
         behaviour=TOXICITY,
-        **OPTIONS,
+        statistics=STATISTICS,
     )
     return pd.read_csv(study / "claims.csv").set_index("claim")
 
@@ -383,7 +383,7 @@ def test_claims_quote_the_paper(study, attribution):
 
 
 def test_claim_on_an_absent_intervention_is_not_tested(study, attribution):
-    table = claims_of(study, anti_toxic="patch-other", restoring=[])
+    table = claims_of(study, anti="patch-other", restoring=[])
     for claim in ("one-group-does-not", "keys-restore-behaviour"):
         assert table.loc[claim, "holds"] == "not tested"
         assert table.loc[claim, ["statistic", "low", "high"]].isna().all()

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from neurondynamics.behaviour import Behaviour
+from neurondynamics.analysis.statistics import Statistics
 from neurondynamics.data.records import write_jsonl
+from neurondynamics.study.behaviour import Behaviour
 from tabulate_categories import tabulate_categories
 
 STATES = {"ablation": "base", "tuned-baseline": "tuned"}
@@ -35,9 +36,7 @@ def tabulate(folder, states=STATES, scorer="first"):
         states=states,
         scorers=["first", "other"],
         behaviour=Behaviour("rudeness", "rude"),
-        samples=300,
-        confidence=0.95,
-        seed=0,
+        statistics=Statistics(samples=300, confidence=0.95, seed=0),
     )
     table = pd.read_csv(folder / "categories.csv")
     return table if scorer is None else table.query("scorer == @scorer").reset_index(drop=True)

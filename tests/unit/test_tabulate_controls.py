@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from neurondynamics.behaviour import Behaviour
+from neurondynamics.analysis.statistics import Statistics
+from neurondynamics.study.behaviour import Behaviour
 from tabulate_controls import tabulate_controls
 
 STATES = {"patching": "base", "tuned-baseline": "tuned"}
@@ -40,9 +41,7 @@ def tabulate(folder, states=STATES, scorer="first"):
         states=states,
         scorers=["first", "other"],
         behaviour=Behaviour("rudeness", "rude"),
-        samples=200,
-        confidence=0.95,
-        seed=0,
+        statistics=Statistics(samples=200, confidence=0.95, seed=0),
     )
     table = pd.read_csv(folder / "controls.csv")
     return table if scorer is None else table.query("scorer == @scorer").reset_index(drop=True)

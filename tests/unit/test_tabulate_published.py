@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from neurondynamics.behaviour import Behaviour
+from neurondynamics.study.behaviour import Behaviour
 from tabulate_published import tabulate_published
 
 PUBLISHED = {

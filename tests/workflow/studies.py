@@ -55,8 +55,8 @@ def lower(alpha: float, **options) -> list[dict]:
     toxic = {"groups": ["TP", "AN"], "fraction": 0.5, "ranked": "highest"}
     other = {"groups": ["AP", "TN"], "fraction": 0.5, "ranked": "lowest"}
     return [
-        act(toxic, "edit", factor=1 - alpha, **options),
-        act(other, "edit", factor=1 + alpha, **options),
+        act(toxic, "rescale", factor=1 - alpha, **options),
+        act(other, "rescale", factor=1 + alpha, **options),
     ]
 
 
@@ -184,18 +184,9 @@ def configuration(inputs: Path) -> dict:
         "device": "cpu",
         "model": {
             "name": "tiny",
-            "source": {"path": "inputs/base", "wheel": None, "files": None},
-            "layers": tiny.LAYERS,
-            "neurons": tiny.NEURONS,
-            "width": tiny.HIDDEN,
-            "key_value_width": tiny.HIDDEN // 2,
-            "vocabulary": tiny.VOCABULARY,
-            "parameters": 48_360,
+            "source": {"path": "inputs/base"},  # its shape is read from there
         },
         "datasets": {
-            "challenge-prompts": None,
-            "sampling-prompts": None,
-            "wikipedia": None,
             "challenge": {
                 "files": files("challenge.jsonl"),
                 "format": "jsonl",
@@ -256,7 +247,7 @@ def configuration(inputs: Path) -> dict:
         "claims": {
             "ablations": ["ablate-top", "ablate-positive"],
             "dampened": "patch-TP-",
-            "anti_toxic": "patch-AN-",
+            "anti": "patch-AN-",
             "both": "patch-both",
             "restoring": ["scale-keys"],
         },
@@ -287,11 +278,11 @@ class Job:
 class Study:
     """A folder with a copy of the workflow, inputs, study.yaml, and the results of a run.
 
-    study.yaml is an overlay on the file `under` it, if one is named.
+    study.yaml is an overlay on the files `under` it, if some are named.
     """
 
     folder: Path
-    under: str = ""
+    under: tuple[str, ...] = ()
 
     @classmethod
     def create(cls, folder: Path) -> "Study":
@@ -344,7 +335,7 @@ class Study:
         It works without a network: a proxy that refuses every connection stands in its way.
         """
         command = [sys.executable, "-m", "snakemake", "-s", str(self.path("Snakefile"))]
-        overlays = [str(self.path(name)) for name in (self.under, "study.yaml") if name]
+        overlays = [str(self.path(name)) for name in (*self.under, "study.yaml")]
         command += ["--configfile", *overlays, "--directory", str(self.folder)]
         # a shell's SNAKEMAKE_PROFILE would change what is tested
         kept = {k: v for k, v in environment.items() if not k.startswith("SNAKEMAKE_")}

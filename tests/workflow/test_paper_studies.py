@@ -14,7 +14,8 @@ import torch
 import yaml
 from neurondynamics.data.records import read_jsonl
 from neurondynamics.data.tables import read_parquet
-from neurondynamics.lm.shape import read_shape
+from neurondynamics.study.merging import merged
+from neurondynamics.study.schema import read_schema
 from standins import FAMILIES, write_standins
 from studies import ROOT, Study, copy_workflow
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
@@ -36,9 +37,15 @@ CONFIGURATIONS = {  # as they are published with the models
 SHAPE = ("layers", "neurons", "width", "key_value_width", "vocabulary", "parameters")
 
 
+def overlays_of(study: str) -> tuple[str, ...]:
+    """Return the overlays of a study: what the paper's studies share, and its own."""
+    return "workflow/studies/paper.yaml", f"workflow/studies/{study}.yaml"
+
+
 def overlay_of(study: str) -> dict:
-    path = ROOT / "workflow" / "studies" / f"{study}.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    """Return what the overlays of a study make together."""
+    layers = [yaml.safe_load((ROOT / path).read_text()) for path in overlays_of(study)]
+    return merged(layers, read_schema())
 
 
 @pytest.mark.parametrize("study", PAPER)
@@ -58,22 +65,6 @@ def test_the_shape_is_that_of_the_model(study):
     }
 
 
-def test_the_studies_differ_only_in_model_and_tuning():
-    """What all of them say is said four times, and is the same."""
-    first, *others = (overlay_of(study) for study in PAPER)
-    for other in others:
-        assert set(first) == set(other)
-        for key in set(first) - {"model", "preferences", "tuned", "published"}:
-            one, two = (without_own(overlay[key]) for overlay in (first, other))
-            assert one == two, key
-
-
-def without_own(value: dict) -> dict:
-    """Leave out what each study has its own of: where pairs come from, batches, the rank of svd."""
-    own = {"pairs", "neutral", "batch_size", "svd"}
-    return {key: part for key, part in value.items() if key not in own}
-
-
 def sources_in(value) -> list[dict]:
     if not isinstance(value, dict):
         return []
@@ -90,17 +81,14 @@ def test_everything_that_is_downloaded_is_pinned(study):
         assert re.fullmatch("[0-9a-f]{40}" if "hub" in source else "[0-9a-f]{64}", pin), source
 
 
-def files(*names: str) -> dict:
-    """Return what makes a dataset of the hub or of a wheel one of local files."""
-    none = dict.fromkeys(("hub", "revision", "url", "sha256", "wheel", "platform"))
-    paths = [{"path": f"inputs/{name}"} for name in names]
-    return none | {"python_version": None, "files": paths}
+def files(form: str, *names: str) -> dict:
+    """Return what makes a dataset of the hub or of a wheel one of local files in its format."""
+    return {"files": [{"path": f"inputs/{name}"} for name in names], "format": form}
 
 
 def here(name: str) -> dict:
     """Return what makes a source of the hub, of a URL or of a wheel a local path."""
-    none = dict.fromkeys(("hub", "revision", "url", "sha256", "wheel", "files"))
-    return none | {"path": f"inputs/{name}"}
+    return {"path": f"inputs/{name}"}
 
 
 def standing_in(name: str, inputs: Path) -> dict:
@@ -109,20 +97,29 @@ def standing_in(name: str, inputs: Path) -> dict:
     It lowers numbers to what they hold, and changes no method and no format but that of the
     default study's articles.
     """
-    own = {"pairs": files("preferences.jsonl")}
+    own = {"pairs": files("jsonl", "preferences.jsonl")}
     pairs = {"maximum": 12}
     if name == "gpt2-medium":
-        own = {"neutral": files("train-00000-of-00001.parquet")}
+        own = {"neutral": files("wikitext", "train-00000-of-00001.parquet")}
         pairs |= {"number": 12, "prompt_tokens": 6, "new_tokens": 5, "iterations": 2}
+    rows = ("text_field", "where")
+    datasets = overlay_of(name)["datasets"].items()
+    said = {name: {key: d[key] for key in rows if key in d} for name, d in datasets}
     return {
         "device": "cpu",
-        "model": {"source": here("model"), **read_shape(inputs / "model")},
+        "model": {
+            "name": name,
+            "source": here("model"),
+            "dtype": overlay_of(name)["model"]["dtype"],
+        },
         "datasets": {
-            "challenging": files("prompts.jsonl"),
-            "toxic": files("prompts.jsonl"),
-            "jigsaw": files("train.csv"),
-            "wikitext": files("test-00000-of-00001.parquet"),
-            "wikipedia": files("articles.txt") | {"format": "lines"},
+            **{
+                name: files("jsonl", "prompts.jsonl") | said[name]
+                for name in ("challenging", "toxic")
+            },
+            "jigsaw": files("csv", "train.csv") | {"text_field": "comment_text"},
+            "wikitext": files("wikitext", "test-00000-of-00001.parquet"),
+            "wikipedia": files("lines", "articles.txt"),
             **own,
         },
         "prompts": {
@@ -145,7 +142,7 @@ def standing_in(name: str, inputs: Path) -> dict:
 
 @pytest.mark.parametrize("name", PAPER if WHOLE else PAPER[:1])
 def test_a_study_runs_through_with_standins(tmp_path, name):
-    study = Study(tmp_path / "study", under=f"workflow/studies/{name}.yaml")
+    study = Study(tmp_path / "study", under=overlays_of(name))
     copy_workflow(study.folder)
     write_standins(study.path("inputs"), name)
     overlay = standing_in(name, study.path("inputs"))

@@ -5,22 +5,15 @@ import os
 import resource
 
 import pytest
-from neurondynamics.runtime import code_digest
+from neurondynamics.study.digest import code_digest
+from neurondynamics.study.results import COMPARISON, seeded
+from neurondynamics.study.results import FIGURES as ROWS
+from rules import read_rules, script_of
 
 LIBRARY = "workflow/scripts/neurondynamics"
 OF_INTERVENTIONS = {"draw_cumulative_effect", "draw_patch_modes", "draw_scorer_effects"}
-FIGURES = OF_INTERVENTIONS | {
-    "draw_layer_projection",
-    "draw_cumulative_reduction",
-    "draw_group_shares",
-    "draw_group_stack",
-    "draw_neuron_shifts",
-    "draw_layer_groups",
-    "draw_toxic_activations",
-    "draw_residual_shift",
-    "draw_reduction_sources",
-    "draw_learning_curve",
-}
+# of the study, which has no further seeds
+FIGURES = {row.rule for row in ROWS if row.place == COMPARISON and row.when is not seeded}
 ATTRIBUTION = {
     "attribute_neurons",
     "project_layers",
@@ -100,7 +93,7 @@ def test_a_model_that_changes_in_its_folder_is_noticed(study, name):
 
 
 def test_code_of_one_figure_reruns_that_figure(study):
-    script = "workflow/scripts/draw_group_shares.py"
+    script = "workflow/scripts/figures/draw_group_shares.py"
     study.edit(script, "100 *", "100.0 *")
     assert study.planned() == {"draw_group_shares"}
 
@@ -116,13 +109,13 @@ def test_comments_and_docstrings_of_the_library_rerun_nothing(study):
 
 
 def test_code_of_the_plots_reruns_the_figures(study):
-    path = study.path(f"{LIBRARY}/plotting.py")
+    path = study.path(f"{LIBRARY}/figures/style.py")
     path.write_text(path.read_text(encoding="utf-8") + "\nADDED = 1\n", encoding="utf-8")
     assert study.planned() == FIGURES | {"draw_direction_cosines"}
 
 
 def test_code_of_some_figures_reruns_those_figures(study):
-    path = study.path(f"{LIBRARY}/effect_plots.py")
+    path = study.path(f"{LIBRARY}/figures/interventions.py")
     path.write_text(path.read_text(encoding="utf-8") + "\nADDED = 1\n", encoding="utf-8")
     assert study.planned() == OF_INTERVENTIONS
 
@@ -138,11 +131,12 @@ def test_code_of_the_metrics_reruns_only_the_scoring(study):
 
 def test_code_of_generation_reruns_the_rules_that_import_it(study):
     scripts = study.path("workflow/scripts")
-    before = {path.stem: code_digest(path) for path in scripts.glob("*.py")}
+    names = {script.split("/")[1]: script for script in map(script_of, read_rules().values())}
+    before = {name: code_digest(script, scripts) for name, script in names.items()}
     path = study.path(f"{LIBRARY}/lm/generation.py")
     path.write_text(path.read_text(encoding="utf-8") + "\nADDED = 1\n", encoding="utf-8")
     changed = {
-        name for name, digest in before.items() if code_digest(scripts / f"{name}.py") != digest
+        name for name, digest in before.items() if code_digest(names[name], scripts) != digest
     }
     assert changed == {
         "sample_continuations",

@@ -3,8 +3,13 @@
 import re
 
 import pytest
+from neurondynamics.study.results import FIGURES, TABLES
+from rules import read_rules
 from studies import EXPORTED
-from test_results import COLUMNS, ELSEWHERE, FIGURES, OF_THE_PAPER, RULES
+from test_results import ELSEWHERE
+
+NAMES = {"model": "tiny", "tuned": "dpo"}
+IN_REPORT = [table for table in TABLES if table.label is not None and table.name != "published"]
 
 
 @pytest.fixture(scope="module")
@@ -20,22 +25,17 @@ def test_report_needs_no_network(report):
     assert not re.search(r"<(script|link|img)\b[^>]*\b(src|href)=[\"']?(https?:)?//", report)
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_report_shows_the_figures_with_captions(report, name):
-    entry = find_entry(report, f"results/tiny/dpo/figures/{name}.svg")
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
+def test_report_shows_the_figures_with_captions(report, figure):
+    entry = find_entry(report, figure.path("svg").format(**NAMES))
     assert '"mime_type": "image/svg+xml"' in entry
     # those of the paper say which they are
-    assert ("(Figure " in find_caption(entry)) == (name in OF_THE_PAPER)
+    assert ("(Figure " in find_caption(entry)) == bool(figure.paper)
 
 
-@pytest.mark.parametrize("name", sorted(set(COLUMNS) - {"layers"}))  # those are drawn
-def test_report_shows_the_tables_with_captions(report, name):
-    find_caption(find_entry(report, f"results/tiny/dpo/tables/{name}.csv"))
-
-
-@pytest.mark.parametrize("name", ["tables/directions.csv", "figures/direction_cosines.svg"])
-def test_report_shows_the_directions_with_captions(report, name):
-    find_caption(find_entry(report, f"results/tiny/base/{name}"))
+@pytest.mark.parametrize("table", IN_REPORT, ids=lambda table: table.name)
+def test_report_shows_the_tables_with_captions(report, table):
+    find_caption(find_entry(report, table.path.format(**NAMES)))
 
 
 def find_caption(entry: str) -> str:
@@ -67,4 +67,4 @@ def test_graphs_are_drawn(finished, tmp_path, graph):
     text = study.run("all", EXPORTED, graph)
     assert "digraph snakemake_dag {" in text
     drawn = set(re.findall(r'label = "(\w+)', text))
-    assert drawn == {"all", *RULES} - ELSEWHERE
+    assert drawn == {"all", *read_rules()} - ELSEWHERE

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+from neurondynamics.study.results import COMPARISON, FIGURES, TABLES
+from rules import patterns, read_rules
 from safetensors.numpy import load_file
-from studies import ARTICLES, DIRECTIONS, EXPERIMENTS, KINDS, ROOT, SCORERS, TOTAL
+from studies import ARTICLES, DIRECTIONS, EXPERIMENTS, KINDS, SCORERS, TOTAL
 
 REDUCING = ["TP-", "AN-", "TN+", "AP+"]
 GROUPS = [*REDUCING, "TP+", "AN+", "TN-", "AP-", "unchanged"]
@@ -19,25 +21,6 @@ STORES = [
     *(f"dpo/activations/{state}" for state in STATES[1:]),
     *(f"brought/activations/{state}" for state in STATES[2:]),
 ]
-OF_THE_PAPER = [
-    "layer_projection",
-    "cumulative_reduction",
-    "group_shares",
-    "group_stack",
-    "neuron_shifts",
-    "layer_groups",
-    "toxic_activations",
-]
-BEYOND = [
-    "residual_shift",
-    "reduction_sources",
-    "cumulative_effect",
-    "patch_modes",
-    "scorer_effects",
-    "learning_curve",
-    "seed_shares",
-]
-FIGURES = [*OF_THE_PAPER, *BEYOND]
 COLUMNS = {
     "groups": "group neurons reduction share_gross share_gross_low share_gross_high "
     "share_net share_net_low share_net_high share_gross_same_text",
@@ -66,19 +49,16 @@ COLUMNS = {
 }
 # rules that this study has no use for, and one that writes nothing
 ELSEWHERE = {"steer_continuations", "tabulate_published", "estimate"}
-RULES = {
-    rule: text
-    for path in sorted((ROOT / "workflow" / "rules").glob("*.smk"))
-    for rule, text in re.findall(
-        r"^(?:use rule \w+ as |rule )(\w+)(?: with)?:\n(.*?)(?=^\S|\Z)",
-        path.read_text(encoding="utf-8"),
-        re.MULTILINE | re.DOTALL,
-    )
-}
+RULES = read_rules()
 
 
 def read_table(study, name, tuned="dpo") -> pd.DataFrame:
     return pd.read_csv(study.path(f"results/tiny/{tuned}/tables/{name}.csv"))
+
+
+def test_every_table_has_its_columns_here():
+    of_versions = {table.name for table in TABLES if table.place == COMPARISON}
+    assert set(COLUMNS) == of_versions - {"published"}  # which this study has none of
 
 
 @pytest.mark.parametrize("name", COLUMNS)
@@ -89,10 +69,11 @@ def test_tables_have_rows_and_the_columns_that_were_agreed_on(finished, name):
     assert "toxic" not in table.to_csv().lower()  # the study is about another behaviour
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_figures_are_drawn_as_vectors_and_pixels(finished, name):
-    stem = finished.path(f"results/tiny/dpo/figures/{name}")
-    svg = stem.with_suffix(".svg").read_text(encoding="utf-8")
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
+def test_figures_are_drawn_as_vectors_and_pixels(finished, figure):
+    names = {"model": "tiny", "tuned": "dpo"}
+    stem = finished.path(figure.path("svg").format(**names))
+    svg = stem.read_text(encoding="utf-8")
     assert svg.rstrip().endswith("</svg>")
     assert "tiny" in svg  # text stays text, and says which model it is about
     png = stem.with_suffix(".png").read_bytes()
@@ -459,7 +440,6 @@ def test_tuning_and_sampling_leave_what_they_were_based_on(finished):
 
 @pytest.mark.parametrize("rule", sorted(set(RULES) - ELSEWHERE))
 def test_every_rule_logs_and_is_benchmarked(finished, rule):
-    for directive in ("log", "benchmark"):
-        (pattern,) = re.findall(rf'{directive}:\n\s+"(.+?)"', RULES[rule])
+    for pattern in patterns([*RULES[rule].log, RULES[rule].benchmark]):
         files = list(finished.folder.glob(re.sub(r"\{\w+\}", "*", pattern)))
-        assert files, f"{rule} leaves no {directive}"
+        assert files, f"{rule} leaves no {pattern}"

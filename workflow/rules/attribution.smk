@@ -1,56 +1,58 @@
-# How the report shows the tables.
-TABLE_OF_GROUPS = {
-    "caption": "../report/groups.rst",
-    "category": "Tables",
-    "labels": {"table": "groups of neurons", "model": "{model}", "tuned": "{tuned}"},
-}
+"""Store activations and attribute what tuning changed to neurons and layers."""
 
-TABLE_OF_DIRECTIONS = {
-    "caption": "../report/direction_groups.rst",
-    "category": "Tables",
-    "labels": {"table": "groups by direction", "model": "{model}", "tuned": "{tuned}"},
-}
 
-TABLE_OF_TOKENS = {
-    "caption": "../report/decoded_neurons.rst",
-    "category": "Tables",
-    "labels": {"table": "tokens of value vectors", "model": "{model}", "tuned": "{tuned}"},
-}
+rule capture_base_activations:
+    """Store the base model's activations while it continues the analysis prompts."""
+    input:
+        model=attribution.base_model,
+        prompts="results/{model}/base/prompts/analysis.jsonl",
+    output:
+        "results/{model}/base/activations/base/{shard}.h5",
+    log:
+        "logs/{model}/base/capture_activations/base-{shard}.log",
+    benchmark:
+        "benchmarks/{model}/base/capture_activations/base-{shard}.tsv"
+    conda:
+        "../../envs/language-model.yaml"
+    threads: 8
+    resources:
+        mem_mb=memory_of("capture_activations"),
+        runtime=120,
+        gpu=attribution.gpus,
+    params:
+        reading=attribution.reading(),
+        settings=attribution.capture,
+        code=code_digest("attribution/capture_activations"),
+    script:
+        "../scripts/attribution/capture_activations.py"
 
-TABLES_OF_SEEDS = {
-    name: {
-        "caption": f"../report/{name}.rst",
-        "category": "Tables",
-        "labels": {"table": label, "model": "{model}", "tuned": "{tuned}"},
-    }
-    for name, label in (
-        ("seeds", "groups by tuning seed"),
-        ("seed_overlap", "agreement of tuning seeds"),
-    )
-}
 
-TABLE_OF_SOURCES = {
-    "caption": "../report/sources.rst",
-    "category": "Tables",
-    "labels": {"table": "sources of the reduction", "model": "{model}", "tuned": "{tuned}"},
-}
-
-TABLE_OF_SHIFTS = {
-    "caption": "../report/residual_shift_table.rst",
-    "category": "Tables",
-    "labels": {"table": "shift of the residual stream", "model": "{model}", "tuned": "{tuned}"},
-}
+use rule capture_base_activations as capture_activations with:
+    input:
+        unpack(attribution.captured_inputs),
+        model=attribution.captured_model,
+        prompts="results/{model}/base/prompts/analysis.jsonl",
+    output:
+        "results/{model}/{tuned}/activations/{state}/{shard}.h5",
+    log:
+        "logs/{model}/{tuned}/capture_activations/{state}-{shard}.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/capture_activations/{state}-{shard}.tsv"
+    params:
+        reading=attribution.reading(),
+        settings=attribution.capture,
+        code=code_digest("attribution/capture_activations"),
 
 
 rule attribute_neurons:
     """Write one row per neuron: what it wrote toward toxicity before and after tuning."""
     input:
-        unpack(compared_models),
-        **stores_of("base", "tuned", "tuned-on-base-text"),
-        direction=DIRECTION,
+        unpack(attribution.compared_models),
+        **attribution.stores("base", "tuned", "tuned-on-base-text"),
+        direction=attribution.direction,
     output:
         neurons="results/{model}/{tuned}/neurons.parquet",
-        prompts="results/{model}/{tuned}/prompt_reductions.h5",
+        reductions="results/{model}/{tuned}/prompt_reductions.h5",
     log:
         "logs/{model}/{tuned}/attribute_neurons.log",
     benchmark:
@@ -63,19 +65,19 @@ rule attribute_neurons:
         runtime=60,
     params:
         dtype=config["model"]["dtype"],
-        code=code_digest("attribute_neurons"),
+        code=code_digest("attribution/attribute_neurons"),
     script:
-        "../scripts/attribute_neurons.py"
+        "../scripts/attribution/attribute_neurons.py"
 
 
 use rule attribute_neurons as attribute_direction with:
     input:
-        unpack(compared_models),
-        **stores_of("base", "tuned", "tuned-on-base-text"),
+        unpack(attribution.compared_models),
+        **attribution.stores("base", "tuned", "tuned-on-base-text"),
         direction="results/{model}/base/directions/{direction}.safetensors",
     output:
         neurons="results/{model}/{tuned}/directions/{direction}/neurons.parquet",
-        prompts="results/{model}/{tuned}/directions/{direction}/prompt_reductions.h5",
+        reductions="results/{model}/{tuned}/directions/{direction}/prompt_reductions.h5",
     log:
         "logs/{model}/{tuned}/attribute_direction/{direction}.log",
     benchmark:
@@ -85,9 +87,9 @@ use rule attribute_neurons as attribute_direction with:
 rule project_layers:
     """Project every layer's MLP output on the direction, for every state of the models."""
     input:
-        unpack(compared_models),
-        **stores_of("base", "base-ablated", "tuned", "tuned-on-base-text"),
-        direction=DIRECTION,
+        unpack(attribution.compared_models),
+        **attribution.stores("base", "base-ablated", "tuned", "tuned-on-base-text"),
+        direction=attribution.direction,
     output:
         "results/{model}/{tuned}/tables/layers.csv",
     log:
@@ -102,19 +104,19 @@ rule project_layers:
         runtime=60,
     params:
         dtype=config["model"]["dtype"],
-        statistics=config["statistics"] | {"seed": config["seed"]},
-        code=code_digest("project_layers"),
+        statistics=attribution.statistics(),
+        code=code_digest("attribution/project_layers"),
     script:
-        "../scripts/project_layers.py"
+        "../scripts/attribution/project_layers.py"
 
 
 rule decode_neurons:
     """Decode the neurons most along, most against the direction and most reducing to tokens."""
     input:
-        model=base_model,
+        model=attribution.base_model,
         neurons="results/{model}/{tuned}/neurons.parquet",
     output:
-        report("results/{model}/{tuned}/tables/decoded_neurons.csv", **TABLE_OF_TOKENS),
+        in_report("decoded_neurons"),
     log:
         "logs/{model}/{tuned}/decode_neurons.log",
     benchmark:
@@ -129,9 +131,9 @@ rule decode_neurons:
         number=config["attribution"]["decoded"],
         dtype=config["model"]["dtype"],
         behaviour=config["behaviour"],
-        code=code_digest("decode_neurons"),
+        code=code_digest("attribution/decode_neurons"),
     script:
-        "../scripts/decode_neurons.py"
+        "../scripts/attribution/decode_neurons.py"
 
 
 rule summarize_groups:
@@ -140,7 +142,7 @@ rule summarize_groups:
         reductions="results/{model}/{tuned}/prompt_reductions.h5",
         neurons="results/{model}/{tuned}/neurons.parquet",
     output:
-        table=report("results/{model}/{tuned}/tables/groups.csv", **TABLE_OF_GROUPS),
+        table=in_report("groups"),
     log:
         "logs/{model}/{tuned}/summarize_groups.log",
     benchmark:
@@ -152,10 +154,10 @@ rule summarize_groups:
         mem_mb=memory_of("summarize_groups"),
         runtime=10,
     params:
-        statistics=config["statistics"] | {"seed": config["seed"]},
-        code=code_digest("summarize_groups"),
+        statistics=attribution.statistics(),
+        code=code_digest("attribution/summarize_groups"),
     script:
-        "../scripts/summarize_groups.py"
+        "../scripts/attribution/summarize_groups.py"
 
 
 use rule summarize_groups as summarize_direction with:
@@ -173,9 +175,9 @@ use rule summarize_groups as summarize_direction with:
 rule tabulate_directions:
     """Tabulate the groups of every direction that neurons are attributed along, side by side."""
     input:
-        groups=attributed_groups(),
+        groups=attribution.groups(),
     output:
-        table=report("results/{model}/{tuned}/tables/direction_groups.csv", **TABLE_OF_DIRECTIONS),
+        table=in_report("direction_groups"),
     log:
         "logs/{model}/{tuned}/tabulate_directions.log",
     benchmark:
@@ -188,20 +190,18 @@ rule tabulate_directions:
         runtime=10,
     params:
         directions=config["attribution"]["directions"],
-        code=code_digest("tabulate_directions"),
+        code=code_digest("attribution/tabulate_directions"),
     script:
-        "../scripts/tabulate_directions.py"
+        "../scripts/attribution/tabulate_directions.py"
 
 
 rule compare_seeds:
     """Compare the attributions of the same tuning with several seeds."""
     input:
-        unpack(attributions_by_seed),
+        unpack(attribution.attributions_by_seed),
     output:
-        seeds=report("results/{model}/{tuned}/tables/seeds.csv", **TABLES_OF_SEEDS["seeds"]),
-        overlap=report(
-            "results/{model}/{tuned}/tables/seed_overlap.csv", **TABLES_OF_SEEDS["seed_overlap"]
-        ),
+        seeds=in_report("seeds"),
+        overlap=in_report("seed_overlap"),
     log:
         "logs/{model}/{tuned}/compare_seeds.log",
     benchmark:
@@ -213,11 +213,11 @@ rule compare_seeds:
         mem_mb=memory_of("compare_seeds"),
         runtime=10,
     params:
-        seeds=tuning_seeds,
-        statistics=config["statistics"] | {"seed": config["seed"]},
-        code=code_digest("compare_seeds"),
+        seeds=attribution.seeds,
+        statistics=attribution.statistics(),
+        code=code_digest("attribution/compare_seeds"),
     script:
-        "../scripts/compare_seeds.py"
+        "../scripts/attribution/compare_seeds.py"
 
 
 rule tabulate_sources:
@@ -225,7 +225,7 @@ rule tabulate_sources:
     input:
         reductions="results/{model}/{tuned}/prompt_reductions.h5",
     output:
-        table=report("results/{model}/{tuned}/tables/sources.csv", **TABLE_OF_SOURCES),
+        table=in_report("sources"),
     log:
         "logs/{model}/{tuned}/tabulate_sources.log",
     benchmark:
@@ -237,20 +237,20 @@ rule tabulate_sources:
         mem_mb=memory_of("tabulate_sources"),
         runtime=10,
     params:
-        statistics=config["statistics"] | {"seed": config["seed"]},
-        code=code_digest("tabulate_sources"),
+        statistics=attribution.statistics(),
+        code=code_digest("attribution/tabulate_sources"),
     script:
-        "../scripts/tabulate_sources.py"
+        "../scripts/attribution/tabulate_sources.py"
 
 
 rule decompose_shift:
     """Split the shift of the final residual stream into what each layer adds to it."""
     input:
-        unpack(compared_models),
-        **stores_of("base", "tuned"),
-        direction=DIRECTION,
+        unpack(attribution.compared_models),
+        **attribution.stores("base", "tuned"),
+        direction=attribution.direction,
     output:
-        table=report("results/{model}/{tuned}/tables/residual_shift.csv", **TABLE_OF_SHIFTS),
+        table=in_report("residual_shift"),
     log:
         "logs/{model}/{tuned}/decompose_shift.log",
     benchmark:
@@ -261,9 +261,10 @@ rule decompose_shift:
     resources:
         mem_mb=memory_of("decompose_shift"),
         runtime=60,
-        gpu=gpus(),
+        gpu=attribution.gpus,
     params:
-        settings=shift_settings(),
-        code=code_digest("decompose_shift"),
+        reading=attribution.exact_reading(),
+        statistics=attribution.statistics(),
+        code=code_digest("attribution/decompose_shift"),
     script:
-        "../scripts/decompose_shift.py"
+        "../scripts/attribution/decompose_shift.py"

@@ -1,3 +1,6 @@
+"""Say what a study needs before it runs."""
+
+
 rule estimate:
     """Print what the study will need of memory, time and disk: run only if asked for."""
     log:
@@ -10,7 +13,7 @@ rule estimate:
         mem_mb=memory_of("estimate"),
         runtime=5,
     params:
-        config=config,
-        code=code_digest("estimate"),
+        study=needs_of_study,
+        code=code_digest("estimate/estimate"),
     script:
-        "../scripts/estimate.py"
+        "../scripts/estimate/estimate.py"

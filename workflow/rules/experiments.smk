@@ -1,45 +1,11 @@
-GENERATIONS = "results/{model}/{tuned}/experiments/{experiment}/generations/{shard}.parquet"
-SCORES = "results/{model}/{tuned}/experiments/{experiment}/scores/{scorer}/{shard}.parquet"
-MEASURES = "results/{model}/{tuned}/experiments/{experiment}/measures/{shard}.parquet"
-LOSSES = "results/{model}/{tuned}/experiments/{experiment}/losses/{shard}.parquet"
-CHOICE = "results/{model}/{tuned}/experiments/{experiment}/choice.json"
-# The state of each experiment that is reported; a search is not.
-STATES = {
-    name: experiment["state"]
-    for name, experiment in config["experiments"].items()
-    if not experiments.is_search(experiment)
-}
-# What the tables that compare interventions have in common.
-JUDGED = {
-    "states": STATES,
-    "behaviour": config["behaviour"],
-    "statistics": config["statistics"] | {"seed": config["seed"]},
-}
-
-# How the report shows the tables.
-TABLES = {
-    name: {
-        "caption": f"../report/{name}.rst",
-        "category": "Tables",
-        "labels": {"table": label, "model": "{model}", "tuned": "{tuned}"},
-    }
-    for name, label in (
-        ("interventions", "interventions next to tuning"),
-        ("controls", "interventions next to their controls"),
-        ("categories", "interventions by category of prompt"),
-        ("claims", "the paper's claims"),
-        ("scorers", "agreement of the scorers"),
-        ("published", "published numbers"),
-    )
-}
+"""Run interventions, judge them beside tuning, and take a model away."""
 
 
 rule run_experiment:
     """Run an experiment's interventions on a shard of the texts: generations and token losses."""
     input:
-        unpack(experiment_inputs),
+        unpack(experiments.experiment_inputs),
         neurons="results/{model}/{tuned}/neurons.parquet",
-        corpus="results/{model}/base/corpus.jsonl",
     output:
         generations=GENERATIONS,
         losses=LOSSES,
@@ -53,18 +19,19 @@ rule run_experiment:
     resources:
         mem_mb=memory_of("run_experiment"),
         runtime=240,
-        gpu=gpus(),
+        gpu=experiments.gpus,
     params:
-        settings=experiment_settings,
-        code=code_digest("run_experiment"),
+        reading=experiments.reading(),
+        settings=experiments.experiment,
+        code=code_digest("experiments/run_experiment"),
     script:
-        "../scripts/run_experiment.py"
+        "../scripts/experiments/run_experiment.py"
 
 
 rule score_generations:
     """Score what the model wrote under each intervention of an experiment, with one scorer."""
     input:
-        scorer_folder,
+        sources.scorer_folder,
         generations=GENERATIONS,
     output:
         scores=SCORES,
@@ -74,16 +41,16 @@ rule score_generations:
         "benchmarks/{model}/{tuned}/score_generations/{experiment}-{scorer}-{shard}.tsv"
     conda:
         "../../envs/scoring.yaml"
-    threads: scorer_threads
+    threads: sources.scorer_threads
     resources:
         mem_mb=memory_of("score_generations"),
         runtime=60,
-        gpu=scorer_gpus,
+        gpu=sources.scorer_gpus,
     params:
-        scorer=scorer_options,
-        code=code_digest("score_generations"),
+        scorer=sources.scorer_options,
+        code=code_digest("experiments/score_generations"),
     script:
-        "../scripts/score_generations.py"
+        "../scripts/experiments/score_generations.py"
 
 
 rule measure_generations:
@@ -103,19 +70,19 @@ rule measure_generations:
         mem_mb=memory_of("measure_generations"),
         runtime=30,
     params:
-        code=code_digest("measure_generations"),
+        code=code_digest("experiments/measure_generations"),
     script:
-        "../scripts/measure_generations.py"
+        "../scripts/experiments/measure_generations.py"
 
 
 rule tabulate_interventions:
     """Tabulate score, fluency and effect share of every intervention, with intervals."""
     input:
-        scores=sharded(SCORES, experiment=STATES, scorer=SCORERS),
-        measures=sharded(MEASURES, experiment=STATES),
-        losses=sharded(LOSSES, experiment=STATES),
+        scores=experiments.reported(SCORES),
+        measures=experiments.reported(MEASURES),
+        losses=experiments.reported(LOSSES),
     output:
-        table=report("results/{model}/{tuned}/tables/interventions.csv", **TABLES["interventions"]),
+        table=in_report("interventions"),
     log:
         "logs/{model}/{tuned}/tabulate_interventions.log",
     benchmark:
@@ -127,19 +94,19 @@ rule tabulate_interventions:
         mem_mb=memory_of("tabulate_interventions"),
         runtime=10,
     params:
-        **JUDGED,
-        thresholds={name: scorer["threshold"] for name, scorer in config["scorers"].items()},
-        code=code_digest("tabulate_interventions"),
+        **experiments.judged(),
+        thresholds=experiments.thresholds(),
+        code=code_digest("experiments/tabulate_interventions"),
     script:
-        "../scripts/tabulate_interventions.py"
+        "../scripts/experiments/tabulate_interventions.py"
 
 
 rule choose_intervention:
     """Choose the intervention of a search: that of lowest score among those that still write."""
     input:
-        scores=sharded(SCORES, scorer=SCORERS[:1]),
-        measures=sharded(MEASURES),
-        losses=sharded(LOSSES),
+        scores=experiments.of_search(SCORES),
+        measures=experiments.of_search(MEASURES),
+        losses=experiments.of_search(LOSSES),
     output:
         choice=CHOICE,
     log:
@@ -153,20 +120,20 @@ rule choose_intervention:
         mem_mb=memory_of("choose_intervention"),
         runtime=10,
     params:
-        perplexity=lookup(dpath="experiments/{experiment}/search/perplexity", within=config),
-        code=code_digest("choose_intervention"),
+        perplexity=experiments.largest_perplexity,
+        code=code_digest("experiments/choose_intervention"),
     script:
-        "../scripts/choose_intervention.py"
+        "../scripts/experiments/choose_intervention.py"
 
 
 rule tabulate_controls:
     """Tabulate each controlled intervention beside the draws of its controls."""
     input:
-        scores=sharded(SCORES, experiment=STATES, scorer=SCORERS),
-        measures=sharded(MEASURES, experiment=STATES),
-        losses=sharded(LOSSES, experiment=STATES),
+        scores=experiments.reported(SCORES),
+        measures=experiments.reported(MEASURES),
+        losses=experiments.reported(LOSSES),
     output:
-        table=report("results/{model}/{tuned}/tables/controls.csv", **TABLES["controls"]),
+        table=in_report("controls"),
     log:
         "logs/{model}/{tuned}/tabulate_controls.log",
     benchmark:
@@ -178,20 +145,20 @@ rule tabulate_controls:
         mem_mb=memory_of("tabulate_controls"),
         runtime=10,
     params:
-        **JUDGED,
-        scorers=SCORERS,
-        code=code_digest("tabulate_controls"),
+        **experiments.judged(),
+        scorers=experiments.scorers,
+        code=code_digest("experiments/tabulate_controls"),
     script:
-        "../scripts/tabulate_controls.py"
+        "../scripts/experiments/tabulate_controls.py"
 
 
 rule tabulate_categories:
     """Tabulate every intervention's scores by category of prompt."""
     input:
-        scores=sharded(SCORES, experiment=STATES, scorer=SCORERS),
+        scores=experiments.reported(SCORES),
         prompts="results/{model}/base/prompts/evaluation.jsonl",
     output:
-        table=report("results/{model}/{tuned}/tables/categories.csv", **TABLES["categories"]),
+        table=in_report("categories"),
     log:
         "logs/{model}/{tuned}/tabulate_categories.log",
     benchmark:
@@ -203,19 +170,19 @@ rule tabulate_categories:
         mem_mb=memory_of("tabulate_categories"),
         runtime=10,
     params:
-        **JUDGED,
-        scorers=SCORERS,
-        code=code_digest("tabulate_categories"),
+        **experiments.judged(),
+        scorers=experiments.scorers,
+        code=code_digest("experiments/tabulate_categories"),
     script:
-        "../scripts/tabulate_categories.py"
+        "../scripts/experiments/tabulate_categories.py"
 
 
 rule tabulate_scorers:
     """Tabulate how far the scorers agree, over continuations and over interventions."""
     input:
-        scores=sharded(SCORES, experiment=STATES, scorer=SCORERS),
+        scores=experiments.reported(SCORES),
     output:
-        table=report("results/{model}/{tuned}/tables/scorers.csv", **TABLES["scorers"]),
+        table=in_report("scorers"),
     log:
         "logs/{model}/{tuned}/tabulate_scorers.log",
     benchmark:
@@ -227,20 +194,20 @@ rule tabulate_scorers:
         mem_mb=memory_of("tabulate_scorers"),
         runtime=10,
     params:
-        scorers=SCORERS,
-        code=code_digest("tabulate_scorers"),
+        scorers=experiments.scorers,
+        code=code_digest("experiments/tabulate_scorers"),
     script:
-        "../scripts/tabulate_scorers.py"
+        "../scripts/experiments/tabulate_scorers.py"
 
 
 rule check_claims:
     """Test each claim of the paper on this pair of models."""
     input:
-        scores=sharded(SCORES, experiment=STATES, scorer=SCORERS),
+        scores=experiments.reported(SCORES),
         reductions="results/{model}/{tuned}/prompt_reductions.h5",
         neurons="results/{model}/{tuned}/neurons.parquet",
     output:
-        table=report("results/{model}/{tuned}/tables/claims.csv", **TABLES["claims"]),
+        table=in_report("claims"),
     log:
         "logs/{model}/{tuned}/check_claims.log",
     benchmark:
@@ -252,12 +219,12 @@ rule check_claims:
         mem_mb=memory_of("check_claims"),
         runtime=10,
     params:
-        **JUDGED,
+        **experiments.judged(),
         claims=config["claims"],
-        scorers=SCORERS,
-        code=code_digest("check_claims"),
+        scorers=experiments.scorers,
+        code=code_digest("experiments/check_claims"),
     script:
-        "../scripts/check_claims.py"
+        "../scripts/experiments/check_claims.py"
 
 
 rule tabulate_published:
@@ -266,7 +233,7 @@ rule tabulate_published:
         interventions="results/{model}/{tuned}/tables/interventions.csv",
         groups="results/{model}/{tuned}/tables/groups.csv",
     output:
-        table=report("results/{model}/{tuned}/tables/published.csv", **TABLES["published"]),
+        table=in_report("published"),
     log:
         "logs/{model}/{tuned}/tabulate_published.log",
     benchmark:
@@ -280,6 +247,31 @@ rule tabulate_published:
     params:
         published=config.get("published", {}),
         behaviour=config["behaviour"],
-        code=code_digest("tabulate_published"),
+        code=code_digest("experiments/tabulate_published"),
     script:
-        "../scripts/tabulate_published.py"
+        "../scripts/experiments/tabulate_published.py"
+
+
+rule export_model:
+    """Bake an intervention into a model folder for use elsewhere: run only if asked for."""
+    input:
+        unpack(experiments.exported_inputs),
+        model=experiments.experiment_model,
+        neurons="results/{model}/{tuned}/neurons.parquet",
+    output:
+        folder=directory("results/{model}/{tuned}/exported/{experiment}/{intervention}"),
+    log:
+        "logs/{model}/{tuned}/export_model/{experiment}/{intervention}.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/export_model/{experiment}/{intervention}.tsv"
+    conda:
+        "../../envs/language-model.yaml"
+    threads: 2
+    resources:
+        mem_mb=memory_of("export_model"),
+        runtime=30,
+    params:
+        settings=experiments.export,
+        code=code_digest("experiments/export_model"),
+    script:
+        "../scripts/experiments/export_model.py"

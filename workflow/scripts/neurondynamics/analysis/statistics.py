@@ -8,12 +8,16 @@ narrow interval that it deserves.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 
 BLOCK_ELEMENTS = 2**22  # float64 numbers of one block of resamples: 32 MiB
+
+
+ENDS = ("", "_low", "_high")  # of the columns of a table that hold an estimate
 
 
 class Estimate(NamedTuple):
@@ -23,27 +27,65 @@ class Estimate(NamedTuple):
     low: np.ndarray
     high: np.ndarray
 
+    def columns(self, *names: str) -> dict[str, np.ndarray]:
+        """Return it as columns `name`, `name_low` and `name_high` of a table.
 
-def bootstrap(
+        Several names are those of the rows of an estimate of shape (names, ...).
+        """
+        rows = [self] if len(names) == 1 else zip(*self, strict=True)
+        return {
+            name + end: values
+            for name, row in zip(names, rows, strict=True)
+            for end, values in zip(ENDS, row, strict=True)
+        }
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """How intervals are made: by how many resamples, how wide, and drawn from which seed."""
+
+    samples: int
+    confidence: float
+    seed: int
+
+    def estimate(
+        self,
+        statistic: Callable[..., np.ndarray],
+        arrays: Sequence[np.ndarray],
+        confidence: float | None = None,
+    ) -> Estimate:
+        """Return a function of means over prompts with its percentile bootstrap interval.
+
+        `arrays`: each (n, ...), float, the same prompts in the same order; all are resampled
+        together. `statistic(*means)` gets the mean of every array over prompts, each
+        (resamples, ...), and returns (resamples, ...). `confidence`: another than the record's.
+
+        A prompt with NaN in any array is left out of all of them. Without a complete prompt, value
+        and interval are NaN. Where the statistic of a resample is NaN, nothing is known of it: it
+        counts as lying beyond both ends of the interval, which may become infinite.
+
+        Raises ValueError for arrays of different lengths, fewer than one sample, or a confidence
+        outside of 0 to 1.
+        """
+        confidence = self.confidence if confidence is None else confidence
+        return _bootstrap(statistic, arrays, self.samples, confidence, self.seed)
+
+    def mean(self, values: np.ndarray) -> Estimate:
+        """Return the mean over prompts of `values` (n, ...), with its interval, each (...)."""
+        return self.estimate(lambda mean: mean, [values])
+
+
+def _bootstrap(
     statistic: Callable[..., np.ndarray],
     arrays: Sequence[np.ndarray],
     samples: int,
     confidence: float,
     seed: int,
 ) -> Estimate:
-    """Return a function of means over prompts with its percentile bootstrap interval.
+    """Do what `Statistics.estimate` says.
 
-    `arrays`: each (n, ...), float, the same prompts in the same order; all are resampled together.
-    `statistic(*means)` gets the mean of every array over prompts, each (resamples, ...), and
-    returns (resamples, ...). A mean of a resample is a matrix product with how often it drew each
-    prompt, so no resample is ever copied; memory is one block of draws beside `samples` results.
-
-    A prompt with NaN in any array is left out of all of them. Without a complete prompt, value and
-    interval are NaN. Where the statistic of a resample is NaN, nothing is known of it: it counts as
-    lying beyond both ends of the interval, which may become infinite.
-
-    Raises ValueError for arrays of different lengths, fewer than one sample, or a confidence
-    outside of 0 to 1.
+    A mean of a resample is a matrix product with how often it drew each prompt, so no resample is
+    ever copied; memory is one block of draws beside `samples` results.
     """
     if samples < 1 or not 0 < confidence < 1:
         raise ValueError(
@@ -72,11 +114,6 @@ def bootstrap(
         draws.append(evaluate(counts @ columns / n))  # (block, ...)
     low, high = _interval(np.concatenate(draws), confidence)
     return Estimate(value, low, high)
-
-
-def bootstrap_mean(values: np.ndarray, samples: int, confidence: float, seed: int) -> Estimate:
-    """Return the mean over prompts of `values` (n, ...), with its interval, each (...)."""
-    return bootstrap(lambda mean: mean, [values], samples, confidence, seed)
 
 
 def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from neurondynamics.data.records import reading, replacing
+from neurondynamics.data.files import reading, replacing
 
 
 class Sink(io.FileIO):

@@ -1,6 +1,6 @@
 """Reading prompts, telling which of them are the same, and sharing them out among splits.
 
-Only the standard library is imported here, since rule files may import this module.
+Nothing heavy is imported here, since rule files may import this module.
 """
 
 from __future__ import annotations

@@ -1,168 +1,14 @@
-"""Provenance of results, and writing that leaves either a whole file or none."""
+"""Records: JSON and JSON lines, and the versions of the packages that results depend on."""
 
 from __future__ import annotations
 
-import fcntl
-import glob
 import importlib.metadata
 import json
-import os
-import re
-import secrets
-import shlex
-import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from errno import EDQUOT, EEXIST, ENOSPC, ENOTEMPTY
 from pathlib import Path
 
-from neurondynamics.runtime import human_size
+from neurondynamics.data.files import reading, replacing
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "h5py")
-LOCK = "writer.lock"
-
-
-class NoSpaceError(OSError):
-    """Says what could not be written, how much room it needs and how much is free."""
-
-    def __init__(self, path: str | Path, needed: str, number: int):
-        free = human_size(shutil.disk_usage(Path(path).parent).free)
-        super().__init__(
-            number,
-            f"{os.strerror(number)}: writing {path} needs {needed} and {free} are free there; "
-            "nothing half written is left, make room and run again",
-        )
-        self.needed = needed
-
-
-@contextmanager
-def replacing(path: str | Path, size: int = 0) -> Iterator[Path]:
-    """Yield a temporary path of the same name, and rename it to `path` once the block succeeds.
-
-    The file is flushed to disk before the rename, so an interruption leaves no half-written file
-    under the final name; a failure removes the temporary file. So does the next writer of `path`
-    if this one is killed, but it leaves alone what another process is still writing.
-
-    `size` is the number of bytes to be written, if it is known. Raises NoSpaceError where the disk
-    has no room for them, or the block finds the disk full or a quota used up.
-    """
-    path = Path(path)
-    with _staging(path, size) as staging:
-        temporary = staging / path.name
-        yield temporary
-        _flush(temporary)
-        os.replace(temporary, path)
-
-
-@contextmanager
-def replacing_folder(path: str | Path, size: int = 0) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of the folder `path` once the block succeeds.
-
-    As `replacing` does for a file. What is only needed on the way may lie beside the yielded
-    folder, in its parent, which is removed in the end.
-    """
-    path = Path(path)
-    with _staging(path, size) as staging:
-        staged = staging / path.name
-        staged.mkdir()
-        yield staged
-        for file in filter(Path.is_file, staged.rglob("*")):
-            _flush(file)
-        while True:
-            with suppress(FileNotFoundError):
-                os.rename(path, staging / f"replaced-{secrets.token_hex(4)}")
-            try:
-                os.rename(staged, path)
-                break
-            except OSError as error:
-                if error.errno not in (EEXIST, ENOTEMPTY):
-                    raise  # otherwise another writer was faster, and is replaced
-
-
-@contextmanager
-def _staging(path: Path, size: int) -> Iterator[Path]:
-    """Yield a folder beside `path` that is locked while this process lives and removed after."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
-    require_space(path, size)
-    staging = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        staging.mkdir()
-        with open(staging / f"new-{LOCK}", "w") as lock:
-            with suppress(OSError):  # a file system without locks: what a kill leaves stays
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            os.rename(lock.name, staging / LOCK)  # nobody sees it before it is locked
-            yield staging
-    except Exception as error:
-        number = _full_disk(error)
-        if number is None:
-            raise
-        written = sum(file.stat().st_size for file in staging.rglob("*") if file.is_file())
-        shutil.rmtree(staging, ignore_errors=True)  # before what is free is measured
-        needed = human_size(size) if size else f"more than {human_size(written)}"
-        if isinstance(error, NoSpaceError):  # of something on the way to this
-            needed = error.needed
-        raise NoSpaceError(path, needed, number) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove what killed writers of `path` left: folders whose lock nobody holds."""
-    for folder in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}"):
-        try:
-            with open(folder / LOCK, "r+") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:  # its writer was killed before it had a lock, or is about to
-            if not folder.exists() or time.time() - folder.stat().st_mtime < 60:
-                continue
-        except OSError:  # at work, or a file system without locks
-            continue
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
-
-
-def require_space(path: str | Path, size: int) -> None:
-    """Raise NoSpaceError if the disk has no room for `size` bytes beside `path`."""
-    if size > shutil.disk_usage(Path(path).parent).free:
-        raise NoSpaceError(path, human_size(size), ENOSPC)
-
-
-def _full_disk(error: Exception) -> int | None:
-    """Return ENOSPC or EDQUOT if an error says so; libraries in Rust only do in their words."""
-    if isinstance(error, OSError):
-        number = error.errno
-    else:
-        found = re.search(r"\(os error (\d+)\)", str(error))
-        number = int(found[1]) if found else None
-    return number if number in (ENOSPC, EDQUOT) else None
-
-
-@contextmanager
-def reading(path: str | Path) -> Iterator[None]:
-    """Turn whatever a block that only reads `path` raises into a ValueError that names it.
-
-    The message holds the command that rebuilds the file.
-    """
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise unusable(path, f"cannot be read or is damaged ({error})") from error
-
-
-def unusable(path: str | Path, reason: str) -> ValueError:
-    """Return the error for a file that has to be made anew, with the command for it."""
-    return ValueError(
-        f"{path} {reason}; rebuild it, with the options that the study is run with: "
-        f"snakemake --cores all --force {shlex.quote(str(path))}"
-    )
 
 
 def write_json(path: str | Path, content: dict) -> None:
@@ -172,19 +18,28 @@ def write_json(path: str | Path, content: dict) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def read_json(path: str | Path) -> dict:
+    """Read what `write_json` wrote. Raises ValueError, naming the file, if it is damaged."""
+    with reading(path):
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def parse_object(line: str, place: str) -> dict:
+    """Parse a JSON object; a ValueError names the place of what is none."""
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{place}: not JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{place}: expected a JSON object, found {line.strip()[:80]}")
+    return record
+
+
 def read_jsonl(path: str | Path) -> list[dict]:
     """Read one JSON object a line; a ValueError names the file and the line that is not one."""
-    records = []
     with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
-            if not isinstance(record, dict):
-                raise ValueError(f"{path}, line {number}: expected a JSON object, found {line!r}")
-            records.append(record)
-    return records
+        lines = enumerate(file, start=1)
+        return [parse_object(line, f"{path}, line {number}") for number, line in lines]
 
 
 def write_jsonl(path: str | Path, records: list[dict]) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from neurondynamics.data.files import reading, unusable
 from neurondynamics.data.hdf5 import (
     Sink,
     create_dataset,
@@ -28,15 +29,13 @@ from neurondynamics.data.hdf5 import (
     write_attribute,
     write_texts,
 )
-from neurondynamics.data.records import package_versions, reading, unusable
+from neurondynamics.data.records import package_versions
+from neurondynamics.limits import ROWS_PER_CHUNK
 from neurondynamics.runtime import human_size
 
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
-# A chunk of a layer of 14,336 neurons fits HDF5's cache of 1 MB. Compressed, means of activations
-# take 15 % less and three times as long to read: tests/benchmarks/scale.py
-ROWS_PER_CHUNK = 16
 
 
 class StoreWriter:
@@ -61,6 +60,8 @@ class StoreWriter:
             self._dataset(f"mean/{layer:02d}", (prompts, neurons), "f4")
 
     def _dataset(self, name: str, shape: tuple[int, ...], dtype) -> None:
+        # Compressed, means of activations take 15 % less and three times as long to read:
+        # tests/benchmarks/scale.py
         create_dataset(self._file, name, shape, dtype, (ROWS_PER_CHUNK, *shape[1:]))
 
     def append(
@@ -224,3 +225,13 @@ def _open_complete(path: str | Path) -> h5py.File:
             f"has schema version {attributes['schema_version']}, this code reads {SCHEMA_VERSION}",
         )
     return file
+
+
+def check_same_prompts(first: ActivationStore, *others: ActivationStore) -> None:
+    """Raise ValueError unless all stores hold the same prompts in the same order."""
+    for other in others:
+        if other.prompts != first.prompts:
+            raise ValueError(
+                f"the stores of the states {first.attributes['state']} and "
+                f"{other.attributes['state']} hold different prompts; delete them and run again"
+            )

@@ -1,4 +1,4 @@
-"""Tables in Parquet, with checksums for their content."""
+"""Tables: in Parquet, with checksums for their content, or in CSV for people."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from pathlib import Path
 import pandas as pd
 from pyarrow.parquet import read_metadata
 
-from neurondynamics.data.records import reading, replacing
+from neurondynamics.data.files import reading, replacing
 
 
 def write_parquet(path: str | Path, table: pd.DataFrame) -> None:
     """Write a table without its index: the whole of it or nothing."""
     with replacing(path) as temporary:
         table.to_parquet(temporary, index=False, write_page_checksum=True)
+
+
+def write_csv(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a table without its index: the whole of it or nothing."""
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False)
 
 
 def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:

@@ -1,18 +1,19 @@
 """Reading datasets as rows with fields.
 
-Only the standard library is imported here, since rule files may import this module; a table in
-Parquet brings pyarrow once it is read.
+Nothing heavy is imported here, since rule files may import this module; a table in Parquet brings
+pyarrow once it is read.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
+
+from neurondynamics.data.records import parse_object
 
 logger = logging.getLogger(__name__)
 
@@ -98,17 +99,9 @@ def _decode(path: Path) -> Iterator[tuple[int, str]]:
 
 def _read_objects(path: Path) -> Iterator[Row]:
     for number, line in _decode(path):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
-        if not isinstance(record, dict):
-            raise ValueError(
-                f"{path}, line {number}: expected a JSON object, found {line.strip()[:80]}"
-            )
-        yield Row(record, path, number, "jsonl")
+        if line.strip():
+            record = parse_object(line, f"{path}, line {number}")
+            yield Row(record, path, number, "jsonl")
 
 
 def _read_csv(path: Path) -> Iterator[Row]:

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
-from neurondynamics.evaluation.metrics import perplexity
+from neurondynamics.analysis.effects import read_experiments
+from neurondynamics.evaluation.metrics import MEASURES, perplexity
+
+FLUENCY = ("perplexity", *sorted(MEASURES))  # what is said of an intervention, in this order
+
+
+def read_fluency(
+    measures: list[str], losses: list[str], experiments: Iterable[str]
+) -> dict[str, pd.DataFrame]:
+    """Read the measures and losses of experiments: by experiment what `measure_fluency` returns.
+
+    `measures`, `losses`: parquet files, any number per experiment. Raises ValueError as
+    `read_experiments` and `measure_fluency` do.
+    """
+    experiments = list(experiments)
+    read = read_experiments(losses, experiments)
+    return {
+        name: measure_fluency(written, read[name], name)
+        for name, written in read_experiments(measures, experiments).items()
+    }
 
 
 def measure_fluency(measures: pd.DataFrame, losses: pd.DataFrame, experiment: str) -> pd.DataFrame:
-    """Return a row per intervention, in the order of `measures`: neurons perplexity f1 repetition.
+    """Return a row per intervention, in the order of `measures`: `neurons` and FLUENCY.
 
-    `measures`: columns `intervention f1 repetition`, a row per continuation, averaged without NaN;
+    `measures`: a row per continuation with its `intervention` and MEASURES, averaged without NaN;
     `losses`: `intervention neurons nll tokens`, a row per window of text. Raises ValueError, naming
     the experiment, where the two do not hold the same interventions.
     """
@@ -20,7 +41,7 @@ def measure_fluency(measures: pd.DataFrame, losses: pd.DataFrame, experiment: st
             f"experiment {experiment}: {', '.join(sorted(unequal))} has only measures or only "
             "losses; run the experiment again"
         )
-    means = measures.groupby("intervention", sort=False)[["f1", "repetition"]].mean()
+    means = measures.groupby("intervention", sort=False)[list(MEASURES)].mean()
     windows = losses.groupby("intervention")
     text = pd.DataFrame(
         {
@@ -28,4 +49,4 @@ def measure_fluency(measures: pd.DataFrame, losses: pd.DataFrame, experiment: st
             "perplexity": {name: perplexity(w["nll"], w["tokens"]) for name, w in windows},
         }
     )
-    return means.join(text)[["neurons", "perplexity", "f1", "repetition"]]
+    return means.join(text)[["neurons", *FLUENCY]]

@@ -1,11 +1,15 @@
-"""Measures of fluency. They see the continuation alone, never the prompt before it."""
+"""Measures of fluency. They see the continuation alone, never the prompt before it.
+
+A measure of single continuations is a row of MEASURES; all that uses measures goes by these rows.
+"""
 
 from __future__ import annotations
 
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,6 +36,20 @@ def token_f1(continuation: Iterable[int], reference: Iterable[int]) -> float:
         raise ValueError("F1 needs a reference of at least one token")
     shared = (generated & expected).total()
     return 2 * shared / (generated.total() + expected.total())
+
+
+class Measure(NamedTuple):
+    """A number for each continuation of a corpus, made of these columns of its row."""
+
+    corpus: str  # `prompts` or `articles`
+    function: Callable[..., float]
+    columns: tuple[str, ...]
+
+
+MEASURES = {
+    "repetition": Measure("prompts", repetition, ("text",)),
+    "f1": Measure("articles", token_f1, ("tokens", "reference_tokens")),
+}
 
 
 def perplexity(nll: Sequence[float], tokens: Sequence[int]) -> float:

@@ -33,7 +33,7 @@ class Classifier(Protocol):
 
 
 def make_scorer(kind: str, **options) -> Scorer:
-    """Build the scorer of a kind; nothing is downloaded.
+    """Build the scorer of a kind; nothing is downloaded. The options are the configuration's.
 
     profanity-check : a linear model of words; option `batch_size`.
     lexicon : a list of terms with severities (see `Lexicon`); option `folder`.
@@ -124,7 +124,7 @@ def _lexicon(folder: str) -> Classifier:
 def _detoxify(
     folder: str, label: str = "toxicity", batch_size: int = 64, device: str = "auto"
 ) -> Classifier:
-    # a scorer without a network is spared the import of torch
+    # a scorer without a network, which is one not in limits.NETWORKS, is spared the import of torch
     from neurondynamics.evaluation.networks import load_detoxify
 
     configuration = Path(folder) / "configuration"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,9 +13,28 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from neurondynamics.data.records import replacing_folder
+from neurondynamics.data.files import replacing_folder
 from neurondynamics.lm.devices import resolve_device
 from neurondynamics.runtime import file_digest
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How texts are read: in which precision and where, and how much of them at a time.
+
+    `max_tokens` is what is left of a longer text; `batch_size` counts texts.
+    """
+
+    dtype: str
+    device: str
+    threads: int
+    max_tokens: int
+    batch_size: int
+
+    def load(self, folder: str | Path) -> PreTrainedModel:
+        """Let torch use the threads, and load a model folder (see `load_model`)."""
+        set_threads(self.threads)
+        return load_model(folder, self.dtype, self.device)
 
 
 def set_threads(threads: int) -> None:

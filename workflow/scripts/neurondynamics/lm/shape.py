@@ -1,11 +1,17 @@
-"""The shape of a model folder, found without reading its weights, and its check."""
+"""The shape of a model folder, found without reading its weights, and its check.
+
+Run as a program, with a folder that holds a config.json and optionally the name of a GGUF file in
+it, it prints the shape, or `problem`, in JSON: a study is parsed without torch.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from neurondynamics.lm.anatomy import dissect
 
@@ -29,6 +35,26 @@ def read_shape(folder: str | Path) -> dict[str, int]:
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise ValueError(f"the weight files of {folder} lack {len(missing)}, such as {missing[0]}")
+    return _shape_of(model, folder)
+
+
+def described_shape(folder: str | Path, gguf_file: str | None = None) -> dict[str, int]:
+    """Return the same of the model that a folder's config.json, or a GGUF file, describes.
+
+    No weights need be there. Raises ValueError as `read_shape`, and OSError or ValueError for a
+    file that cannot be read or is of a kind that transformers does not know.
+    """
+    options = {"gguf_file": gguf_file} if gguf_file else {}
+    config = AutoConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False, **options
+    )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return _shape_of(model, folder)
+
+
+def _shape_of(model: PreTrainedModel, folder: str | Path) -> dict[str, int]:
+    """Return the shape of a model on the meta device."""
     anatomy = dissect(model)
     cache = DynamicCache(config=model.config)
     model(torch.zeros(1, 1, dtype=torch.long, device="meta"), past_key_values=cache)
@@ -66,3 +92,10 @@ def check_shape(folder: str | Path, declared: dict[str, int]) -> None:
             "the model is not what the configuration says of it: "
             f"{differences}; what it says should be\nmodel:{values}"
         )
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(described_shape(*sys.argv[1:])))
+    except (ValueError, OSError) as error:
+        print(json.dumps({"problem": str(error)}))

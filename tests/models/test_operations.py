@@ -1,0 +1,128 @@
+"""The tables of acts and operations: whole, closed, and all that a new operation takes."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import plain
+import pytest
+import tiny
+import torch
+import yaml
+from neurondynamics.interventions.edits import applied, count_neurons, needs_leader
+from neurondynamics.interventions.export import bake
+from neurondynamics.interventions.operations import ACTS, OPERATIONS, Act
+from neurondynamics.interventions.parts import Edit
+from neurondynamics.interventions.plans import plan_edits
+from neurondynamics.lm.anatomy import dissect
+
+SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "config.schema.yaml"
+STEPS = {
+    "zero": {},
+    "patch": {"mode": "paired"},
+    "scale": {"factor": 2.0},
+    "scale_keys": {"factor": 2.0},
+    "rescale": {"factor": 1.5},
+    "subtract": {"direction": "probe", "layer": "last", "scale": 2.0},
+}
+NEURONS = pd.DataFrame(
+    {
+        "layer": [0, 1, 1],
+        "neuron": [3, 0, 7],
+        "cosine": [0.3, 0.2, 0.1],
+        "activation_base": [1.0, -2.0, 0.5],
+        "activation_tuned": [0.0, 1.0, 2.0],
+    }
+)
+DIRECTIONS = {"probe": np.ones(tiny.HIDDEN)}
+IDS = torch.tensor([[17, 40, 303, 8, 99]])
+
+
+def kinds_of(node, key):
+    """Yield the kinds that a schema names for the values of a key."""
+    if isinstance(node, dict):
+        if node.get("by") == key:
+            yield node["of"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for item in node:
+            yield from kinds_of(item, key)
+
+
+def test_every_operation_of_the_schema_has_an_entry_and_conversely():
+    (kinds,) = kinds_of(yaml.safe_load(SCHEMA.read_text(encoding="utf-8")), "operation")
+    assert set(OPERATIONS) == set(kinds) == set(STEPS)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_operation_makes_an_edit_of_a_known_act(case_of, operation):
+    step = {"operation": operation, "select": {"top": 2}, "positions": "all"} | STEPS[operation]
+    (edit,) = plan_edits(NEURONS, [step], DIRECTIONS)
+    assert edit.positions == "all"
+    act = ACTS[edit.act]
+    assert count_neurons([edit]) == (2 if act.of_neurons else 0)
+    assert needs_leader([edit]) == (operation == "patch")
+    model = case_of("llama").model
+    before = model(input_ids=IDS).logits
+    leader = tiny.build_model("llama", seed=1)
+    with applied(dissect(model), [edit], dissect(leader) if act.follows else None):
+        if act.follows:
+            leader(input_ids=IDS)
+        assert not torch.equal(model(input_ids=IDS).logits, before)
+
+
+class Clamp(Act):
+    """The activation becomes at most `factor`."""
+
+    def moved(self, part):
+        most = part.spread(part.factor, torch.inf)
+        return lambda m: torch.minimum(m, most)
+
+
+def test_an_operation_with_a_factor_takes_its_entries_alone(case_of, monkeypatch):
+    monkeypatch.setitem(ACTS, "clamp", Clamp())
+    monkeypatch.setitem(OPERATIONS, "clamp", OPERATIONS["scale"])
+    step = {"operation": "clamp", "select": {"top": 3}, "factor": -0.5}
+    edits = plan_edits(NEURONS, [step], {})
+    case = case_of("gpt2")
+    with applied(dissect(case.model), edits):
+        found = case.model(input_ids=IDS).logits[0].double()
+    changes = []
+    for layer, neurons in {0: [3], 1: [0, 7]}.items():
+        most = torch.full((tiny.NEURONS,), torch.inf, dtype=torch.float64)
+        most[neurons] = -0.5
+        down = plain.down(plain.blocks(case.plain)[layer])
+        changes.append((down, "input", lambda m, most=most: torch.minimum(m, most)))
+    with plain.changed(changes):
+        expected = plain.logits(case.plain, IDS[0].tolist())
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-4, atol=1e-4)
+    # an act that says nothing of weights is not baked as anything
+    with pytest.raises(ValueError, match=r"^clamp cannot be exported: "):
+        bake(case.model, edits)
+
+
+def test_an_unknown_act_is_refused_everywhere(case_of):
+    model = case_of("gpt2").model
+    unknown = Edit("clamp", np.array([1]), np.array([2]), factor=2.0)
+    for use in (
+        lambda: applied(dissect(model), [unknown]).__enter__(),
+        lambda: bake(model, [unknown]),
+        lambda: needs_leader([unknown]),
+        lambda: count_neurons([unknown]),
+    ):
+        with pytest.raises(ValueError, match="unknown act 'clamp'; known are zero, set, shift"):
+            use()
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_every_act_is_baked_or_says_why_not(case_of, act):
+    model = case_of("llama").model
+    edit = Edit(act, np.array([1, 1]), np.array([2, 5]), np.array([1.0, -1.0]), 2.0)
+    if not ACTS[act].of_neurons:
+        edit = Edit(act, np.array([1]), np.array([], dtype=int), np.ones(tiny.HIDDEN))
+    if ACTS[act].follows:
+        with pytest.raises(ValueError, match=f"^{act} cannot be exported: "):
+            bake(model, [edit])
+    else:
+        before, after = model.state_dict(), bake(model, [edit]).state_dict()
+        assert any(not torch.equal(after[name], before[name]) for name in before)

@@ -1,0 +1,156 @@
+"""Store every neuron's mean activation over the new tokens of each prompt, for one model state.
+
+The model generates while its activations are read, or reads the continuations that another store
+holds. Neurons may be ablated on the way. The rows of a store stand in the order of the batches, the
+longest prompt first.
+"""
+
+from neurondynamics.runtime import start_log
+
+if __name__ == "__main__":
+    start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
+
+import numpy as np
+import torch
+from neurondynamics.data.records import read_jsonl
+from neurondynamics.data.store import ActivationStore, create_store
+from neurondynamics.data.tables import read_parquet
+from neurondynamics.interventions.edits import applied
+from neurondynamics.interventions.parts import Edit
+from neurondynamics.interventions.selection import select
+from neurondynamics.lm.anatomy import dissect
+from neurondynamics.lm.generation import (
+    Continuations,
+    NonFiniteError,
+    decode,
+    prefill,
+    read_continuations,
+    shard_batches,
+)
+from neurondynamics.lm.hooks import PositionMeans, hooked, neuron_sites
+from neurondynamics.lm.loading import (
+    Reading,
+    encode_prompts,
+    load_tokenizer,
+    tokenizer_digest,
+    weight_digest,
+)
+from neurondynamics.lm.memory import halving
+from neurondynamics.runtime import file_digest, progress
+
+
+def capture_activations(
+    model: str,
+    prompts: str,
+    output: str,
+    *,
+    reading: Reading,
+    texts: list[str],
+    neurons: str | None,
+    state: str,
+    shard: str,
+    ablated: int,
+    origin: dict,
+    new_tokens: int,
+) -> None:
+    """Write the store of one shard of the prompts.
+
+    `texts` are the stores whose continuations are read; empty to generate. `neurons` is the
+    neuron table whose `ablated` most toxic neurons are set to zero; None for no intervention.
+    `origin` (model, revision, seed) is recorded in the store.
+    Raises ValueError, naming the prompt, where activations or logits are not finite, and where
+    both texts and neurons are given: neurons are ablated while generating only.
+    """
+    if texts and neurons is not None:
+        raise ValueError(f"{state}: neurons are ablated while generating, not in given texts")
+    tokenizer = load_tokenizer(model)
+    lm = reading.load(model)
+    anatomy = dissect(lm)
+    records = read_jsonl(prompts)
+    encoded = encode_prompts(tokenizer, [record["text"] for record in records], reading.max_tokens)
+    batches = shard_batches([len(ids) for ids in encoded], reading.batch_size, shard)
+    given = stored_continuations(texts)
+    edits = [] if neurons is None else [ablation(neurons, ablated)]
+    decoding = {"method": "greedy" if given is None else "given", "new_tokens": new_tokens}
+    attributes = {**origin, "state": state, "shard": shard}
+    attributes |= conditions(model, prompts, reading, decoding)
+    sizes = {"layers": len(anatomy.layers), "neurons": anatomy.layers[0].n_neurons}
+    sizes |= {"prompts": sum(map(len, batches)), "new_tokens": new_tokens}
+
+    def capture(rows: np.ndarray) -> tuple[Continuations, np.ndarray]:
+        some = [records[i] for i in rows]
+        told = None if given is None else [given[record["prompt_id"]] for record in some]
+        try:
+            return capture_batch(lm, anatomy, [encoded[i] for i in rows], told, new_tokens, edits)
+        except NonFiniteError as error:
+            culprit = some[error.rows[0]]
+            raise ValueError(
+                f"{error}; prompt {culprit['prompt_id']}: {culprit['text']!r}"
+            ) from error
+
+    with create_store(output, attributes=attributes, **sizes) as store:
+        doing = f"capturing {state} in batches of {reading.batch_size} prompts"
+        for batch in progress(batches, doing):
+            for rows, (new, means) in halving(batch, capture):
+                numbers = [records[i]["prompt_id"] for i in rows]
+                store.append(
+                    numbers, [records[i]["text"] for i in rows], new.tokens, new.lengths, means
+                )
+
+
+def conditions(model: str, prompts: str, reading: Reading, decoding: dict) -> dict:
+    """Return what a store records of how it was made."""
+    return {
+        "weight_digest": weight_digest(model),
+        "tokenizer_digest": tokenizer_digest(model),
+        "prompt_set_digest": file_digest(prompts),
+        "dtype": reading.dtype,
+        "decoding": decoding,
+        "max_prompt_tokens": reading.max_tokens,
+        "batch_size": reading.batch_size,
+    }
+
+
+def capture_batch(lm, anatomy, prompts, given, new_tokens, edits):
+    """Return the continuations of a batch of prompts and its means (layers, b, d_mlp).
+
+    `given` are the continuations that are read; None to generate, with the edits in force at the
+    new-token positions, where activations are read.
+    """
+    recorder = PositionMeans(neuron_sites(anatomy))
+    if given is None:
+        prefix = prefill(lm, prompts)
+        with applied(anatomy, edits), hooked(recorder.hooks):
+            new = decode(lm, prefix, new_tokens, recorder=recorder)
+    else:
+        new = Continuations.from_lists(given, new_tokens)
+        with hooked(recorder.hooks):
+            read_continuations(lm, prompts, new.lists(), recorder)
+    return new, recorder.means(torch.float32).numpy()
+
+
+def stored_continuations(stores: list[str]) -> dict[int, list[int]] | None:
+    """Return the continuations that stores hold by prompt_id; None if there are no stores."""
+    if not stores:
+        return None
+    with ActivationStore(stores) as store:
+        return dict(zip(store.prompt_ids.tolist(), store.continuations(), strict=True))
+
+
+def ablation(neurons: str, number: int) -> Edit:
+    """Return the edit that sets the most toxic neurons of a table to zero."""
+    chosen = select(read_parquet(neurons), {"top": number})
+    return Edit("zero", chosen.layer.to_numpy(), chosen.neuron.to_numpy())
+
+
+if __name__ == "__main__":
+    capture_activations(
+        model=snakemake.input.model,
+        prompts=snakemake.input.prompts,
+        texts=snakemake.input.get("texts", []),
+        neurons=snakemake.input.get("neurons"),
+        output=snakemake.output[0],
+        shard=snakemake.wildcards.shard,
+        reading=Reading(**snakemake.params.reading, threads=snakemake.threads),
+        **snakemake.params.settings,
+    )

@@ -1,0 +1,286 @@
+"""Test each claim of the paper on this pair of models: a row per claim, and per scorer if any.
+
+A claim is a statistic and a criterion fixed beforehand. It holds ("yes") where the whole interval
+meets the criterion, does not ("no") where the whole interval misses it, and is "undecided" where
+the criterion lies inside. It is "not tested" where the study lacks an intervention that it needs.
+
+Where a claim is about the largest or the smallest of several, its bound has to hold for all of
+them, and the largest or smallest is taken anew within each resample, which is the harder test. Only
+the claim about scaled keys asks whether *some* intervention passes; there the interval is that of
+the best one, widened for the number of them (Bonferroni).
+"""
+
+from neurondynamics.runtime import start_log
+
+if __name__ == "__main__":
+    start_log(snakemake.log[0])
+
+import logging
+
+import numpy as np
+import pandas as pd
+from neurondynamics.analysis.attribution import REDUCING
+from neurondynamics.analysis.effects import Effects, read_effects
+from neurondynamics.analysis.reductions import read_reductions
+from neurondynamics.analysis.statistics import Estimate, Statistics, share, wilson
+from neurondynamics.data.tables import read_parquet, write_csv
+from neurondynamics.study.behaviour import Behaviour
+
+logger = logging.getLogger("check_claims")
+
+TOP = 100  # neurons, as in the paper's figure 4
+
+# The paper's Table 1 (v1): toxicity of GPT-2-medium .453, after DPO .208, so the drop is .245.
+DROP = 0.453 - 0.208
+PAPER_ABLATION = (0.453 - 0.319) / DROP  # the best, 2000 positively activated neurons: 0.547
+PAPER_PATCH = (0.453 - 0.335) / DROP  # 0.482
+PAPER_KEYS = (0.555 - 0.208) / DROP  # x5, the largest: 1.416; its code may have scaled repeatedly
+
+
+def check_claims(
+    scores: list[str],
+    reductions: str,
+    neurons: str,
+    table: str,
+    *,
+    states: dict[str, str],
+    claims: dict,
+    scorers: list[str],
+    behaviour: Behaviour,
+    statistics: Statistics,
+) -> None:
+    """Write the CSV file `table`.
+
+    `scores`: parquet files, any number per experiment; `states`: the model state of each one;
+    `claims`: the interventions that a claim is about, with the keys of `claims_on_interventions`;
+    `scorers`: those by which they are tested, and `behaviour`: after which claims are worded;
+    `reductions` and `neurons`: the results of the attribution.
+    """
+    own_text = read_reductions(reductions).own_text
+    judged = [
+        claims_on_interventions(effects, scorer, behaviour, **claims)
+        for scorer, effects in read_effects(scores, scorers, states, statistics).items()
+    ]
+    rows = [
+        *(row for same_claim in zip(*judged, strict=True) for row in same_claim),
+        *claims_on_groups(own_text, behaviour, statistics),
+        *claims_on_neurons(read_parquet(neurons), behaviour, statistics.confidence),
+    ]
+    for row in rows:
+        logger.info("%s: %s", row["claim"], row["holds"])
+    write_csv(table, pd.DataFrame(rows))
+
+
+def claims_on_interventions(
+    effects: Effects,
+    scorer: str,
+    behaviour: Behaviour,
+    ablations: list[str],
+    dampened: str,
+    anti: str,
+    both: str,
+    restoring: list[str],
+) -> list[dict]:
+    """Test what ablating, patching and scaling neurons does, next to tuning.
+
+    All further arguments are names of interventions: `ablations` of neurons that write toward the
+    behaviour; patches of TP- (`dampened`), of AN- (`anti`) and of `both`; scalings of the tuned
+    model's key vectors (`restoring`).
+    """
+
+    def on_base(names: list[str]) -> Estimate | None:
+        return _tested(effects, "base", names, combine=lambda shares: shares.max(axis=-1))
+
+    best, undone = most_undone(effects, restoring)
+    rows = [
+        _row(
+            "ablation-falls-short",
+            f"Ablating {behaviour.adjective} neurons falls short of tuning (largest effect share "
+            "of the ablations)",
+            on_base(ablations),
+            criterion="< 1",
+            paper=PAPER_ABLATION,
+        ),
+        _row(
+            "patching-falls-short",
+            f"Patching the dampened {behaviour.adjective} neurons to their tuned means falls short "
+            "of tuning (effect share)",
+            on_base([dampened]),
+            criterion="< 1",
+            paper=PAPER_PATCH,
+        ),
+        _row(
+            "two-groups-suffice",
+            "Patching TP- together with AN- comes close to tuning (effect share)",
+            on_base([both]),
+            criterion=">= 0.8",  # the paper says so without a number
+        ),
+        _row(
+            "one-group-does-not",
+            "Neither TP- nor AN- alone comes close to tuning (larger of the two effect shares)",
+            on_base([dampened, anti]),
+            criterion="< 0.8",
+        ),
+        _row(
+            "keys-restore-behaviour",
+            f"Scaling the key vectors of the most {behaviour.adjective} neurons in the tuned model "
+            f"restores {behaviour.name} (part of the tuning's effect undone by {best})",
+            undone,
+            criterion="> 0",
+            paper=PAPER_KEYS,
+        ),
+    ]
+    return [{**row, "scorer": scorer} for row in rows]
+
+
+def most_undone(effects: Effects, restoring: list[str]) -> tuple[str, Estimate | None]:
+    """Return which of the scalings of the tuned model undoes most of the tuning's effect, and what.
+
+    The interval is widened for the number of scalings; there is none where one of them is missing.
+    """
+    widened = 1 - (1 - effects.statistics.confidence) / max(1, len(restoring))
+    kept = {name: _tested(effects, "tuned", [name], confidence=widened) for name in restoring}
+    if not kept or None in kept.values():
+        return "the best scaling", None
+    undone = {name: Estimate(1 - e.value, 1 - e.high, 1 - e.low) for name, e in kept.items()}
+    best = max(undone, key=lambda name: np.nan_to_num(undone[name].value, nan=-np.inf))
+    return best, undone[best]
+
+
+def claims_on_groups(
+    reduction: np.ndarray, behaviour: Behaviour, statistics: Statistics
+) -> list[dict]:
+    """Test which groups and layers carry the reduction (prompts, layers, groups)."""
+    reducing = reduction.sum(axis=1)[:, : len(REDUCING)]  # (prompts, reducing groups)
+    by_layer = reduction.sum(axis=2)  # (prompts, layers), net
+
+    def on_shares(combine) -> Estimate:
+        def statistic(means):  # (resamples, reducing groups)
+            return combine(share(means, means.sum(axis=-1, keepdims=True)))
+
+        return statistics.estimate(statistic, [reducing])
+
+    def late_share(means):  # (resamples, layers)
+        return share(means[:, first:].sum(axis=1), means.sum(axis=1))
+
+    layers = by_layer.shape[1]
+    first = layers - layers // 3
+    return [
+        _row(
+            "dampened-neurons-minority",
+            f"The dampened {behaviour.adjective} neurons carry a minority of the reduction "
+            "(gross share of TP-)",
+            on_shares(lambda shares: shares[:, REDUCING.index("TP-")]),
+            criterion="< 0.5",
+            paper=0.318,
+        ),
+        _row(
+            "four-groups-contribute",
+            "All four groups contribute to the reduction (smallest gross share)",
+            on_shares(lambda shares: shares.min(axis=-1)),
+            criterion="> 0.05",
+            paper=0.0699,  # AP+
+        ),
+        _row(
+            "late-layers",
+            "The reduction lies in the last third of the layers (share of the net reduction in "
+            f"layers {first} to {layers - 1}; the largest is in layer "
+            f"{by_layer.mean(axis=0).argmax()})",
+            statistics.estimate(late_share, [by_layer]),
+            criterion="> 0.5",
+        ),
+    ]
+
+
+def claims_on_neurons(neurons: pd.DataFrame, behaviour: Behaviour, confidence: float) -> list[dict]:
+    """Test what single neurons do; the intervals take neurons as drawn independently."""
+    top = neurons.nlargest(TOP, "cosine")
+
+    def fraction(flags: pd.Series) -> Estimate:
+        return wilson(int(flags.sum()), len(flags), confidence)
+
+    return [
+        _row(
+            "many-increase-behaviour",
+            f"Many neurons increase {behaviour.name} after tuning (fraction with a negative "
+            "reduction)",
+            fraction(neurons["reduction"] < 0),
+            criterion="> 0.25",
+            paper=1 - 0.5849,
+            interval_over="neurons",
+        ),
+        _row(
+            "top-neurons-negative-before",
+            f"Most of the {len(top)} most {behaviour.adjective} neurons are negatively "
+            "activated before tuning (fraction)",
+            fraction(top["activation_base"] < 0),
+            criterion="> 0.5",
+            paper=1 - 36 / 128,  # of the 128 most toxic neurons of GPT-2-medium
+            interval_over="neurons",
+        ),
+        _row(
+            "top-neurons-negative-after",
+            f"Most of the {len(top)} most {behaviour.adjective} neurons are negatively "
+            "activated after tuning (fraction)",
+            fraction(top["activation_tuned"] < 0),
+            criterion="> 0.5",
+            interval_over="neurons",
+        ),
+    ]
+
+
+def decide(estimate: Estimate, criterion: str) -> str:
+    """Judge a criterion ("< 1", "> 0", ">= 0.8") by the interval: "yes", "no" or "undecided"."""
+    sign, bound = criterion.split()
+    low, high, bound = float(estimate.low), float(estimate.high), float(bound)
+    meets, misses = {
+        "<": (high < bound, low >= bound),
+        ">": (low > bound, high <= bound),
+        ">=": (low >= bound, high < bound),
+    }[sign]
+    return "yes" if meets else "no" if misses else "undecided"
+
+
+def _tested(effects: Effects, state: str, names: list[str], **options) -> Estimate | None:
+    missing = effects.missing(state, names)
+    if missing or not names:
+        logger.warning("not tested: the study lacks %s", ", ".join(missing) or "the interventions")
+        return None
+    return effects.estimate(state, names, **options)
+
+
+def _row(
+    claim: str,
+    statement: str,
+    estimate: Estimate | None,
+    criterion: str,
+    paper: float | None = None,
+    interval_over: str = "prompts",
+) -> dict:
+    value, low, high = (None, None, None) if estimate is None else estimate
+    return {
+        "claim": claim,
+        "scorer": "",  # of those that are about scores, by which they are tested
+        "statement": statement,
+        "statistic": value,
+        "low": low,
+        "high": high,
+        "interval_over": interval_over,
+        "paper": paper,
+        "criterion": criterion,
+        "holds": "not tested" if estimate is None else decide(estimate, criterion),
+    }
+
+
+if __name__ == "__main__":
+    check_claims(
+        scores=snakemake.input.scores,
+        reductions=snakemake.input.reductions,
+        neurons=snakemake.input.neurons,
+        table=snakemake.output.table,
+        states=snakemake.params.states,
+        claims=snakemake.params.claims,
+        scorers=snakemake.params.scorers,
+        behaviour=Behaviour(**snakemake.params.behaviour),
+        statistics=Statistics(**snakemake.params.statistics),
+    )

@@ -1,0 +1,294 @@
+"""Run an experiment's interventions on one shard of the texts: generations and token losses.
+
+The model is loaded once, and the prompts' prefill is computed once per batch for all interventions
+that leave the prompts' positions untouched. Generations are edited at the positions that each edit
+names; token losses, for perplexity, at every position of the text. A patch that is paired takes its
+activations from the tuned model, which reads the same tokens a step ahead.
+"""
+
+from neurondynamics.runtime import start_log
+
+if __name__ == "__main__":
+    start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+from neurondynamics.analysis.directions import read_vectors
+from neurondynamics.data.records import read_jsonl
+from neurondynamics.data.tables import read_parquet, write_parquet
+from neurondynamics.interventions.edits import (
+    applied,
+    at_all_positions,
+    count_neurons,
+    needs_leader,
+)
+from neurondynamics.interventions.parts import Edit
+from neurondynamics.interventions.plans import chosen_steps, plan_edits
+from neurondynamics.limits import TOKENS_PER_PASS
+from neurondynamics.lm.anatomy import Anatomy, dissect
+from neurondynamics.lm.generation import (
+    NonFiniteError,
+    decode,
+    part_of_shard,
+    prefill,
+    shard_batches,
+    sorted_batches,
+    token_losses,
+)
+from neurondynamics.lm.loading import Reading, encode_prompts, load_tokenizer
+from neurondynamics.lm.memory import halving
+from neurondynamics.lm.passages import neutral_passages
+from neurondynamics.runtime import progress
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The model that is edited, and the tuned one that a paired patch follows, if any does."""
+
+    model: PreTrainedModel
+    leader: PreTrainedModel | None
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """The parts of the edited model."""
+        return dissect(self.model)
+
+    def follows(self, edits: list[Edit]) -> PreTrainedModel | None:
+        """Return the leader if these edits need it."""
+        return self.leader if needs_leader(edits) else None
+
+    def applied(self, edits: list[Edit]):
+        """Return the context in which edits are in force."""
+        leader = self.follows(edits)
+        return applied(self.anatomy, edits, None if leader is None else dissect(leader))
+
+
+@dataclass(frozen=True)
+class Item:
+    """A text to continue: one of the prompts, or a passage with its true continuation."""
+
+    corpus: str
+    number: int
+    text: str
+    tokens: list[int]
+    reference: list[int]
+
+
+def run_experiment(
+    model: str,
+    tuned_model: str | None,
+    neurons: str,
+    directions: list[str],
+    prompts: str,
+    corpus: str,
+    continued: str | None,
+    choices: list[str],
+    generations: str,
+    losses: str,
+    *,
+    experiment: str,
+    shard: str,
+    reading: Reading,
+    interventions: dict[str, list[dict] | dict],
+    passages: dict[str, int],
+    new_tokens: int,
+    seed: int,
+) -> None:
+    """Write a shard's continuations of prompts and passages, and its losses of text windows.
+
+    `interventions` maps a name to its list of steps, or to {best_of: the interventions of a
+    search}; `choices` are the files that say which one was chosen, in the order of these
+    interventions. `tuned_model` is the folder that paired patches
+    follow, or None; `directions` the files of what is subtracted, by their names. The passages
+    are those of `continued`, or else of `corpus`; `passages` holds the keys of the configuration's
+    `corpus` that give numbers and widths. Raises ValueError, naming the intervention, for a
+    selection that does not fit the model and for a NaN or infinite output, then with the prompt or
+    window too.
+    """
+    tokenizer = load_tokenizer(model)
+    leader = None if tuned_model is None else reading.load(tuned_model)
+    stage = Stage(reading.load(model), leader)
+    searched = (name for name, steps in interventions.items() if isinstance(steps, dict))
+    choice = dict(zip(searched, choices, strict=True))
+    chosen = {name: chosen_steps(steps, choice.get(name)) for name, steps in interventions.items()}
+    vectors = read_vectors(directions)
+    resolved = resolve_interventions(read_parquet(neurons), vectors, chosen, experiment)
+    records = read_jsonl(prompts)
+    encoded = encode_prompts(tokenizer, [record["text"] for record in records], reading.max_tokens)
+    windows, texts = neutral_passages(
+        tokenizer,
+        [r["text"] for r in read_jsonl(corpus)],
+        [r["text"] for r in read_jsonl(continued or corpus)],
+        new_tokens=new_tokens,
+        seed=seed,
+        **passages,
+    )
+    items = [
+        Item("prompts", record["prompt_id"], record["text"], ids, [])
+        for record, ids in zip(records, encoded, strict=True)
+    ]
+    items += passage_items(tokenizer, texts, new_tokens)
+    batches = shard_batches([len(item.tokens) for item in items], reading.batch_size, shard)
+    written = generate_all(stage, tokenizer, resolved, items, batches, new_tokens)
+    measured = measure_losses(stage, resolved, windows, shard)
+    for table, path in ((written, generations), (measured, losses)):
+        table.insert(0, "experiment", experiment)
+        write_parquet(path, table)
+
+
+def resolve_interventions(
+    neurons: pd.DataFrame,
+    directions: dict[str, np.ndarray],
+    interventions: dict[str, list[dict]],
+    experiment: str,
+) -> dict[str, list[Edit]]:
+    """Turn the steps of interventions into edits of named neurons."""
+    resolved = {}
+    for name, steps in interventions.items():
+        try:
+            resolved[name] = plan_edits(neurons, steps, directions)
+        except ValueError as error:
+            raise ValueError(f"experiments.{experiment}.interventions.{name}{error}") from error
+        logger.info("%s edits %d neurons", name, count_neurons(resolved[name]))
+    return resolved
+
+
+def passage_items(
+    tokenizer: PreTrainedTokenizerBase, passages: list[list[int]], new_tokens: int
+) -> list[Item]:
+    """Split passages into what is continued and how the text itself goes on."""
+    parts = [(ids[:-new_tokens], ids[-new_tokens:]) for ids in passages]
+    return [
+        Item("articles", number, tokenizer.decode(start), start, end)
+        for number, (start, end) in enumerate(parts)
+    ]
+
+
+def generate_all(
+    stage: Stage,
+    tokenizer: PreTrainedTokenizerBase,
+    interventions: dict[str, list[Edit]],
+    items: list[Item],
+    batches: list[np.ndarray],
+    new_tokens: int,
+) -> pd.DataFrame:
+    """Continue the items of some batches under every intervention."""
+    tables = []
+    work = partial(continue_batch, stage, interventions, items, new_tokens)
+    for batch in progress(batches, f"generating under {len(interventions)} interventions"):
+        for rows, by_intervention in halving(batch, work):
+            some = [items[i] for i in rows]
+            tables += [
+                pd.DataFrame(
+                    {
+                        "intervention": name,
+                        "corpus": [item.corpus for item in some],
+                        "prompt_id": [item.number for item in some],
+                        "prompt": [item.text for item in some],
+                        "text": tokenizer.batch_decode(new, skip_special_tokens=True),
+                        "tokens": new,
+                        "reference_tokens": [item.reference for item in some],
+                    }
+                )
+                for name, new in by_intervention.items()
+            ]
+    table = pd.concat(tables)
+    order = table.intervention.map({name: place for place, name in enumerate(interventions)})
+    table = table.assign(order=order).sort_values(["order", "corpus", "prompt_id"])
+    return table.drop(columns="order").reset_index(drop=True)
+
+
+def continue_batch(
+    stage: Stage,
+    interventions: dict[str, list[Edit]],
+    items: list[Item],
+    new_tokens: int,
+    rows: np.ndarray,
+) -> dict[str, list[list[int]]]:
+    """Return some items' new tokens under each intervention; the prefill serves all that it can."""
+    batch = [items[i] for i in rows]
+    prompts = [item.tokens for item in batch]
+    shared = prefill(stage.model, prompts, stage.leader)
+    continued = {}
+    named = progress(interventions.items(), f"{len(batch)} texts", total=len(interventions))
+    for name, edits in named:
+        leader, everywhere = stage.follows(edits), at_all_positions(edits)
+        prefix = shared
+        try:
+            if everywhere:
+                with stage.applied(everywhere):
+                    prefix = prefill(stage.model, prompts, leader)
+            with stage.applied(edits):
+                continued[name] = decode(stage.model, prefix, new_tokens, leader=leader).lists()
+        except NonFiniteError as error:
+            culprit = batch[error.rows[0]]
+            raise ValueError(
+                f"{name}: {error}; {culprit.corpus} {culprit.number}: {culprit.text!r}"
+            ) from error
+    return continued
+
+
+def measure_losses(
+    stage: Stage, interventions: dict[str, list[Edit]], windows: np.ndarray, shard: str
+) -> pd.DataFrame:
+    """Return the summed loss of each of a shard's text windows under each intervention.
+
+    `windows` (windows, width) are all of the study's; a shard that is left without any gets none.
+    """
+    width = windows.shape[1]
+    passes = list(sorted_batches([width] * len(windows), max(1, TOKENS_PER_PASS // width)))
+    passes = part_of_shard(passes, shard)
+    numbers = np.concatenate([np.empty(0, int), *passes])
+
+    def measure(name: str, edits: list[Edit], rows: np.ndarray) -> np.ndarray:
+        text = torch.as_tensor(windows[rows])
+        try:
+            with stage.applied(edits):
+                return token_losses(stage.model, text, stage.follows(edits))
+        except NonFiniteError as error:
+            raise ValueError(f"{name}: {error}; window {rows[error.rows[0]]}") from error
+
+    parts = []
+    for name, edits in progress(interventions.items(), "token losses", total=len(interventions)):
+        sums = [np.empty(0)]
+        for batch in passes:
+            sums += [nll for _, nll in halving(batch, partial(measure, name, edits))]
+        parts.append(
+            pd.DataFrame(
+                {
+                    "intervention": name,
+                    "window": numbers,
+                    "nll": np.concatenate(sums),
+                    "tokens": width - 1,
+                    "neurons": count_neurons(edits),
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+if __name__ == "__main__":
+    run_experiment(
+        model=snakemake.input.model,
+        tuned_model=snakemake.input.get("tuned_model"),
+        neurons=snakemake.input.neurons,
+        directions=snakemake.input.get("directions", []),
+        prompts=snakemake.input.prompts,
+        corpus=snakemake.input.corpus,
+        continued=snakemake.input.get("continued"),
+        choices=snakemake.input.get("choices", []),
+        generations=snakemake.output.generations,
+        losses=snakemake.output.losses,
+        experiment=snakemake.wildcards.experiment,
+        shard=snakemake.wildcards.shard,
+        reading=Reading(**snakemake.params.reading, threads=snakemake.threads),
+        **snakemake.params.settings,
+    )

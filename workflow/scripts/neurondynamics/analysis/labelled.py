@@ -1,0 +1,73 @@
+"""Labelled texts, and the features of a model that directions are fitted on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file, save_file
+
+from neurondynamics.data.files import reading, replacing
+from neurondynamics.data.tables import read_parquet
+from neurondynamics.data.texts import Row, number_of, read_rows, text_of
+
+
+def mixed_prompts(scored: Iterable[str | Path], threshold: float) -> pd.DataFrame:
+    """Return the scored samples of the prompts that have some above the threshold, and others.
+
+    Adds `toward`, whether a sample is above it, and `group`, which counts prompts: no prompt stands
+    in two splits. With such prompts alone a direction is no detector of topics. Raises ValueError
+    if they are too few.
+    """
+    table = pd.concat(map(read_parquet, scored)).dropna(subset="score")
+    table = table.sort_values(["prompt", "sample"])  # whatever the files, one order
+    table["toward"] = table.score > threshold
+    table["group"] = table.groupby("prompt").ngroup()
+    share = table.groupby("group").toward.transform("mean")
+    mixed = table[(share > 0) & (share < 1)].reset_index(drop=True)
+    number = mixed.group.nunique()
+    if number < 4:
+        raise ValueError(
+            f"only {number} prompts have samples scored above the threshold {threshold} and "
+            "others; raise prompts.train.number or sampling.samples, or lower the scorer's "
+            "threshold"
+        )
+    return mixed
+
+
+def read_labelled(
+    folder: str | Path, format: str, text_field: str = "text", where: dict | None = None
+) -> tuple[list[str], list[Row]]:
+    """Return the texts of a fetched dataset, and its rows, which hold their labels.
+
+    Raises ValueError, naming the place, where a text is missing; a blank one is none.
+    """
+    folder = Path(folder)
+    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    rows = read_rows(folder.name, files, format, where)
+    return [text_of(row, text_field, blank=True) for row in rows], rows
+
+
+def labels_of(texts: Sequence[str], rows: Iterable[Row], label: str) -> pd.DataFrame:
+    """Return, for each text of a dataset, `toward` and `group`, which counts distinct texts.
+
+    A label is a truth value or a number, and says toward above one half. Raises ValueError, naming
+    the place, for another.
+    """
+    toward = np.array([number_of(row, label) > 0.5 for row in rows])
+    return pd.DataFrame({"toward": toward, "group": pd.factorize(pd.Series(texts))[0]})
+
+
+def write_features(path: str | Path, features: np.ndarray, rows: np.ndarray) -> None:
+    """Write features (n, d_model) and the numbers of their texts (n,) as safetensors."""
+    with replacing(path, features.nbytes) as temporary:
+        save_file({"features": features, "rows": rows}, temporary)
+
+
+def read_features(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read what `write_features` wrote. Raises ValueError, naming the file, if it is damaged."""
+    with reading(path):
+        tensors = load_file(path)
+        return tensors["features"], tensors["rows"]

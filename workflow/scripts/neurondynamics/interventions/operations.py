@@ -1,0 +1,241 @@
+"""What interventions can do. Nothing else knows an act or an operation by its name.
+
+An *operation* is what a configuration asks for: it makes an edit of named neurons. An *act* is what
+that edit does, by hooks and in weights. To add one, write its `Act`, name it in `ACTS`, and name
+the operation that leads to it in `OPERATIONS` and in the schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from neurondynamics.interventions.parts import Edit, LayerChange, Part
+from neurondynamics.interventions.selection import select
+from neurondynamics.lm.hooks import Hook
+from neurondynamics.lm.weights import unit
+
+Entry = TypeVar("Entry")
+
+
+class Act:
+    """What an edit does in one layer; by itself one that weights cannot express."""
+
+    of_neurons = True  # or of what the layer's MLP writes
+    follows = False  # takes activations from another model, the leader
+    multiplies = False  # in weights, and no more: any family can express it
+    beyond_weights = "it is no matter of multiplying activations and adding constants"
+
+    def hooks(self, part: Part) -> Iterator[Hook]:
+        """Yield the hooks under which a model acts as edited."""
+        yield Hook(part.layer.down, "input", self.moved(part))
+
+    def moved(self, part: Part) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return what becomes of the layer's activations, (..., d_mlp)."""
+        raise NotImplementedError
+
+    def bake(self, part: Part, change: LayerChange) -> None:
+        """Let the act follow on what a change does already. Raises ValueError with the reason if
+        weights cannot express it."""
+        raise ValueError(self.beyond_weights)
+
+
+class Zero(Act):
+    """The activation becomes 0."""
+
+    multiplies = True
+
+    def moved(self, part):
+        index = part.index
+        return lambda m: m.index_fill(-1, index, 0.0)
+
+    def bake(self, part, change):
+        change.scales[part.neurons] = 0.0  # what came before is forgotten
+        change.constants[part.neurons] = 0.0
+
+
+class Set(Act):
+    """The activation becomes `values`, one constant per neuron."""
+
+    def moved(self, part):
+        index, constants = part.index, part.tensor(part.amounts)
+        return lambda m: m.index_copy(-1, index, constants.expand(*m.shape[:-1], len(index)))
+
+    def bake(self, part, change):
+        change.scales[part.neurons] = 0.0  # what came before is forgotten
+        change.constants[part.neurons] = part.amounts
+
+
+class Shift(Act):
+    """`values` is added to the activation."""
+
+    def moved(self, part):
+        added = part.spread(part.amounts, 0.0)
+        return lambda m: m + added
+
+    def bake(self, part, change):
+        change.constants[part.neurons] += part.amounts
+
+
+class Paired(Act):
+    """The activation becomes the leader's at the same position of the same text, where `values` is
+    1, or moves as far the other way, where it is -1."""
+
+    follows = True
+    beyond_weights = (
+        "it takes the tuned model's activation at every position, which weights of one model do "
+        "not know; export the patch with mode mean or shift, or use the tuned model itself"
+    )
+
+    def moved(self, part):
+        signs = part.spread(part.amounts, 0.0)
+
+        def follow(m: torch.Tensor) -> torch.Tensor:
+            target = part.heard[part.number]
+            # where() and not m + signs * (target - m): rounding would keep a followed neuron from
+            # its target
+            return torch.where(signs > 0, target, torch.where(signs < 0, 2 * m - target, m))
+
+        return follow
+
+
+class Scale(Act):
+    """The activation is multiplied by `factor`."""
+
+    multiplies = True
+
+    def moved(self, part):
+        factors = part.spread(part.factor, 1.0)
+        return lambda m: m * factors
+
+    def bake(self, part, change):
+        change.scales[part.neurons] *= part.factor
+        change.constants[part.neurons] *= part.factor
+
+
+class ScaleKeys(Act):
+    """The key vectors are multiplied by `factor`: the pre-activation is, without its bias; in a
+    gated MLP both the gate's and the up projection's are."""
+
+    multiplies = True
+
+    def hooks(self, part):
+        layer = part.layer
+        times = len(layer.key_vectors()) // len(layer.keys)  # in one projection
+        factors = part.spread(part.factor, 1.0).repeat(times)
+        for key in layer.keys:
+            yield Hook(key, "output", _scale_key(key, factors))
+
+    def bake(self, part, change):
+        change.keys[part.neurons] *= part.factor
+
+
+def _scale_key(key: nn.Module, factors: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    bias = None if key.bias is None else key.bias.detach()
+
+    def scale(pre: torch.Tensor) -> torch.Tensor:  # (..., outputs)
+        if bias is None:
+            return pre * factors
+        # k·x + b becomes f·(k·x) + b; written as a sum so that f = 1 leaves every bit
+        return pre + (pre - bias) * (factors - 1)
+
+    return scale
+
+
+class Subtract(Act):
+    """`values`, (d_model,), is subtracted from what the MLP adds to the residual stream."""
+
+    of_neurons = False
+
+    def hooks(self, part):
+        vector = part.tensor(part.amounts)
+        yield Hook(part.layer.mlp, "output", lambda written: written - vector)
+
+    def bake(self, part, change):
+        change.subtracted += part.amounts
+
+
+ACTS: dict[str, Act] = {
+    "zero": Zero(),
+    "set": Set(),
+    "shift": Shift(),
+    "paired": Paired(),
+    "scale": Scale(),
+    "scale_keys": ScaleKeys(),
+    "subtract": Subtract(),
+}
+
+
+def entry(table: Mapping[str, Entry], kind: str, name: str) -> Entry:
+    """Return a table's entry. Raises ValueError, with the known names, if there is none."""
+    if name not in table:
+        raise ValueError(f"unknown {kind} {name!r}; known are {', '.join(table)}")
+    return table[name]
+
+
+Directions = Mapping[str, np.ndarray]  # name -> vector, (d_model,)
+
+
+def _of_its_name(step: dict, neurons: pd.DataFrame, directions: Directions) -> Edit:
+    """The act has the operation's name, and takes a factor or nothing."""
+    chosen = select(neurons, step["select"])
+    return _edit(step["operation"], chosen, factor=step.get("factor"))
+
+
+def _patch(step: dict, neurons: pd.DataFrame, directions: Directions) -> Edit:
+    """Move neurons toward the tuned model; with `shuffle_signs`, a seed, a random half of them
+    moves as far the other way."""
+    chosen = select(neurons, step["select"])
+    signs, shuffle = np.ones(len(chosen)), step.get("shuffle_signs")
+    if shuffle is not None:
+        signs[np.random.default_rng(shuffle).permutation(len(chosen))[: len(chosen) // 2]] = -1
+    base, tuned = chosen.activation_base.to_numpy(), chosen.activation_tuned.to_numpy()
+    modes = {
+        "mean": ("set", np.where(signs > 0, tuned, 2 * base - tuned)),
+        "shift": ("shift", signs * (tuned - base)),
+        "paired": ("paired", signs),
+    }
+    act, values = entry(modes, "mode", step.get("mode", "mean"))
+    return _edit(act, chosen, values)
+
+
+def _rescale(step: dict, neurons: pd.DataFrame, directions: Directions) -> Edit:
+    """Move neurons' means in the base model to `factor` times what they are.
+
+    `mean` is the paper's tuning-free editing, the constant (1 ± alpha)·mean; `shift` moves the
+    mean as far and leaves what varies about it.
+    """
+    chosen, factor = select(neurons, step["select"]), step["factor"]
+    mean = chosen.activation_base.to_numpy()
+    modes = {"mean": ("set", factor * mean), "shift": ("shift", (factor - 1) * mean)}
+    act, values = entry(modes, "mode", step.get("mode", "mean"))
+    return _edit(act, chosen, values)
+
+
+def _subtract(step: dict, neurons: pd.DataFrame, directions: Directions) -> Edit:
+    """Subtract a direction, at the length `scale`, from what a layer's MLP writes."""
+    vector = step["scale"] * unit(entry(directions, "direction", step["direction"]))
+    layer = neurons.layer.max() if step["layer"] == "last" else step["layer"]
+    return Edit("subtract", np.array([layer]), np.array([], dtype=int), vector)
+
+
+def _edit(
+    act: str, chosen: pd.DataFrame, values: np.ndarray | None = None, factor: float | None = None
+) -> Edit:
+    return Edit(act, chosen.layer.to_numpy(), chosen.neuron.to_numpy(), values, factor)
+
+
+# operation -> what makes an edit of its step, the table of neurons and the directions
+OPERATIONS: dict[str, Callable[[dict, pd.DataFrame, Directions], Edit]] = {
+    "zero": _of_its_name,
+    "patch": _patch,
+    "scale": _of_its_name,
+    "scale_keys": _of_its_name,
+    "rescale": _rescale,
+    "subtract": _subtract,
+}

@@ -1,0 +1,5 @@
+"""Numbers that both the work and the estimate of it go by; nothing is imported here."""
+
+ROWS_PER_CHUNK = 16  # of a store: a chunk of a layer of 14,336 neurons fits HDF5's cache of 1 MB
+NETWORKS = ("detoxify", "classifier")  # kinds of scorers that run a network on a `device`
+TOKENS_PER_PASS = 1024  # of the text read at once for token losses; more is no faster

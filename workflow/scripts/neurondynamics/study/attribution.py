@@ -1,0 +1,203 @@
+"""Captured states and the attribution of neurons: what a configuration says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from neurondynamics.study import costs
+from neurondynamics.study.costs import (
+    PROCESS,
+    Work,
+    analysed_rows,
+    lengths,
+    model_of,
+)
+from neurondynamics.study.schema import ORIGINS
+from neurondynamics.study.stage import Stage, direction_file
+
+
+class State(NamedTuple):
+    """A state whose activations are stored: the `model`, `base` or `tuned`, and the state whose
+    `text` it reads, if it does not write its own; `ablated` neurons are set to zero."""
+
+    model: str
+    text: str | None = None
+    ablated: bool = False
+
+    @property
+    def owner(self) -> str:
+        """The folder of its store: only the base model as it is needs no tuned version."""
+        return "base" if self == State("base") else "{tuned}"
+
+
+STATES = {
+    "base": State("base"),
+    "base-ablated": State("base", ablated=True),
+    "tuned": State("tuned"),
+    "tuned-on-base-text": State("tuned", text="base"),
+}
+OF_REPLICAS = ("tuned", "tuned-on-base-text")  # states of a version that is tuned once more
+COMPARED = ("base", "tuned", "tuned-on-base-text")  # by the attribution
+
+
+class Attribution(Stage):
+    """What the rules of activations and attribution take."""
+
+    @property
+    def direction(self) -> str:
+        """The file of the study's direction: interventions and figures use it."""
+        return direction_file(self.config["attribution"]["directions"][0])
+
+    def store(self, state: str) -> str:
+        """Return the store of a state, with model, version and shard as wildcards."""
+        return f"results/{{model}}/{STATES[state].owner}/activations/{state}/{{shard}}.h5"
+
+    def stores(self, *states: str) -> dict[str, list[str]]:
+        """Return the shards of states' stores, by name with underscores."""
+        return {state.replace("-", "_"): self.sharded(self.store(state)) for state in states}
+
+    def captured_model(self, wildcards) -> str:
+        """Return the folder of the model that a state runs on."""
+        state = STATES[wildcards.state]
+        return self.base_model(wildcards) if state.model == "base" else self.tuned_model(wildcards)
+
+    def captured_inputs(self, wildcards) -> dict:
+        """Return what a state's capture needs beside model and prompts.
+
+        `texts` are the stores whose continuations the model reads instead of generating; `neurons`
+        is the table from which neurons are ablated.
+        """
+        state, found = STATES[wildcards.state], {}
+        if state.text is not None:
+            found["texts"] = [self.store(state.text).format(**dict(wildcards.items()))]
+        if state.ablated:
+            found["neurons"] = f"results/{wildcards.model}/{wildcards.tuned}/neurons.parquet"
+        return found
+
+    def capture(self, wildcards) -> dict:
+        """Return what state is captured, and what its store records of the model's origin."""
+        name = wildcards.get("state", "base")
+        state, model, tuned = STATES[name], self.config["model"], None
+        if state.model == "tuned":
+            tuned = self.config["tuned"][wildcards.tuned]
+        source = model["source"] if tuned is None else tuned.get("source")
+        if source is None:
+            revision = f"tuned with {tuned['method']}, seed {tuned['seed']}"
+        else:
+            said = (*ORIGINS, "revision")
+            revision = " ".join(source[key] for key in said if key in source)
+        named = model["name"] if tuned is None else f"{model['name']}/{wildcards.tuned}"
+        return {
+            "state": name,
+            "ablated": self.config["attribution"]["ablated"] if state.ablated else 0,
+            "origin": {"model": named, "revision": revision, "seed": self.config["seed"]},
+            "new_tokens": self.config["generation"]["new_tokens"],
+        }
+
+    def exact_reading(self) -> dict:
+        """Return how texts are read where a residual stream is added up, in float32 in every study.
+
+        What 16 bits lose there is more than some layers contribute.
+        """
+        return self.reading(dtype="float32")
+
+    def groups(self) -> list[str]:
+        """Return the tables of groups of every direction that neurons are attributed along."""
+        first, *others = self.config["attribution"]["directions"]
+        folders = {first: "tables", **{name: f"directions/{name}" for name in others}}
+        return [f"results/{{model}}/{{tuned}}/{folder}/groups.csv" for folder in folders.values()]
+
+    def _seeded(self, wildcards) -> list[str]:
+        """Return the names of a version and of its replicas: the same tuning, further seeds."""
+        versions = self.config["tuned"].items()
+        replicas = [name for name, v in versions if v.get("replica_of") == wildcards.tuned]
+        return [wildcards.tuned, *replicas]
+
+    def seeds(self, wildcards) -> list[int]:
+        """Return the seeds of a version and of its replicas."""
+        return [self.config["tuned"][name].get("seed") for name in self._seeded(wildcards)]
+
+    def attributions_by_seed(self, wildcards) -> dict[str, list[str]]:
+        """Return the attributions of a version and of its replicas."""
+        files = {
+            "neurons": "neurons.parquet",
+            "reductions": "prompt_reductions.h5",
+            "groups": "tables/groups.csv",
+        }
+        return {
+            key: [f"results/{wildcards.model}/{name}/{file}" for name in self._seeded(wildcards)]
+            for key, file in files.items()
+        }
+
+
+def contradictions(config: dict) -> Iterator[str]:
+    """Yield what does not go together in `attribution`, a line each."""
+    neurons = config["model"]["layers"] * config["model"]["neurons"]
+    for key in ("ablated", "decoded"):
+        if config["attribution"][key] > neurons:
+            yield f"attribution.{key}: the model has only {neurons} neurons"
+
+
+def _capturing(config: dict, **_) -> float:
+    model, rows = model_of(config), analysed_rows(config)
+    prompt, new = lengths(config)
+    decoding = model.caches(rows, prompt, new) + model.logits(rows)
+    work = max(decoding, model.reading(rows * (prompt + new)))
+    return PROCESS + model.weights + work + model.means(rows)
+
+
+def _decomposing(config: dict, **_) -> float:
+    """One model after the other in float32, and means at every site of the residual stream."""
+    model, rows = model_of(config, "float32"), analysed_rows(config)
+    recorded = (2 * model.layers + 2) * model.width * rows * 2 * 8
+    return PROCESS + model.weights + model.reading(rows * sum(lengths(config))) + recorded
+
+
+def _attributing(config: dict, **_) -> float:
+    """One model at a time, the neuron table, and a layer of 256 prompts with float64 products."""
+    return costs.loading(config) + 256 * (4 + 2 * 8) * config["model"]["neurons"]
+
+
+MEMORY = {
+    "capture_base_activations": _capturing,
+    "capture_activations": _capturing,
+    "attribute_neurons": _attributing,
+    "attribute_direction": _attributing,
+    "project_layers": _attributing,
+    "decode_neurons": costs.loading,
+    "decompose_shift": _decomposing,
+}
+
+
+def work_of_capture(config: dict, state: str, tuned: str | None = None) -> Work:
+    """Return the work of capturing a state."""
+    analysed, (prompt, new) = config["prompts"]["analysis"]["number"], lengths(config)
+    tokens = {"read": analysed * prompt, "decoded": analysed * new}
+    if STATES[state].text is not None:
+        tokens = {"read": analysed * (prompt + new)}
+    if tuned is None:
+        return Work("capture_base_activations", {}, config["shards"], **tokens)
+    wildcards = {"tuned": tuned, "state": state}
+    return Work("capture_activations", wildcards, config["shards"], **tokens)
+
+
+def work_of_attribution(config: dict, name: str) -> Iterator[Work]:
+    """Yield the work of a version's states and attributions; a replica has fewer."""
+    tuned, replica = {"tuned": name}, "replica_of" in config["tuned"][name]
+    for state in STATES:
+        if state in OF_REPLICAS:
+            yield work_of_capture(config, state, name)
+    yield Work("attribute_neurons", tuned, models=2, stores=2 * len(COMPARED))  # read twice
+    if replica:
+        return
+    for state in STATES:
+        if STATES[state].owner != "base" and state not in OF_REPLICAS:
+            yield work_of_capture(config, state, name)
+    for direction in config["attribution"]["directions"][1:]:
+        job = {**tuned, "direction": direction}
+        yield Work("attribute_direction", job, models=2, stores=2 * len(COMPARED))
+    yield Work("project_layers", tuned, models=2, stores=len(STATES))
+    yield Work("decode_neurons", tuned)
+    read = len(COMPARED) * config["prompts"]["analysis"]["number"] * sum(lengths(config))
+    yield Work("decompose_shift", tuned, read=read, models=2)

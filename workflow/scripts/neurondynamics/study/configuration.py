@@ -1,0 +1,110 @@
+"""From layers of configuration to a study: what is missing is filled in, what is wrong is named.
+
+Only light modules are imported here: every job parses the configuration.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from neurondynamics.data.prompts import partition, read_dataset
+from neurondynamics.study import attribution, directions, experiments, sources, tuning
+from neurondynamics.study.merging import merged
+from neurondynamics.study.schema import mistakes, read_schema, read_yaml
+from neurondynamics.study.shape import with_shape
+from neurondynamics.study.stage import SPLITS
+
+STAGES = (sources, tuning, directions, attribution, experiments)
+
+
+def layers(workflow: Any, config: dict, default: Path) -> list[dict]:
+    """Return what a study is made of, for `checked`: the default, and the overlays in their order.
+
+    Snakemake has laid them on each other by a rule of its own when the Snakefile is read. They are
+    read again: the file `default`, those of --configfile, and --config. Every job's command line
+    has them too. In a workflow that uses this one as a module and gives it a `config`, that is the
+    whole study.
+    """
+    if workflow.modifier.skip_configfile:
+        return [config]
+    from snakemake.common.configfile import load_configfile
+
+    settings = workflow.config_settings
+    overlays = [*map(load_configfile, settings.configfiles), dict(settings.config)]
+    return overlays if settings.replace_workflow_config else [read_yaml(default), *overlays]
+
+
+def checked(layers: list[dict], main_process: bool = True) -> dict:
+    """Return the study that layers of configuration make, each laid on those before it.
+
+    The shape of the model is complete, the scorer that labels samples comes first, and every
+    further seed has a version of its own. Only the main process reads prompts of this machine and
+    asks the hub. Raises ValueError listing everything that is wrong, a line each with its key.
+    """
+    config = merged(layers, read_schema())
+    _refuse(mistakes(config))
+    try:
+        config = with_shape(config, main_process)
+    except ValueError as error:
+        _refuse([str(error)])
+    _refuse([line for stage in STAGES for line in stage.contradictions(config)])
+    if main_process:
+        check_local_prompts(config)
+    return with_replicas(labeller_first(config))
+
+
+def labeller_first(config: dict) -> dict:
+    """Return a configuration whose first scorer is the one that labels the samples."""
+    scorers, labeller = config["scorers"], config["sampling"]["scorer"]
+    return {**config, "scorers": {labeller: scorers[labeller], **scorers}}
+
+
+def with_replicas(config: dict) -> dict:
+    """Return a configuration with a version of its own for every further seed.
+
+    The version `dpo` with `seeds: [1, 2]` is joined by `dpo-seed1` and `dpo-seed2`, which have its
+    hyper-parameters, their seed, and `replica_of: dpo`.
+    """
+    versions = {}
+    for name, version in config["tuned"].items():
+        versions[name] = version
+        shared = {key: value for key, value in version.items() if key != "seeds"}
+        for seed in version.get("seeds", []):
+            versions[tuning.replica(name, seed)] = {**shared, "seed": seed, "replica_of": name}
+    return {**config, "tuned": versions}
+
+
+def check_local_prompts(config: dict) -> None:
+    """Read the prompt files that lie on this machine, so that a mistake in them shows at once.
+
+    Raises ValueError, naming file and line, for what splitting the prompts would refuse. Datasets
+    from elsewhere are checked once they are fetched.
+    """
+    splits = {name: config["prompts"][name] for name in SPLITS}
+    prompts = {}
+    for name in {name for split in splits.values() for name in sources.datasets_of(split)}:
+        dataset = config["datasets"][name]
+        if sources.origins_of(dataset):
+            continue
+        paths = [Path(file["path"]) for file in dataset["files"]]
+        for path in paths:
+            if not path.is_file():
+                raise ValueError(f"datasets.{name}.files: there is no file {path}")
+        prompts[name] = read_dataset(
+            name,
+            paths,
+            dataset["format"],
+            dataset.get("text_field", "text"),
+            dataset.get("category_field"),
+            dataset.get("where"),
+        )
+    here = {
+        name: split for name, split in splits.items() if sources.datasets_of(split) <= set(prompts)
+    }
+    partition(prompts, here, config["seed"])
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise ValueError("the configuration is wrong:\n" + "\n".join(f"- {p}" for p in problems))

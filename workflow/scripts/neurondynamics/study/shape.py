@@ -1,0 +1,135 @@
+"""The shape of the study's model, from which memory follows: stated, or read from its config.json.
+
+Exact numbers need transformers, which would make every parse slow. So the main process lets another
+process work them out, once, and keeps them under resources/shapes: in a file named by the digest of
+the config.json. Later parses, and those of every job, read only that. A config.json of the hub is
+kept there too; that of a branch or tag stays what it was when it was read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+from neurondynamics.data.files import replacing
+from neurondynamics.study.costs import SHAPE
+
+NAME = "config.json"
+RESOURCES = Path("resources")  # in the working directory
+SCRIPTS = Path(__file__).resolve().parents[2]
+BY_HAND = f"or state {', '.join(SHAPE)} under `model`"
+
+
+def with_shape(config: dict, main_process: bool) -> dict:
+    """Return a configuration whose model has a dtype and all of its shape; what is stated stays.
+
+    Raises ValueError, with the key, if what is not stated cannot be read. Only the main process
+    asks the hub, and works out what is not known yet.
+    """
+    model = config["model"]
+    missing = [key for key in SHAPE if key not in model]
+    found = _found(model, main_process) if missing else {}
+    filled = {**model, **{key: found[key] for key in missing}}
+    return {**config, "model": {**filled, "dtype": model.get("dtype", "float32")}}
+
+
+def _found(model: dict, main_process: bool) -> dict[str, int]:
+    described = _description(model, main_process)
+    try:
+        digest = hashlib.sha256(described.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ValueError(f"model.source: {described} cannot be read: {error}") from error
+    known = RESOURCES / "shapes" / f"{digest}.json"
+    if not known.exists():
+        if not main_process:
+            raise _not_prepared(known)
+        shape = worked_out(described.parent)
+        with replacing(known) as temporary:
+            temporary.write_text(json.dumps(shape), encoding="utf-8")
+    return json.loads(known.read_text(encoding="utf-8"))
+
+
+def _description(model: dict, main_process: bool) -> Path:
+    """Return the config.json of a model."""
+    source = model["source"]
+    in_folder = Path(source["path"], NAME) if "path" in source else None
+    if in_folder and in_folder.is_file():
+        return in_folder
+    of_hub = [file["path"] for file in source.get("files", [{"path": NAME}])]
+    of_hub = [path for path in of_hub if PurePosixPath(path).name == NAME]
+    if "hub" in source and of_hub:
+        return _from_hub(source["hub"], source["revision"], of_hub[0], main_process)
+    fetched = RESOURCES / "models" / model["name"] / NAME
+    if fetched.is_file():
+        return fetched
+    if in_folder and not in_folder.parent.exists():
+        raise ValueError(f"model.source.path: there is no {in_folder.parent}")
+    missing = ", ".join(key for key in SHAPE if key not in model)
+    raise ValueError(
+        f"model: these keys are missing: {missing}. They are read from the config.json of a folder "
+        "or of a repository on the hub, and this source has none before it is fetched: state them "
+        "(`python workflow/new_study.py` does, for a GGUF file of this machine; of any other "
+        "source, fetching the model says what is wrong and what is right)"
+    )
+
+
+def _from_hub(repository: str, revision: str, path: str, main_process: bool) -> Path:
+    folder = RESOURCES / "shapes" / f"{repository.replace('/', '--')}@{quote(revision, safe='')}"
+    kept = folder / quote(path.removesuffix(NAME), safe="") / NAME
+    if not kept.exists():
+        if not main_process:
+            raise _not_prepared(kept)
+        from neurondynamics.fetching.hub import download_snapshot  # which takes a while to import
+
+        try:
+            fetched = download_snapshot(repository, revision, "model", [path]) / path
+            with replacing(kept) as temporary:
+                shutil.copyfile(fetched, temporary)
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"model.source.hub: {repository} has no {path} at {revision}: name another, "
+                f"{BY_HAND}"
+            ) from error
+        except ValueError as error:
+            raise ValueError(f"model.source.hub: {error} {BY_HAND.capitalize()}.") from error
+    return kept
+
+
+def worked_out(folder: Path, gguf_file: str | None = None) -> dict[str, int]:
+    """Return the shape that a folder's config.json, or a GGUF file in it, describes.
+
+    Raises ValueError with the key `model.source` and the reason if it describes none.
+    """
+    path = os.pathsep.join(filter(None, [str(SCRIPTS), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-m", "neurondynamics.lm.shape", str(folder), *filter(None, [gguf_file])],
+        env={**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:  # such as without transformers, where rules have environments of their own
+        problem = (done.stderr.strip().splitlines() or ["its process was stopped"])[-1]
+    else:
+        found = json.loads(done.stdout)
+        if "problem" not in found:
+            return found
+        problem = found["problem"]
+    described = folder / (gguf_file or NAME)
+    raise ValueError(
+        f"model.source: {described} describes no model that can be studied: {problem}. "
+        f"Correct it, {BY_HAND}."
+    )
+
+
+def _not_prepared(path: Path) -> ValueError:
+    return ValueError(
+        f"model.source: {path} is missing, which the study's main process makes before any job: "
+        f"start the study again, {BY_HAND}"
+    )

@@ -1,0 +1,77 @@
+"""What the stages of a study have in common: the models, how they read, and how work is split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+SPLITS = ("train", "analysis", "evaluation")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the study that a checked configuration describes.
+
+    The methods of its subclasses are what its rules take their inputs and params from: a method
+    that takes `wildcards` is given to a rule as it is, others are called.
+    """
+
+    config: dict
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs a rule that runs a model asks for."""
+        return 0 if self.config["device"] == "cpu" else 1
+
+    @property
+    def scorers(self) -> list[str]:
+        """The names of the scorers; the one that labels the samples comes first."""
+        return list(self.config["scorers"])
+
+    def base_model(self, wildcards) -> str:
+        """Return the folder of the base model."""
+        return f"resources/models/{wildcards.model}"
+
+    def tuned_model(self, wildcards) -> str:
+        """Return the folder of a tuned model: tuned here, or brought from a source."""
+        if "source" in self.config["tuned"][wildcards.tuned]:
+            return f"resources/models/{wildcards.tuned}"
+        return f"results/{wildcards.model}/{wildcards.tuned}/model"
+
+    def compared_models(self, wildcards) -> dict[str, str]:
+        """Return the folders of the base and the tuned model."""
+        return {
+            "base_model": self.base_model(wildcards),
+            "tuned_model": self.tuned_model(wildcards),
+        }
+
+    def reading(self, **changes) -> dict:
+        """Return how texts are read: the fields of lm.loading.Reading but for the threads."""
+        return {
+            "dtype": self.config["model"]["dtype"],
+            "device": self.config["device"],
+            "max_tokens": self.config["prompts"]["max_tokens"],
+            "batch_size": self.config["generation"]["batch_size"],
+        } | changes
+
+    def statistics(self) -> dict:
+        """Return how intervals are made: the fields of analysis.statistics.Statistics."""
+        return self.config["statistics"] | {"seed": self.config["seed"]}
+
+    def sharded(self, path: str, **wildcards) -> list[str]:
+        """Return the paths of all shards of a file, for all combinations of wildcards' values."""
+        number = self.config["shards"]
+        paths = []
+        for shard in range(1, number + 1):
+            of_shard = path.replace("{shard}", f"{shard}-of-{number}")
+            for values in product(*wildcards.values()):
+                filled = of_shard
+                for name, value in zip(wildcards, values, strict=True):
+                    filled = filled.replace(f"{{{name}}}", value)
+                paths.append(filled)
+        return paths
+
+
+def direction_file(name: str) -> str:
+    """Return the file of a direction, with the model as a wildcard."""
+    return f"results/{{model}}/base/directions/{name}.safetensors"

@@ -1,0 +1,69 @@
+"""Sample several continuations of each prompt from the base model, at a temperature."""
+
+from neurondynamics.runtime import start_log
+
+if __name__ == "__main__":
+    start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
+
+import numpy as np
+import pandas as pd
+from neurondynamics.data.records import read_jsonl
+from neurondynamics.data.tables import write_parquet
+from neurondynamics.lm.generation import decode, prefill, sampling_uniforms, shard_batches
+from neurondynamics.lm.loading import Reading, encode_prompts, load_tokenizer
+from neurondynamics.lm.memory import halving
+from neurondynamics.runtime import progress
+
+
+def sample_continuations(
+    model: str,
+    prompts: str,
+    output: str,
+    *,
+    shard: str,
+    reading: Reading,
+    samples: int,
+    temperature: float,
+    new_tokens: int,
+    seed: int,
+) -> None:
+    """Write a table with one row per prompt of a shard and sample, in their order.
+
+    A sample depends on the seed, its prompt and its own number, not on the batches.
+    """
+    tokenizer = load_tokenizer(model)
+    lm = reading.load(model)
+    records = read_jsonl(prompts)
+    texts = [record["text"] for record in records]
+    encoded = encode_prompts(tokenizer, texts, reading.max_tokens)
+    lengths = [len(ids) for ids in encoded]
+    batches = shard_batches(lengths, max(1, reading.batch_size // samples), shard)
+
+    def sample(rows: np.ndarray) -> list[list[int]]:
+        uniforms = [sampling_uniforms(seed, texts[i], samples, new_tokens) for i in rows]
+        prefix = prefill(lm, [encoded[i] for i in rows]).repeat(samples)
+        return decode(
+            lm, prefix, new_tokens, uniforms=np.concatenate(uniforms), temperature=temperature
+        ).lists()
+
+    rows = []
+    for batch in progress(batches, f"sampling {samples} continuations of each prompt"):
+        for some, drawn in halving(batch, sample):
+            decoded = tokenizer.batch_decode(drawn, skip_special_tokens=True)
+            for row, (tokens, text) in enumerate(zip(drawn, decoded, strict=True)):
+                place, number = divmod(row, samples)
+                record = records[some[place]]
+                rows.append((record["prompt_id"], number, record["text"], text, tokens))
+    table = pd.DataFrame(rows, columns=["prompt_id", "sample", "prompt", "text", "tokens"])
+    write_parquet(output, table.sort_values(["prompt_id", "sample"]))
+
+
+if __name__ == "__main__":
+    sample_continuations(
+        model=snakemake.input.model,
+        prompts=snakemake.input.prompts,
+        output=snakemake.output[0],
+        shard=snakemake.wildcards.shard,
+        reading=Reading(**snakemake.params.reading, threads=snakemake.threads),
+        **snakemake.params.settings,
+    )
