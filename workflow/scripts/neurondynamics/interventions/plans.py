@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from neurondynamics.data.files import reading
+from neurondynamics.data.records import read_json
 from neurondynamics.interventions.operations import OPERATIONS, entry
 from neurondynamics.interventions.parts import Edit
 
@@ -22,9 +21,7 @@ def chosen_steps(steps: list[dict] | dict, choice: str | Path | None) -> list[di
     """
     if isinstance(steps, list):
         return steps
-    with reading(choice):
-        chosen = json.loads(Path(choice).read_text(encoding="utf-8"))["intervention"]
-    return steps["best_of"][chosen]
+    return steps["best_of"][read_json(choice)["intervention"]]
 
 
 def plan_edits(
