@@ -333,7 +333,7 @@ STEERED = (
         (
             "experiments: {tuning-free: {interventions: {none: []}}}",
             "experiments",
-            "experiments.ablation.interventions.none and experiments.tuning-free.interventions",
+            "experiments.tuning-free.interventions.none and experiments.ablation.interventions",
         ),
         (NONE + "{none: null}}}", "experiments", "of the state base is missing"),
         (

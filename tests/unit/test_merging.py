@@ -56,7 +56,16 @@ def test_what_takes_the_place_of_what_is_there(key, given):
         place = place[parent]
     place[last] = yaml.safe_load(given)
     assert result == expected
-    assert list(result) == list(DEFAULT)  # in its place
+
+
+def test_what_an_overlay_names_stands_first():
+    """As in Snakemake's own way of laying an overlay on a configfile."""
+    overlay = "directions: {svd: {number: 9}, mine: {method: file, path: x}}\nseed: 1"
+    result = laid(overlay)
+    assert list(result)[:2] == ["directions", "seed"]
+    own = ["svd", "mine"]
+    rest = [name for name in DEFAULT["directions"] if name not in own]
+    assert list(result["directions"]) == own + rest
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,13 @@ ADDED = [  # to the finished study
 
 @pytest.fixture(scope="session")
 def fresh(tmp_path_factory) -> Study:
-    """A study of which nothing has been run. Tests that change something take a copy."""
-    return Study.create(tmp_path_factory.mktemp("fresh") / "study")
+    """A study of which nothing has been run, but whose model's shape has been read once.
+
+    Tests that change something take a copy.
+    """
+    study = Study.create(tmp_path_factory.mktemp("fresh") / "study")
+    study.plan()
+    return study
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ def refused(study, *fragments: str, target: str = "all") -> None:
     for fragment in fragments:
         assert fragment in result.stdout
     assert "Traceback (most recent call last)" not in result.stdout
-    assert not study.path("resources").exists()
+    assert {path.name for path in study.path("resources").iterdir()} <= {"shapes"}
     assert not study.path("logs").exists()
 
 
@@ -79,7 +79,7 @@ def test_everything_that_cannot_be_meant_is_named_at_once(untouched):
         f"{edits}.unchanged[0].factor: this key is missing (scale needs it)",
         f"{edits}.steer-svd[0].layer: 3, but layers are counted 0 to 2",
         f"{edits}.lower-best.best_of: 'serch' is no experiment with the key search",
-        f"{edits}.patch-TP-[0].factor: does not go with patch",
+        f"{edits}.patch-TP-[0].factor: this key does not go with patch",
         f"{edits}.patch-AN-[0].select: give exactly one of top, groups, neurons, file, random",
         "the baseline `none: []` of the state base stands in "
         f"{edits}.none and experiments.curve.interventions.none",
@@ -87,7 +87,7 @@ def test_everything_that_cannot_be_meant_is_named_at_once(untouched):
         "curve: there is no experiment 'curves'",
         "prompts.analysis.dataset: there is no dataset 'challange'; did you mean 'challenge'?",
         "tuned.both: give either source, or method",
-        "model.source: give one of wheel, hub, url, path, not wheel and path",
+        "model.source: give exactly one of wheel, hub, url, path, not wheel and path",
         "attribution.ablated: the model has only 132 neurons",
         "preferences.margin: this key is missing (sampled needs it)",
         "sampling.scorer: there is no scorer 'opinions'; did you mean 'opinion'?",

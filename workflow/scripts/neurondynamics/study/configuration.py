@@ -43,12 +43,14 @@ def checked(layers: list[dict], main_process: bool = True) -> dict:
     asks the hub. Raises ValueError listing everything that is wrong, a line each with its key.
     """
     config = merged(layers, read_schema())
-    _refuse(mistakes(config))
+    wrong = mistakes(config)
+    if not all(wrong.values()):
+        _refuse(wrong)
     try:
         config = with_shape(config, main_process)
     except ValueError as error:
-        _refuse([str(error)])
-    _refuse([line for stage in STAGES for line in stage.contradictions(config)])
+        _refuse([*wrong, str(error)])
+    _refuse([*wrong, *(line for stage in STAGES for line in stage.contradictions(config))])
     if main_process:
         check_local_prompts(config)
     return with_replicas(labeller_first(config))

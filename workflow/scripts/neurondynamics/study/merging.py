@@ -21,19 +21,19 @@ from neurondynamics.study.schema import part_of
 def merge(base: dict, overlay: Mapping, schema: dict) -> dict:
     """Return a study with an overlay laid on it; neither is changed, and no null is left.
 
-    `base` has no nulls; `schema` is the part of the schema that describes both.
+    `base` has no nulls; `schema` is the part of the schema that describes both. What the overlay
+    names stands first, in its order: so it does in tables and figures.
     """
-    result = dict(base)
+    result = {}
     for name, value in overlay.items():
-        if value is None:
-            result.pop(name, None)
-        elif isinstance(value, Mapping) and isinstance(result.get(name), dict):
+        there = base.get(name)
+        if isinstance(value, Mapping) and isinstance(there, dict):
             part = part_of(schema, name)
-            whole = _replaces(result[name], value, part)
-            result[name] = without_nulls(value) if whole else merge(result[name], value, part)
-        else:
+            whole = _replaces(there, value, part)
+            result[name] = without_nulls(value) if whole else merge(there, value, part)
+        elif value is not None:
             result[name] = without_nulls(value)
-    return result
+    return result | {name: value for name, value in base.items() if name not in overlay}
 
 
 def merged(layers: list[dict], schema: dict) -> dict:

@@ -77,11 +77,17 @@ def keys_of(kind: dict) -> list[str]:
 ORIGINS = kinds_of(resolved({"$ref": "#/$defs/source"}))  # where a source comes from
 
 
-def mistakes(config: dict) -> list[str]:
-    """Return what is wrong with the keys and values of a configuration, each once."""
-    found = _Validator(read_schema()).iter_errors(config)
-    # the validator reports an object with two missing keys twice, hence the dictionary
-    return list(dict.fromkeys(line for error in found for line in _lines(error)))
+def mistakes(config: dict) -> dict[str, bool]:
+    """Return what is wrong with the keys and values of a configuration, each once.
+
+    The value says whether only the keys of a kind are wrong, or names that have changed: then
+    what goes across keys can be checked all the same.
+    """
+    found: dict[str, bool] = {}
+    for error in _Validator(read_schema()).iter_errors(config):
+        # the validator reports an object with two missing keys twice, hence the dictionary
+        found |= dict.fromkeys(_lines(error), error.validator in OWN)
+    return found
 
 
 def _kinds(validator, tables, instance, schema) -> Iterator[ValidationError]:

@@ -152,7 +152,7 @@ def _preferences(config: dict) -> Iterator[str]:
         if method not in CLASSIFIERS:
             yield f"{key}: {name} gives no probabilities, which steering needs; name a probe"
     if pairs["method"] == "ready":
-        form = config["datasets"].get(pairs["dataset"], {}).get("format", "jsonl")
+        form = config["datasets"].get(pairs.get("dataset"), {}).get("format", "jsonl")
         if form not in PAIRED_FORMATS:
             yield f"preferences.dataset: {form} has no pairs; a dataset of pairs is a jsonl file"
 
