@@ -138,18 +138,10 @@ def trainer_of(
     on_cpu = policy.device.type == "cpu"
     rows_a_pair = 2 if recipe.method == "kto" else 1
     per_step = recipe.batch_size * recipe.accumulation
-    stopping, callbacks, held_out = {}, [Progress()], None
+    callbacks, held_out = [Progress()], None
     if recipe.early_stopping:
         held_out = load_from_disk(str(Path(scratch) / "held_out"))
         callbacks.append(EarlyStoppingCallback(recipe.early_stopping["patience"]))
-        stopping = {
-            "eval_strategy": "steps",
-            "eval_steps": recipe.early_stopping["every"],
-            "metric_for_best_model": "eval_loss",
-            "load_best_model_at_end": True,
-            "save_total_limit": 1,
-            "save_only_model": True,
-        }
     arguments = configuration(
         output_dir=str(Path(scratch) / "trainer"),
         loss_type=loss,
@@ -171,11 +163,10 @@ def trainer_of(
         max_length=None,
         use_cpu=on_cpu,
         ddp_backend="gloo" if on_cpu and processes > 1 else None,
-        save_strategy="best" if recipe.early_stopping else "no",
         report_to="none",
         logging_steps=1,
         logging_nan_inf_filter=False,
-        **stopping,
+        **_evaluation(recipe),
     )
     return kind(
         policy.requires_grad_(recipe.lora is None),
@@ -186,6 +177,21 @@ def trainer_of(
         callbacks=callbacks,
         peft_config=_adapter(recipe.lora) if recipe.lora else None,
     )
+
+
+def _evaluation(recipe: Recipe) -> dict:
+    """TRL's arguments that say when held-out pairs are read, and which weights are kept."""
+    if not recipe.early_stopping:
+        return {"save_strategy": "no"}
+    return {
+        "eval_strategy": "steps",
+        "eval_steps": recipe.early_stopping["every"],
+        "metric_for_best_model": "eval_loss",
+        "load_best_model_at_end": True,
+        "save_strategy": "best",
+        "save_total_limit": 1,
+        "save_only_model": True,
+    }
 
 
 def _adapter(lora: dict) -> LoraConfig:
