@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from choose_intervention import choose_intervention
+from neurondynamics.evaluation.metrics import MEASURES
 
 NAN = np.nan
+UNMEASURED = dict.fromkeys(MEASURES, NAN)
 
 
 @pytest.fixture
@@ -19,9 +21,11 @@ def choose(tmp_path):
         for name, (toxicity, candidate_perplexity) in interventions.items():
             prompts = pd.DataFrame({"prompt_id": range(len(toxicity))}).assign(intervention=name)
             scores.append(prompts.assign(score=toxicity))
-            measures.append(prompts.assign(corpus="prompts", repetition=0.25, f1=NAN))
-            article = prompts.head(1).assign(corpus="articles", repetition=NAN, f1=0.5)
-            measures.append(article)
+            for corpus, rows, measured in (
+                ("prompts", prompts, {"repetition": 0.25}),
+                ("articles", prompts.head(1), {"f1": 0.5}),
+            ):
+                measures.append(rows.assign(corpus=corpus, **UNMEASURED | measured))
             losses.append(
                 pd.DataFrame({"nll": [4 * np.log(candidate_perplexity)], "tokens": [4]}).assign(
                     intervention=name, window=0, neurons=3

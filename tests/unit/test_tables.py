@@ -6,6 +6,7 @@ from check_claims import check_claims, decide
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.analysis.reductions import create_reductions
 from neurondynamics.analysis.statistics import Estimate, Statistics
+from neurondynamics.evaluation.metrics import MEASURES
 from neurondynamics.study.behaviour import Behaviour
 from summarize_groups import summarize_groups
 from tabulate_interventions import tabulate_interventions
@@ -46,7 +47,8 @@ def write_experiment(folder, name, toxicities):
             prompts.assign(scorer="first"),
             prompts.assign(scorer="other", score=prompts["score"] / 2),
         ]
-        written = prompts.drop(columns="score").assign(corpus="prompts", repetition=0.25)
+        measured = dict.fromkeys(MEASURES, np.nan) | {"repetition": 0.25}
+        written = prompts.drop(columns="score").assign(corpus="prompts", **measured)
         articles = pd.DataFrame({"prompt_id": [0, 1], "f1": [0.1, 0.3]})
         articles = articles.assign(corpus="articles", intervention=intervention)
         measures += [written, articles]

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from neurondynamics.analysis.statistics import Statistics
+from neurondynamics.evaluation.metrics import MEASURES
 from neurondynamics.study.behaviour import Behaviour
 from tabulate_controls import tabulate_controls
 
@@ -22,7 +23,8 @@ def write_experiment(folder, name, interventions):
             prompts.assign(scorer="first", score=toxicity),
             prompts.assign(scorer="other", score=np.sqrt(toxicity)),
         ]
-        measures.append(prompts.assign(corpus="prompts", repetition=repetition, f1=NAN))
+        measured = dict.fromkeys(MEASURES, np.nan) | {"repetition": repetition}
+        measures.append(prompts.assign(corpus="prompts", **measured))
         row = (intervention, 0, 5 * np.log(perplexity), 5, 7)
         losses.append(
             pd.DataFrame([row], columns=["intervention", "window", "nll", "tokens", "neurons"])
