@@ -10,6 +10,7 @@ from neurondynamics.study.stage import Stage, direction_file
 from neurondynamics.study.wording import known
 
 SAMPLES = "samples"  # the base model's own, where a dataset could be named
+SAMPLED = ("train", "analysis")  # the splits whose prompts these continue
 LABELLED = 200_000  # texts of a labelled dataset, known once it is fetched; Jigsaw has 159,571
 MIXED = 0.3  # of the sampled texts, those of prompts with samples of both kinds, as measured
 
@@ -22,7 +23,7 @@ class Directions(Stage):
         if name != SAMPLES:
             return [f"resources/datasets/{name}"]
         folder = f"results/{wildcards.model}/base/continuations/{{split}}-scored"
-        return self.sharded(f"{folder}/{{shard}}.parquet", split=sampled_splits(self.config))
+        return self.sharded(f"{folder}/{{shard}}.parquet", split=SAMPLED)
 
     def _labelled(self, name: str) -> dict:
         """Return how labelled texts are read, and which samples count as toward the behaviour."""
@@ -103,11 +104,9 @@ def feature_sets(config: dict) -> dict[str, dict]:
     return {name_of(features): features for features in found if features is not None}
 
 
-def sampled_splits(config: dict) -> tuple[str, ...]:
-    """Return the splits whose prompts the base model continues, for directions and pairs."""
-    if any(features["texts"] == SAMPLES for features in feature_sets(config).values()):
-        return ("train", "analysis")
-    return ("train",) if config["preferences"]["method"] == "sampled" else ()
+def read_samples(config: dict) -> bool:
+    """Return whether a direction is fitted on the base model's own samples."""
+    return any(features["texts"] == SAMPLES for features in feature_sets(config).values())
 
 
 def contradictions(config: dict) -> Iterator[str]:

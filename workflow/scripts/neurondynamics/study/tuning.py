@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from neurondynamics.study.costs import PROCESS, Work, lengths, model_of
-from neurondynamics.study.directions import features_of, sampled_splits
+from neurondynamics.study.directions import SAMPLED, features_of, read_samples
 from neurondynamics.study.stage import SPLITS, Stage, direction_file
 from neurondynamics.study.wording import known
 
@@ -14,6 +14,7 @@ SCORED = "results/{model}/base/continuations/{split}-scored/{shard}.parquet"
 STEERED = "results/{model}/base/steered/{shard}.parquet"
 
 CLASSIFIERS = ("probe", "file")  # directions that give a text a probability
+OF_SAMPLES = ("sampled",)  # methods whose pairs are the base model's own samples
 PAIRED_FORMATS = ("jsonl", "csv", "parquet")
 # of a version, what its tuning does not go by
 APART = ("seeds", "replica_of", "source")
@@ -64,7 +65,7 @@ class Tuning(Stage):
 
     def prompts_measured_on(self) -> list[str]:
         """Return the prompts that no pair may have; those of samples are others in any case."""
-        if self.config["preferences"]["method"] == "sampled":
+        if self.config["preferences"]["method"] in OF_SAMPLES:
             return []
         splits = [split for split in SPLITS if split != "train"]
         return [f"results/{{model}}/base/prompts/{split}.jsonl" for split in splits]
@@ -87,7 +88,7 @@ class Tuning(Stage):
 
         Continuations that were sampled follow on what their prompts were cut to.
         """
-        sampled = self.config["preferences"]["method"] == "sampled"
+        sampled = self.config["preferences"]["method"] in OF_SAMPLES
         return {
             **self.recipe(wildcards),
             "device": self.config["device"],
@@ -221,6 +222,13 @@ MEMORY = {
     "steer_continuations": _steering,
     "tune_model": _tuning,
 }
+
+
+def sampled_splits(config: dict) -> tuple[str, ...]:
+    """Return the splits whose prompts the base model continues, for directions and pairs."""
+    if read_samples(config):
+        return SAMPLED
+    return ("train",) if config["preferences"]["method"] in OF_SAMPLES else ()
 
 
 def work_of_pairs(config: dict) -> Iterator[Work]:
