@@ -46,12 +46,16 @@ class Stage:
         }
 
     def reading(self, **changes) -> dict:
-        """Return how texts are read: the fields of lm.loading.Reading but for the threads."""
+        """Return how texts are read: the fields of lm.loading.Reading but for the threads.
+
+        Of generation it is all but the length, which is said to those who generate.
+        """
+        generation = self.config["generation"].items()
         return {
             "dtype": self.config["model"]["dtype"],
             "device": self.config["device"],
             "max_tokens": self.config["prompts"]["max_tokens"],
-            "batch_size": self.config["generation"]["batch_size"],
+            **{key: value for key, value in generation if key != "new_tokens"},
         } | changes
 
     def statistics(self) -> dict:
