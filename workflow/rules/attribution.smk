@@ -88,7 +88,7 @@ rule project_layers:
     """Project every layer's MLP output on the direction, for every state of the models."""
     input:
         unpack(attribution.compared_models),
-        **attribution.stores("base", "base-ablated", "tuned", "tuned-on-base-text"),
+        **attribution.stores(*STATES),
         direction=attribution.direction,
     output:
         "results/{model}/{tuned}/tables/layers.csv",
@@ -103,6 +103,7 @@ rule project_layers:
         mem_mb=memory_of("project_layers"),
         runtime=60,
     params:
+        states=attribution.states_by_model(),
         dtype=config["model"]["dtype"],
         statistics=attribution.statistics(),
         code=code_digest("attribution/project_layers"),

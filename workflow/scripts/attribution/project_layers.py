@@ -62,14 +62,15 @@ def mlp_projections(store: ActivationStore, weights: ValueProjections) -> np.nda
 
 
 if __name__ == "__main__":
+    stores = {
+        model: {state: snakemake.input[name] for state, name in states.items()}
+        for model, states in snakemake.params.states.items()
+    }
     project_layers(
         base_model=snakemake.input.base_model,
         tuned_model=snakemake.input.tuned_model,
-        of_base={"base": snakemake.input.base, "base-ablated": snakemake.input.base_ablated},
-        of_tuned={
-            "tuned": snakemake.input.tuned,
-            "tuned-on-base-text": snakemake.input.tuned_on_base_text,
-        },
+        of_base=stores["base"],
+        of_tuned=stores["tuned"],
         direction=snakemake.input.direction,
         output=snakemake.output[0],
         dtype=snakemake.params.dtype,

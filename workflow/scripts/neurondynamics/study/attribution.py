@@ -57,6 +57,13 @@ class Attribution(Stage):
         """Return the shards of states' stores, by name with underscores."""
         return {state.replace("-", "_"): self.sharded(self.store(state)) for state in states}
 
+    def states_by_model(self) -> dict[str, dict[str, str]]:
+        """Return the states that run on each model, with the names that `stores` gives them."""
+        found: dict[str, dict[str, str]] = {"base": {}, "tuned": {}}
+        for name, state in STATES.items():
+            found[state.model][name] = name.replace("-", "_")
+        return found
+
     def captured_model(self, wildcards) -> str:
         """Return the folder of the model that a state runs on."""
         state = STATES[wildcards.state]
