@@ -16,7 +16,7 @@ from neurondynamics.study.experiments import Experiments
 from neurondynamics.study.sources import Sources
 from neurondynamics.study.staleness import by_content
 from neurondynamics.study.stage import SPLITS
-from neurondynamics.study.tuning import SAMPLES, SCORED, STEERED, Tuning
+from neurondynamics.study.tuning import CONTINUATIONS, SCORED, STEERED, Tuning
 
 by_content(workflow)
 try:

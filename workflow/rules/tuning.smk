@@ -7,7 +7,7 @@ rule sample_continuations:
         model=tuning.base_model,
         prompts="results/{model}/base/prompts/{split}.jsonl",
     output:
-        SAMPLES,
+        CONTINUATIONS,
     log:
         "logs/{model}/base/sample_continuations/{split}-{shard}.log",
     benchmark:
@@ -31,7 +31,7 @@ rule score_continuations:
     """Score sampled continuations, to label the direction's samples and to pair preferences."""
     input:
         sources.scorer_folder,
-        continuations=SAMPLES,
+        continuations=CONTINUATIONS,
     output:
         scored=SCORED,
     log:

@@ -9,7 +9,7 @@ from neurondynamics.study.directions import SAMPLED, features_of, read_samples
 from neurondynamics.study.stage import SPLITS, Stage, direction_file
 from neurondynamics.study.wording import known
 
-SAMPLES = "results/{model}/base/continuations/{split}/{shard}.parquet"
+CONTINUATIONS = "results/{model}/base/continuations/{split}/{shard}.parquet"
 SCORED = "results/{model}/base/continuations/{split}-scored/{shard}.parquet"
 STEERED = "results/{model}/base/steered/{shard}.parquet"
 
