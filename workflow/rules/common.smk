@@ -10,13 +10,13 @@ sys.path.insert(0, str(WORKFLOW / "scripts"))
 
 from neurondynamics.study import configuration, digest, estimate, results
 from neurondynamics.study.attribution import STATES, Attribution
-from neurondynamics.study.directions import Directions
+from neurondynamics.study.directions import SCORED, Directions
 from neurondynamics.study.experiments import CHOICE, GENERATIONS, LOSSES, MEASURES, SCORES
 from neurondynamics.study.experiments import Experiments
 from neurondynamics.study.sources import Sources
 from neurondynamics.study.staleness import by_content
 from neurondynamics.study.stage import SPLITS
-from neurondynamics.study.tuning import CONTINUATIONS, SCORED, STEERED, Tuning
+from neurondynamics.study.tuning import CONTINUATIONS, STEERED, Tuning
 
 by_content(workflow)
 try:

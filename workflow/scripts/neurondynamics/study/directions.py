@@ -9,6 +9,8 @@ from neurondynamics.study.costs import PROCESS, Work, lengths, model_of
 from neurondynamics.study.stage import Stage, direction_file
 from neurondynamics.study.wording import known
 
+# the base model's continuations of prompts, with what the first scorer says of them
+SCORED = "results/{model}/base/continuations/{split}-scored/{shard}.parquet"
 SAMPLES = "samples"  # the base model's own, where a dataset could be named
 SAMPLED = ("train", "analysis")  # the splits whose prompts these continue
 LABELLED = 200_000  # texts of a labelled dataset, known once it is fetched; Jigsaw has 159,571
@@ -22,8 +24,7 @@ class Directions(Stage):
         """Return the files of labelled texts: scored samples, or a dataset's folder."""
         if name != SAMPLES:
             return [f"resources/datasets/{name}"]
-        folder = f"results/{wildcards.model}/base/continuations/{{split}}-scored"
-        return self.sharded(f"{folder}/{{shard}}.parquet", split=SAMPLED)
+        return self.sharded(SCORED, model=[wildcards.model], split=SAMPLED)
 
     def _labelled(self, name: str) -> dict:
         """Return how labelled texts are read, and which samples count as toward the behaviour."""

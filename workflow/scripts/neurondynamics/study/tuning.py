@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from neurondynamics.study.costs import PROCESS, Work, lengths, model_of
-from neurondynamics.study.directions import SAMPLED, features_of, read_samples
+from neurondynamics.study.directions import SAMPLED, SCORED, features_of, read_samples
 from neurondynamics.study.stage import SPLITS, Stage, direction_file
 from neurondynamics.study.wording import known
 
 CONTINUATIONS = "results/{model}/base/continuations/{split}/{shard}.parquet"
-SCORED = "results/{model}/base/continuations/{split}-scored/{shard}.parquet"
 STEERED = "results/{model}/base/steered/{shard}.parquet"
 
 CLASSIFIERS = ("probe", "file")  # directions that give a text a probability
