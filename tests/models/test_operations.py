@@ -11,7 +11,7 @@ import torch
 import yaml
 from neurondynamics.interventions.edits import applied, count_neurons, needs_leader
 from neurondynamics.interventions.export import bake
-from neurondynamics.interventions.operations import ACTS, Act, OPERATIONS, Act
+from neurondynamics.interventions.operations import ACTS, OPERATIONS, Act
 from neurondynamics.interventions.parts import Edit
 from neurondynamics.interventions.plans import plan_edits
 from neurondynamics.lm.anatomy import dissect
