@@ -14,6 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
+from neurondynamics.study.merging import RULE  # noqa: E402
 from neurondynamics.study.schema import kinds_in, read_schema, read_yaml, resolved  # noqa: E402
 
 FILE = ROOT / "workflow" / "studies" / "keys.md"
@@ -24,9 +25,9 @@ HEAD = """# All keys of a configuration
 Made from `workflow/schemas/config.schema.yaml` by `python workflow/reference.py`; do not edit it.
 
 *Default* is what `config.yaml` has; a key without one that is not *needed* can be left out. NAME is
-a name of your choice. An overlay changes the default study key by key, and `null` drops a key.
-Where it gives another value to a key marked **whole**, nothing of the default's mapping is kept
-beside it; versions under `tuned` replace the default's, unless it names one of them.
+a name of your choice.
+
+{rule} Such keys are marked **whole**.
 """
 
 
@@ -35,7 +36,7 @@ def reference() -> str:
     schema, default = read_schema(), read_yaml(ROOT / "config.yaml")
     parts = [(key, resolved(part), default.get(key)) for key, part in schema["properties"].items()]
     parts += [(f"a {name}", resolved({"$ref": f"#/$defs/{name}"}), None) for name in SHARED]
-    return HEAD + "".join(section(*part) for part in parts)
+    return HEAD.format(rule=RULE) + "".join(section(*part) for part in parts)
 
 
 def section(title: str, part: dict, default: Any) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from neurondynamics.study.merging import merge, merged, without_nulls
+from neurondynamics.study.merging import RULE, merge, merged, without_nulls
 from neurondynamics.study.schema import read_schema
 from snakemake.utils import update_config
 
@@ -63,6 +63,8 @@ def test_what_an_overlay_names_stands_first():
     overlay = "directions: {svd: {number: 9}, mine: {method: file, path: x}}\nseed: 1"
     result = laid(overlay)
     assert list(result)[:2] == ["directions", "seed"]
+    two = laid("directions: {svd: {number: 9}}", "directions: {mine: {method: file, path: x}}")
+    assert list(two["directions"]) == list(result["directions"])  # the first overlay's come first
     own = ["svd", "mine"]
     rest = [name for name in DEFAULT["directions"] if name not in own]
     assert list(result["directions"]) == own + rest
@@ -159,3 +161,21 @@ def test_another_revision_of_a_source_is_no_other_source():
     mine = "model: {name: mine, source: {hub: a/b, revision: c}, layers: 3}"
     changed = laid(mine, "model: {source: {revision: d}}")["model"]
     assert changed == {"name": "mine", "source": {"hub": "a/b", "revision": "d"}, "layers": 3}
+
+
+def test_a_version_changes_its_kind_and_not_its_loss():
+    """A method in place of a source is another kind; another method is a change of one key."""
+    brought = "tuned: {mine: {source: {path: x}}}"
+    recipe = "{method: dpo, beta: 0.1}"
+    assert laid(brought, f"tuned: {{mine: {recipe}}}")["tuned"]["mine"] == yaml.safe_load(recipe)
+    dpo = laid("tuned: {dpo: {method: ipo}}")["tuned"]["dpo"]
+    assert dpo == DEFAULT["tuned"]["dpo"] | {"method": "ipo"}
+
+
+def test_a_null_names_no_version():
+    assert laid("tuned: {nobody: null}") == DEFAULT
+
+
+def test_the_pages_quote_the_rule():
+    for page in ("README.md", "keys.md"):
+        assert RULE in (ROOT / "workflow" / "studies" / page).read_text(encoding="utf-8")

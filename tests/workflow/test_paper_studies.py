@@ -14,6 +14,7 @@ import torch
 import yaml
 from neurondynamics.data.records import read_jsonl
 from neurondynamics.data.tables import read_parquet
+from neurondynamics.study.configuration import checked
 from neurondynamics.study.merging import merged
 from neurondynamics.study.schema import read_schema
 from standins import FAMILIES, write_standins
@@ -63,6 +64,18 @@ def test_the_shape_is_that_of_the_model(study):
         "vocabulary": config.vocab_size,
         "parameters": model.num_parameters(),
     }
+
+
+@pytest.mark.parametrize("study", PAPER)
+def test_without_what_the_studies_share_none_is_studied(study):
+    """A short overlay alone would be another study, on the default's prompts."""
+    layers = [
+        yaml.safe_load((ROOT / path).read_text()) for path in ("config.yaml", overlays_of(study)[1])
+    ]
+    with pytest.raises(
+        ValueError, match=r"corpus\.dataset: there is no dataset 'wikitext'|is missing"
+    ):
+        checked(layers)
 
 
 def sources_in(value) -> list[dict]:
