@@ -3,16 +3,19 @@
     python tests/same.py BEFORE AFTER [--renamed OLD=NEW ...]
 
 BEFORE and AFTER are folders in which a study was run. All that lies in their `results/` and
-`resources/` counts, whatever its time; logs, benchmarks and Snakemake's own files do not. Prints
-what differs and where, and ends with 1 unless everything is equal.
+`resources/` counts, whatever its time; logs, benchmarks and Snakemake's own files do not. Links are
+followed; of those that lead nowhere, or back up, the targets are compared. Prints what differs and
+where, and ends with 1 unless everything is equal.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import io
 import itertools
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +25,7 @@ PARTS = ("results", "resources")
 SNAKEMAKE = ".snakemake"  # how its own files and folders begin
 TEXTS = {".csv", ".svg", ".json", ".jsonl", ".md"}  # whose words a renaming may have changed
 BLOCK = 2**20  # bytes
+EQUAL_INSIDE = "; what it holds is equal"
 
 Renamed = list[tuple[str, str]]
 
@@ -30,8 +34,11 @@ def differences(before: Path, after: Path, renamed: Renamed = ()) -> Iterator[st
     """Yield a line for each file that is missing, too many or not the same.
 
     `renamed`: old and new words. In the paths of files they are replaced where they stand alone,
-    next to an underscore too; in the content of a text of `before` only if it has changed.
+    next to an underscore too; in the content of a text of `before` only if it has changed. Raises
+    ValueError if there is nothing to compare, or the renaming makes two names one.
     """
+    if before.resolve() == after.resolve():
+        raise ValueError(f"{before} and {after} are one folder")
     old: dict[str, str] = {}
     for name in list_files(before):
         other = old.setdefault(replace_words(name, renamed), name)
@@ -44,7 +51,10 @@ def differences(before: Path, after: Path, renamed: Renamed = ()) -> Iterator[st
         elif name not in new:
             yield f"{old[name]}: missing in {after}"
         else:
-            found = difference(before / old[name], after / name, renamed)
+            try:
+                found = difference(before / old[name], after / name, renamed)
+            except OSError as error:
+                found = f"cannot be read ({error})"
             if found:
                 yield f"{name}: {found}"
 
@@ -54,12 +64,27 @@ def list_files(folder: Path) -> list[str]:
 
     Raises ValueError if there are none: nothing would be the same as nothing.
     """
-    found = [path for part in PARTS for path in (folder / part).rglob("*") if path.is_file()]
-    names = [path.relative_to(folder) for path in found]
+    parts = [folder / part for part in PARTS if os.path.lexists(folder / part)]
+    names = [path.relative_to(folder) for part in parts for path in walk(part)]
     kept = [str(n) for n in names if not any(part.startswith(SNAKEMAKE) for part in n.parts)]
     if not kept:
         raise ValueError(f"{folder} holds no file in {' or '.join(PARTS)}: is it a study's folder?")
     return kept
+
+
+def walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Yield all that is no folder, links back up too, and folders that cannot be listed."""
+    above = (*above, folder.resolve())
+    try:
+        within = sorted(folder.iterdir())
+    except OSError:
+        yield folder
+        return
+    for path in within:
+        if os.path.isdir(path) and not any(one.is_relative_to(path.resolve()) for one in above):
+            yield from walk(path, above)
+        else:
+            yield path
 
 
 def replace_words(text: str, renamed: Renamed) -> str:
@@ -69,21 +94,34 @@ def replace_words(text: str, renamed: Renamed) -> str:
 
 
 def difference(before: Path, after: Path, renamed: Renamed = ()) -> str | None:
-    """Say where two files first differ; None where they are the same."""
+    """Say where two files first differ; None where they are the same.
+
+    Raises OSError if one cannot be read."""
+    if not (before.is_file() and after.is_file()):
+        return difference_of_links(before, after, renamed)
     byte = first_place(blocks(before), blocks(after))
     if byte is None:
         return None
-    if renamed and before.suffix in TEXTS:
-        old = replace_words(before.read_text(encoding="utf-8"), renamed)
-        new = after.read_text(encoding="utf-8", errors="backslashreplace")
-        if old.encode() == after.read_bytes():
-            return None
-        return f"differs{place_in_text(before.suffix, old, new)}"
     try:
+        if renamed and before.suffix in TEXTS:
+            old, new = replace_words(decoded(before), renamed), decoded(after)
+            return None if old == new else f"differs{place_in_text(before.suffix, old, new)}"
         place = DESCRIBED.get(before.suffix, lambda *_: "")(before, after)
     except Exception as error:  # what is damaged cannot be described; that it differs is known
         place = f", cannot be read ({(str(error) or repr(error)).splitlines()[0]})"
     return f"differs from byte {byte} on{place}"
+
+
+def difference_of_links(before: Path, after: Path, renamed: Renamed) -> str | None:
+    """Compare what is no file: links that lead nowhere or to a folder, by their targets."""
+    if not (before.is_symlink() and after.is_symlink()):
+        return "is no file, or no longer the same kind of thing"
+    old, new = replace_words(os.readlink(before), renamed), os.readlink(after)
+    return None if old == new else f"differs, a link to {shortened(old)}, now {shortened(new)}"
+
+
+def decoded(path: Path) -> str:
+    return path.read_bytes().decode()  # not as text, which would make all line ends alike
 
 
 def blocks(path: Path) -> Iterator[bytes]:
@@ -105,14 +143,14 @@ def first_place(before: Iterable[Sequence], after: Iterable[Sequence]) -> int | 
 
 
 def describe_text(before: Path, after: Path) -> str:
-    texts = (path.read_text(encoding="utf-8") for path in (before, after))
-    return place_in_text(before.suffix, *texts)
+    return place_in_text(before.suffix, decoded(before), decoded(after))
 
 
 def place_in_text(suffix: str, before: str, after: str) -> str:
     """Say in which line two texts first differ, and of a CSV file in which row and column."""
     if suffix == ".csv":
-        return place_in_rows(*(list(csv.reader(text.splitlines())) for text in (before, after)))
+        tables = (list(csv.reader(io.StringIO(text, newline=""))) for text in (before, after))
+        return place_in_rows(*tables) or EQUAL_INSIDE
     lines = itertools.zip_longest(before.split("\n"), after.split("\n"))
     for number, (old, new) in enumerate(lines, start=1):
         if old != new:
@@ -195,7 +233,7 @@ def place_in_arrays(before: dict, after: dict) -> str:
             place = unequal.index(True)
             values = f"{one.flat[place]}, now {other.flat[place]}"
             return f", {name}, element {place}: {values}; {sum(unequal)} elements in all"
-    return "; what it holds is equal"
+    return EQUAL_INSIDE
 
 
 def describe_parquet(before: Path, after: Path) -> str:
@@ -213,7 +251,7 @@ def describe_parquet(before: Path, after: Path) -> str:
         for row, (a, b) in enumerate(zip(old.to_pylist(), new.to_pylist(), strict=True), start=1):
             if repr(a) != repr(b):  # NaN is as it was
                 return f", row {row}, column {column}: {shortened(a)}, now {shortened(b)}"
-    return "; what it holds is equal"
+    return EQUAL_INSIDE
 
 
 DESCRIBED = {

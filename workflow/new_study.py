@@ -10,8 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 import yaml
 
@@ -19,13 +21,16 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
 from neurondynamics.data.prompts import normalise, read_dataset  # noqa: E402
+from neurondynamics.fetching import archives  # noqa: E402
 from neurondynamics.study.configuration import checked  # noqa: E402
+from neurondynamics.study.costs import SHAPE  # noqa: E402
 from neurondynamics.study.schema import read_yaml  # noqa: E402
-from neurondynamics.study.shape import worked_out  # noqa: E402
+from neurondynamics.study.shape import NAME, with_shape, worked_out  # noqa: E402
 
 LONGEST = 30  # lines
 HUB = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+)(?:@(.+))?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
+ENDINGS = (".gguf", *archives.SUFFIXES)  # of models that are one file
 FORMATS = {".txt": "lines", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 FIELDS = ("text", "prompt")  # that hold the text of a prompt, whichever is there
 NUMBERS = {"train": 450, "analysis": 200, "evaluation": 120}  # of prompts, at most
@@ -34,6 +39,10 @@ USES = {
     "analysis": "neurons are attributed on them",
     "evaluation": "interventions are measured on them",
 }
+TOXICITY = "toxicity"  # the behaviour of the default study
+LEXICON, CLASSIFIER = "words.csv", "my-classifier"  # what another behaviour's scorers are made of
+IN_PLACE = f"put {LEXICON} (text,severity_rating) and {CLASSIFIER} here, or name yours in scorers"
+ACTIVATED = 0.25  # of all neurons, those of one sign that may well be there
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -41,48 +50,60 @@ def main(arguments: list[str] | None = None) -> None:
     place = "a folder, an archive or a GGUF file, or owner/name@revision on the Hugging Face hub"
     parser.add_argument("model", help=f"the model before tuning: {place}")
     parser.add_argument("--tuned", help="its tuned version, from the same; otherwise DPO makes one")
-    parser.add_argument("--behaviour", default="toxicity", help="a noun (default %(default)s)")
+    parser.add_argument("--behaviour", help=f"a noun, with --adjective (default {TOXICITY})")
     parser.add_argument("--adjective", help="what a text with much of it is, such as toxic")
     parser.add_argument("--prompts", help=f"your own, in {', '.join(FORMATS)}")
     parser.add_argument("--output", default="my-study.yaml", help="default %(default)s")
     options = parser.parse_args(arguments)
-    if options.adjective is None and options.behaviour != "toxicity":
+    if options.adjective is None and options.behaviour not in (None, TOXICITY):
         parser.error("--behaviour needs --adjective: what a text with much of it is")
+    if options.adjective is not None and options.behaviour is None:
+        parser.error("--adjective needs --behaviour: the noun that it goes with")
+    options.behaviour = options.behaviour or TOXICITY
+    default = read_yaml(ROOT / "config.yaml")
     try:
-        text = study(options)
-        checked([read_yaml(ROOT / "config.yaml"), yaml.safe_load(text)])
+        text = study(options, default)
+        checked([default, yaml.safe_load(text)])
         with open(options.output, "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         sys.exit(f"{options.output} exists; give another --output")
     except (ValueError, OSError) as error:
         sys.exit(str(error))
-    print(f"{options.output} is written. What it would do: {command('-n', options.output)}")
+    print(f"{options.output} is written.")
+    if options.behaviour != TOXICITY:
+        print(f"First {IN_PLACE}.")
+    print(f"What it would do: {command('-n', options.output)}")
 
 
 def command(option: str, output: str) -> str:
-    return f"snakemake {option} --configfile {output}"
+    return f"snakemake {option} --configfile {shlex.quote(output)}"
 
 
-def study(options: argparse.Namespace) -> str:
+def study(options: argparse.Namespace, default: dict) -> str:
     """Return the text of a study."""
     name, source = source_of(options.model)
+    model, shape = model_section(name, source, Path(options.model))
+    number = shape["layers"] * shape["neurons"]
+    another = options.behaviour != TOXICITY
+    words = f"name: {scalar(options.behaviour)}, adjective: {scalar(options.adjective or 'toxic')}"
     sections = [
         [
             f"# {name}, before and after tuning: a study of {options.behaviour}.",
             f"#   {command('--cores all', options.output)}",
             "# It changes the default study, config.yaml; workflow/studies/keys.md lists all keys.",
+            *([f"# First {IN_PLACE}."] if another else []),
         ],
-        [
-            f"behaviour: {{name: {scalar(options.behaviour)}, "
-            f"adjective: {scalar(options.adjective or 'toxic')}}} # as tables and figures name it"
-        ],
-        model_section(name, source, Path(options.model)),
+        [f"behaviour: {{{words}}} # as tables and figures name it"],
+        model,
         tuned_section(name, options.tuned),
         *prompt_sections(options.prompts),
-        *(behaviour_sections() if options.behaviour != "toxicity" else []),
+        *([scorer_section()] if another else []),
+        direction_section(another, number, default["directions"]),
+        *smaller_sections(number, default),
         ["generation: {batch_size: 64} # prompts at a time"],
     ]
+    sections = list(filter(None, sections))
     lines = sum(map(len, sections))
     between = "\n\n" if lines + len(sections) - 1 <= LONGEST else "\n"
     return between.join("\n".join(section) for section in sections) + "\n"
@@ -90,18 +111,35 @@ def study(options: argparse.Namespace) -> str:
 
 def source_of(given: str) -> tuple[str, str]:
     """Return the name of a model and its source, from a path or a name on the hub."""
-    hub = HUB.fullmatch(given)
     if Path(given).exists():
-        return named(Path(given).resolve().stem), f"{{path: {scalar(given)}}}"
-    if not hub:
+        name = Path(given).resolve().name
+        ending = next((end for end in ENDINGS if name.lower().endswith(end)), "")
+        return named(name[: len(name) - len(ending)]), f"{{path: {scalar(given)}}}"
+    if looks_like_path(given):
+        raise ValueError(f"there is no such path: {given} (the hub's are called owner/name@main)")
+    if not (hub := HUB.fullmatch(given)):
         raise ValueError(f"there is no {given}; a repository on the hub is called owner/name")
     repository, revision = hub[1], hub[2] or "main"
     if not COMMIT.fullmatch(revision):
         from neurondynamics.fetching.hub import download_snapshot  # which takes a while to import
 
-        files = ["config.json", "adapter_config.json"]
+        say_asked(repository, revision)
+        files = [NAME, "adapter_config.json"]
         revision = download_snapshot(repository, revision, "model", files).name
     return named(repository.split("/")[1]), f"{{hub: {repository}, revision: {scalar(revision)}}}"
+
+
+def looks_like_path(given: str) -> bool:
+    """Tell a path from a name on the hub, which has one slash, and a revision where it is ours."""
+    place, _, revision = given.partition("@")
+    owner, *rest = place.split("/")
+    started = given.startswith((".", "/", "~")) or len(rest) > 1 or "\\" in place
+    ended = place.lower().endswith(ENDINGS)
+    return started or ended or (bool(rest) and not revision and Path(owner).is_dir())
+
+
+def say_asked(repository: str, revision: str) -> None:
+    print(f"Asking the Hugging Face hub for {repository} at {revision}", file=sys.stderr)
 
 
 def named(text: str) -> str:
@@ -115,18 +153,44 @@ def scalar(text: str) -> str:
     return text if plain else json.dumps(text, ensure_ascii=False)
 
 
-def model_section(name: str, source: str, path: Path) -> list[str]:
+def model_section(name: str, source: str, path: Path) -> tuple[list[str], dict[str, int]]:
+    """Return the section of the model, stating its shape if it is one file, and its shape."""
+    if path.is_file() and path.name.lower().endswith(ENDINGS):
+        packed = archives.is_archive(path)
+        shape = in_archive(path) if packed else worked_out(path.parent, path.name)
+        return [
+            "model: # with its shape, from which memory is worked out",
+            f"  {{name: {scalar(name)}, # names the folder under results/",
+            f"  source: {source},",
+            "  dtype: float32, # or bfloat16",
+            f"  {', '.join(f'{key}: {value}' for key, value in shape.items())}}}",
+        ], shape
     lines = [
-        "model:",
+        "model: # its shape, from which memory is worked out, is read from its config.json",
         f"  name: {scalar(name)} # names the folder under results/",
         f"  source: {source}",
         "  dtype: float32 # or bfloat16",
     ]
-    if path.suffix != ".gguf":
-        lines[0] += " # its shape, from which memory is worked out, is read from its config.json"
-        return lines
-    lines[0] += " # with its shape, from which memory is worked out"
-    return lines + [f"  {k}: {v}" for k, v in worked_out(path.parent, path.name).items()]
+    model = yaml.safe_load("\n".join(lines))["model"]
+    if "hub" in model["source"]:
+        say_asked(*model["source"].values())
+    return lines, with_shape({"model": model}, main_process=True)["model"]
+
+
+def in_archive(path: Path) -> dict[str, int]:
+    """Return the shape that the config.json of a model in an archive describes."""
+    with archives.opened(path) as members, TemporaryDirectory() as folder:
+        found = [name for name in members if PurePosixPath(name).name == NAME]
+        if not found:
+            by_hand = f"state {', '.join(SHAPE)} by hand (workflow/studies/README.md says how)"
+            raise ValueError(f"{path} holds no {NAME}: {by_hand}")
+        described = min(found, key=lambda name: len(PurePosixPath(name).parts))
+        archives.take_members(path, [described], Path(folder))
+        try:
+            return worked_out(Path(folder))
+        except ValueError as error:
+            said = str(error).replace(str(Path(folder, NAME)), f"{described} in {path}")
+            raise ValueError(said) from error
 
 
 def tuned_section(model: str, given: str | None) -> list[str]:
@@ -181,18 +245,55 @@ def prompts_in(path: str) -> tuple[str, int]:
     raise ValueError(problems[0])
 
 
-def behaviour_sections() -> list[list[str]]:
+def scorer_section() -> list[str]:
     return [
-        [
-            "scorers: # what says how strongly a text shows it: put your own here, more than one",
-            "  profanity-check: null",
-            "  lexicon: {source: {path: words.csv}} # a CSV of text,severity_rating",
-            "  classifier: # in Hugging Face's format, and the label that is the score",
-            "    {kind: classifier, source: {path: my-classifier}, label: LABEL, threshold: 0.5}",
-            "sampling: {scorer: classifier} # labels the samples of pairs and directions",
-        ],
-        ["directions: {embeddings: {words: {toward: [awful], away: [great]}}} # words of your own"],
+        "scorers: # what says how strongly a text shows it: put your own here, more than one",
+        "  profanity-check: null",
+        f"  lexicon: {{source: {{path: {LEXICON}}}}} # a CSV of text,severity_rating",
+        f"  classifier: {{kind: classifier, source: {{path: {CLASSIFIER}}}, label: LABEL, "
+        "threshold: 0.5} # in Hugging Face's format, and the label that is the score",
+        "sampling: {scorer: classifier} # labels the samples of pairs and directions",
     ]
+
+
+def direction_section(another: bool, number: int, default: dict) -> list[str]:
+    """Return words of another behaviour, and fewer value vectors where a model has fewer."""
+    changed = ["embeddings: {words: {toward: [awful], away: [great]}}"] if another else []
+    large = [name for name, direction in default.items() if direction.get("number", 0) > number]
+    said = ["words of your own"] * another + ["all value vectors there are"] * bool(large)
+    changed += [f"{name}: {{number: {number}}}" for name in large]
+    return [f"directions: {{{', '.join(changed)}}} # {'; '.join(said)}"] if changed else []
+
+
+def smaller_sections(number: int, default: dict) -> list[list[str]]:
+    """Return what a model of so many neurons is too small for: lowered, or set to null."""
+    most = [key for key in ("ablated", "decoded") if default["attribution"][key] > number]
+    lowered = ", ".join(f"{key}: {number}" for key in most)
+    lines, gone = [], []
+    for name, experiment in default["experiments"].items():
+        steps = experiment["interventions"]
+        large = [f"{key}: null" for key in steps if too_large(steps[key], number)]
+        if len(large) == len(steps):
+            gone.append(name)
+            lines.append(f"  {name}: null")
+        elif large:
+            lines.append(f"  {name}: {{interventions: {{{', '.join(large)}}}}}")
+    said = f"without what {number} neurons may be too few for; claims on them are not tested"
+    return [
+        [f"attribution: {{{lowered}}} # all neurons there are"] if lowered else [],
+        [f"experiments: # {said}", *lines] if lines else [],
+        ["curve: null"] if default.get("curve") in gone else [],
+    ]
+
+
+def too_large(steps: list[dict] | dict, number: int) -> bool:
+    """Tell whether an intervention selects more neurons than a model has, or may have of a sign."""
+    for step in steps if isinstance(steps, list) else ():
+        selection = step.get("select", {})
+        there = number * (ACTIVATED if "activated" in selection else 1)
+        if selection.get("top", "all") != "all" and selection["top"] > there:
+            return True
+    return False
 
 
 if __name__ == "__main__":

@@ -149,6 +149,40 @@ def test_a_folder_is_enough_and_is_read_once(study, monkeypatch):
     assert study()["layers"] == 7
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda right: "",
+        lambda right: json.dumps(right)[:-9],
+        lambda right: "[]",
+        lambda right: '{"layers": 3}',
+        lambda right: json.dumps({**right, "width": "32"}),
+        lambda right: json.dumps({**right, "width": 32.0}),
+        lambda right: json.dumps({**right, "width": 0}),
+        lambda right: json.dumps({**right, "width": True}),
+    ],
+)
+def test_a_damaged_shape_is_worked_out_again(study, monkeypatch, spoil):
+    right = read_shape("mine")
+    monkeypatch.setattr(shape, "worked_out", lambda folder: right)
+    study()
+    (kept,) = Path("resources/shapes").iterdir()
+    kept.write_text(spoil(right))
+    with pytest.raises(ValueError, match=r"model\.source: resources/.+ is damaged"):
+        study(main_process=False)
+    assert study()["width"] == right["width"]
+    assert json.loads(kept.read_text()) == right
+
+
+@pytest.mark.parametrize("main_process", [True, False])
+def test_resources_that_are_no_folder_are_named(study, monkeypatch, main_process):
+    monkeypatch.setattr(shape, "worked_out", read_shape)
+    Path("resources").touch()
+    said = r"model\.source: .*cannot be read or kept: .*'resources/shapes.*or state layers"
+    with pytest.raises(ValueError, match=said):
+        study(main_process)
+
+
 def test_later_parses_need_neither_torch_nor_transformers(study, monkeypatch):
     monkeypatch.setattr(shape, "worked_out", read_shape)
     study()
@@ -204,19 +238,35 @@ def test_a_job_reads_only_what_the_main_process_made(study):
             '{"model_type": "codegen", "n_layer": 1, "n_embd": 64, "n_head": 4}',
             r"'codegen' are not known; known are bloom",
         ),
+        ('{"model_type": "t5", "d_model": 32, "num_layers": 1}', "'t5' are no causal"),
+        ('{"model_type": "bert", "num_hidden_layers": 1}', "'bert' are not known"),
+        ('{"model_type": "gpt2", "n_layer": 0, "vocab_size": 50}', "has no layers"),
+        ('{"model_type": "gpt2", "n_layer": "x"}', "'x'"),
+        ('{"model_type": "gpt2", "n_embd": -64}', "negative"),
+        ('{"model_type": "mine", "auto_map": {"AutoConfig": "a.B"}}', "code of its own"),
     ],
 )
 def test_a_description_of_no_model_is_refused(tmp_path, description, said):
     (tmp_path / "config.json").write_text(description)
-    with pytest.raises((ValueError, OSError), match=said):
+    with pytest.raises((ValueError, OSError), match=said) as caught:
         described_shape(tmp_path)
+    assert "trust_remote_code" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_reason_comes_back_from_the_other_process(tmp_path):
     (tmp_path / "config.json").write_text(
         '{"model_type": "codegen", "n_layer": 1, "n_embd": 64, "n_head": 4}'
     )
-    said = r"model\.source: .*config\.json .*'codegen' are not known.*state layers, neurons"
+    said = r"model\.source: .*config\.json describes cannot be studied: .*'codegen' are not known"
+    with pytest.raises(ValueError, match=said) as caught:
+        worked_out(tmp_path)
+    assert "or state" not in str(caught.value)
+
+
+def test_a_description_that_cannot_be_read_leaves_two_ways(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": ')
+    said = r"model\.source: .*config\.json cannot be read: .*JSON.* Correct it, or state layers"
     with pytest.raises(ValueError, match=said):
         worked_out(tmp_path)
 
@@ -224,7 +274,8 @@ def test_the_reason_comes_back_from_the_other_process(tmp_path):
 def test_a_process_that_fails_is_named(tmp_path, monkeypatch):
     (tmp_path / "torch.py").write_text("raise ImportError('not installed here')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(ValueError, match=r"model\.source: .*not installed here.*state layers"):
+    said = r"worked out with torch and transformers, which failed in .*not installed here.*or state"
+    with pytest.raises(ValueError, match=said):
         worked_out(tmp_path)
 
 
@@ -234,6 +285,7 @@ def test_a_process_that_fails_is_named(tmp_path, monkeypatch):
     [
         ({"path": "nowhere"}, r"model\.source\.path: there is no nowhere"),
         ({"path": "mine/nowhere"}, r"model\.source\.path: there is no mine/nowhere"),
+        ({"path": "empty"}, r"^model\.source\.path: there is no config\.json in empty; name"),
         ({"path": "x.gguf"}, r"model: these keys are missing: layers.*, parameters\..*new_study"),
         ({"wheel": "a==1", "files": [{"path": "config.json"}]}, "model: these keys are missing"),
         ({"url": "https://a/b.zip", "sha256": "0"}, "model: these keys are missing"),
@@ -245,6 +297,7 @@ def test_a_process_that_fails_is_named(tmp_path, monkeypatch):
 )
 def test_what_has_no_description_is_refused_with_the_keys(study, source, said):
     Path("x.gguf").touch()
+    Path("empty").mkdir()
     with pytest.raises(ValueError, match=said):
         study(source=source)
 

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import same
 from damage import flip
 from neurondynamics.data.tables import write_parquet
 from safetensors.numpy import save_file
@@ -154,5 +155,82 @@ def test_only_whole_words_are_renamed(compare, now):
 
 def test_nothing_is_the_same_as_nothing(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        main([str(tmp_path), str(tmp_path)])
+        main([str(tmp_path), str(tmp_path / "other")])
     assert "holds no file in results or resources" in capsys.readouterr().err
+
+
+def test_one_folder_twice_is_refused(results, capsys):
+    before, _ = results
+    for other in (before, before / ".." / before.name):
+        with pytest.raises(SystemExit) as caught:
+            main([str(before), str(other)])
+        assert caught.value.code == 2
+        assert "are one folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "toxic_figure.svg", "description.json"])
+def test_line_ends_are_a_difference(compare, now, name):
+    (now / name).write_bytes((now / name).read_bytes().replace(b"\n", b"\r\n"))
+    for options in ((), ("--renamed", "no=thing")):
+        status, told = compare(*options)
+        assert status == 1
+        assert f"{name}: differs" in told
+
+
+@pytest.mark.parametrize("spoiled", [0, 1])
+def test_a_text_in_no_utf8_is_a_named_difference(results, compare, spoiled):
+    path = "results/model/dpo/toxic_figure.svg"
+    (results[spoiled] / path).write_bytes(b"<svg>\n<!-- \xff -->\n</svg>\n")
+    status, told = compare("--renamed", "no=thing")
+    assert status == 1
+    assert f"{path}: differs from byte 11 on, cannot be read ('utf-8'" in told
+
+
+def test_a_file_that_cannot_be_read_is_a_named_difference(compare, monkeypatch):
+    def refuse(path):
+        if path.name == "store.h5":
+            raise PermissionError(13, "Permission denied", str(path))
+        return [path.read_bytes()]
+
+    monkeypatch.setattr(same, "blocks", refuse)
+    status, told = compare()
+    assert status == 1
+    assert "store.h5: cannot be read ([Errno 13] Permission denied" in told
+    assert told.endswith("\ndifferences: 1\n")
+
+
+def test_links_to_folders_are_followed(results, compare, tmp_path):
+    for folder in results:
+        elsewhere = tmp_path / f"elsewhere-{folder.name}"
+        elsewhere.mkdir()
+        (elsewhere / "table.csv").write_text("a\n1\n")
+        (folder / "results" / "linked").symlink_to(elsewhere)
+        (folder / "results" / "up").symlink_to("..")
+        (folder / "results" / "itself").symlink_to("itself")
+    up = results[1] / "results" / "up"
+    assert compare()[0] == 0
+    (elsewhere / "table.csv").write_text("a\n2\n")
+    assert "results/linked/table.csv: differs from byte 2 on, row 1" in compare()[1]
+    (results[1] / "results" / "linked").unlink()
+    status, told = compare()
+    assert status == 1
+    assert "results/linked/table.csv: missing in" in told
+    up.unlink()
+    assert "results/up" in compare()[1]
+
+
+def test_links_that_lead_nowhere_are_compared(results, compare):
+    links = [folder / "resources" / "gone.csv" for folder in results]
+    links[0].symlink_to("old/nowhere")
+    assert "resources/gone.csv: missing in" in compare()[1]
+    links[1].symlink_to("old/nowhere")
+    assert compare() == (0, "all 9 files are equal\n")
+    links[1].unlink()
+    links[1].symlink_to("new/nowhere")
+    status, told = compare()
+    assert status == 1
+    assert "gone.csv: differs, a link to 'old/nowhere', now 'new/nowhere'" in told
+    assert compare("--renamed", "old=new")[0] == 0
+    links[1].unlink()
+    links[1].write_text("a file")
+    assert "gone.csv: is no file, or no longer the same kind of thing" in compare()[1]

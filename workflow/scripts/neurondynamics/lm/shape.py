@@ -1,7 +1,8 @@
 """The shape of a model folder, found without reading its weights, and its check.
 
 Run as a program, with a folder that holds a config.json and optionally the name of a GGUF file in
-it, it prints the shape, or `problem`, in JSON: a study is parsed without torch.
+it, it prints the shape, or why the file is `unreadable` or the model `refused`, in JSON: a study
+is parsed without torch.
 """
 
 from __future__ import annotations
@@ -11,7 +12,13 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    DynamicCache,
+    PreTrainedModel,
+)
 
 from neurondynamics.lm.anatomy import dissect
 
@@ -41,20 +48,37 @@ def read_shape(folder: str | Path) -> dict[str, int]:
 def described_shape(folder: str | Path, gguf_file: str | None = None) -> dict[str, int]:
     """Return the same of the model that a folder's config.json, or a GGUF file, describes.
 
-    No weights need be there. Raises ValueError as `read_shape`, and OSError or ValueError for a
-    file that cannot be read or is of a kind that transformers does not know.
+    No weights need be there. Raises ValueError as `read_shape`, and if the model is none that
+    transformers knows or can build, and OSError for a file that cannot be read.
     """
     options = {"gguf_file": gguf_file} if gguf_file else {}
-    config = AutoConfig.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False, **options
-    )
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **options
+        )
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise ValueError(f"models of type {config.model_type!r} are no causal language models")
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (OSError, ImportError):
+        raise
+    except Exception as error:  # whatever transformers makes of values that it did not expect
+        raise ValueError(_reason(error)) from error
     return _shape_of(model, folder)
+
+
+def _reason(error: Exception) -> str:
+    """Return the first sentence of what transformers says, which may list hundreds of names."""
+    if "trust_remote_code" in str(error):
+        return "it is made by code of its own repository, which is not run"
+    lines = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
+    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
 
 
 def _shape_of(model: PreTrainedModel, folder: str | Path) -> dict[str, int]:
     """Return the shape of a model on the meta device."""
+    if not getattr(model.config, "num_hidden_layers", 1):
+        raise ValueError(f"the model of {folder} has no layers")
     anatomy = dissect(model)
     cache = DynamicCache(config=model.config)
     model(torch.zeros(1, 1, dtype=torch.long, device="meta"), past_key_values=cache)
@@ -97,5 +121,9 @@ def check_shape(folder: str | Path, declared: dict[str, int]) -> None:
 if __name__ == "__main__":
     try:
         print(json.dumps(described_shape(*sys.argv[1:])))
-    except (ValueError, OSError) as error:
-        print(json.dumps({"problem": str(error)}))
+    except OSError as error:
+        print(json.dumps({"unreadable": str(error).rstrip(".")}))
+    except ImportError:  # nothing is known of the model
+        raise
+    except Exception as error:  # a model that cannot be run fails in ways of its own
+        print(json.dumps({"refused": str(error)}))

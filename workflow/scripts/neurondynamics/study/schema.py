@@ -103,6 +103,8 @@ def _kind(table: dict, given: dict, schema: dict) -> Iterator[ValidationError]:
         names = [name for name in kinds if name in given]
         if len(names) > 1 or not (names or "none" in table):
             several = f"{', '.join(kinds)}, not {' and '.join(names) or 'none of them'}"
+            if "none" in table:
+                several += f"; or none, and {table['none']['called']}"
             yield _error(f"give {table.get('give', f'exactly one of {several}')}")
         else:
             yield from _keys(table, names[0] if names else None, given)
@@ -131,6 +133,11 @@ def _keys(table: dict, name: str | None, given: dict) -> Iterator[ValidationErro
             yield _error(f"{value!r} does not go with {beside}{hint(value, values)}", key)
 
 
+def _of_unknown_kind(given: dict, schema: dict) -> bool:
+    named = ((given.get(table.get("by")), table["of"]) for table in kinds_in(schema))
+    return any(isinstance(name, str) and name not in kinds for name, kinds in named)
+
+
 def _renamed(validator, names, instance, schema) -> Iterator[ValidationError]:
     if isinstance(instance, str) and instance in names:
         yield _error(f"{instance!r} is called {names[instance]} now")
@@ -154,12 +161,14 @@ def _lines(error: ValidationError) -> Iterator[str]:
     renamed = error.schema.get("renamed", {})
     if error.validator == "additionalProperties":
         known = sorted(error.schema.get("properties", {}))
-        for name in sorted(set(error.instance) - {*known, *renamed}):
+        for name in sorted(set(error.instance) - {*known, *renamed}, key=str):
             yield f"{join(key, name)}: unknown key{hint(name, known)}"
     elif error.validator == "enum":
         known = [str(value) for value in error.validator_value]
         yield f"{key}: {error.instance!r} is unknown{hint(str(error.instance), known)}"
     elif error.validator == "required":
+        if _of_unknown_kind(error.instance, error.schema):
+            return  # a wrong kind may have taken the place of what has the keys
         given = {*error.instance, *(renamed.get(name) for name in error.instance)}
         missing = [name for name in error.validator_value if name not in given]
         yield from (f"{join(key, name)}: this key is missing" for name in missing)

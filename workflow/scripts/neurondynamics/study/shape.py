@@ -34,25 +34,39 @@ def with_shape(config: dict, main_process: bool) -> dict:
     """
     model = config["model"]
     missing = [key for key in SHAPE if key not in model]
-    found = _found(model, main_process) if missing else {}
+    try:
+        found = _found(model, main_process) if missing else {}
+    except OSError as error:  # which names the path
+        raise ValueError(
+            f"model.source: the model's shape cannot be read or kept: {error}. Correct that, "
+            f"{BY_HAND}."
+        ) from error
     filled = {**model, **{key: found[key] for key in missing}}
     return {**config, "model": {**filled, "dtype": model.get("dtype", "float32")}}
 
 
 def _found(model: dict, main_process: bool) -> dict[str, int]:
     described = _description(model, main_process)
-    try:
-        digest = hashlib.sha256(described.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ValueError(f"model.source: {described} cannot be read: {error}") from error
+    digest = hashlib.sha256(described.read_bytes()).hexdigest()
     known = RESOURCES / "shapes" / f"{digest}.json"
-    if not known.exists():
-        if not main_process:
-            raise _not_prepared(known)
-        shape = worked_out(described.parent)
-        with replacing(known) as temporary:
-            temporary.write_text(json.dumps(shape), encoding="utf-8")
-    return json.loads(known.read_text(encoding="utf-8"))
+    kept = _mapping(known)
+    if all(type(kept.get(key)) is int and kept[key] > 0 for key in SHAPE):
+        return kept
+    if not main_process:
+        raise _not_prepared(known)
+    shape = worked_out(described.parent)
+    with replacing(known) as temporary:
+        temporary.write_text(json.dumps(shape), encoding="utf-8")
+    return shape
+
+
+def _mapping(path: Path) -> dict:
+    """Return what a file in JSON holds; {} if it is not there, is damaged or holds no mapping."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _description(model: dict, main_process: bool) -> Path:
@@ -70,9 +84,14 @@ def _description(model: dict, main_process: bool) -> Path:
         return fetched
     if in_folder and not in_folder.parent.exists():
         raise ValueError(f"model.source.path: there is no {in_folder.parent}")
+    if in_folder and in_folder.parent.is_dir():
+        raise ValueError(
+            f"model.source.path: there is no {NAME} in {in_folder.parent}; name the folder of a "
+            "whole model, as save_pretrained makes it"
+        )
     missing = ", ".join(key for key in SHAPE if key not in model)
     raise ValueError(
-        f"model: these keys are missing: {missing}. They are read from the config.json of a folder "
+        f"model: these keys are missing: {missing}. They are read from the {NAME} of a folder "
         "or of a repository on the hub, and this source has none before it is fetched: state them "
         "(`python workflow/new_study.py` does, for a GGUF file of this machine; of any other "
         "source, fetching the model says what is wrong and what is right)"
@@ -82,7 +101,7 @@ def _description(model: dict, main_process: bool) -> Path:
 def _from_hub(repository: str, revision: str, path: str, main_process: bool) -> Path:
     folder = RESOURCES / "shapes" / f"{repository.replace('/', '--')}@{quote(revision, safe='')}"
     kept = folder / quote(path.removesuffix(NAME), safe="") / NAME
-    if not kept.exists():
+    if not _mapping(kept):
         if not main_process:
             raise _not_prepared(kept)
         from neurondynamics.fetching.hub import download_snapshot  # which takes a while to import
@@ -104,7 +123,8 @@ def _from_hub(repository: str, revision: str, path: str, main_process: bool) -> 
 def worked_out(folder: Path, gguf_file: str | None = None) -> dict[str, int]:
     """Return the shape that a folder's config.json, or a GGUF file in it, describes.
 
-    Raises ValueError with the key `model.source` and the reason if it describes none.
+    Raises ValueError with the key `model.source` and the reason: the file cannot be read, it
+    describes no model that can be studied, or this interpreter has no transformers.
     """
     path = os.pathsep.join(filter(None, [str(SCRIPTS), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
@@ -114,22 +134,31 @@ def worked_out(folder: Path, gguf_file: str | None = None) -> dict[str, int]:
         text=True,
         check=False,
     )
+    described = folder / (gguf_file or NAME)
     if done.returncode:  # such as without transformers, where rules have environments of their own
         problem = (done.stderr.strip().splitlines() or ["its process was stopped"])[-1]
-    else:
-        found = json.loads(done.stdout)
-        if "problem" not in found:
-            return found
-        problem = found["problem"]
-    described = folder / (gguf_file or NAME)
-    raise ValueError(
-        f"model.source: {described} describes no model that can be studied: {problem}. "
-        f"Correct it, {BY_HAND}."
-    )
+        raise ValueError(
+            f"model.source: the shape that {described} describes is worked out with torch and "
+            f"transformers, which failed in {sys.executable}: {problem}. Install them there, "
+            f"{BY_HAND}."
+        )
+    found = json.loads(done.stdout)
+    if "unreadable" in found:
+        raise ValueError(
+            f"model.source: {described} cannot be read: {found['unreadable']}. Correct it, "
+            f"{BY_HAND}."
+        )
+    if "refused" in found:
+        raise ValueError(
+            f"model.source: the model that {described} describes cannot be studied: "
+            f"{found['refused']}"
+        )
+    return found
 
 
 def _not_prepared(path: Path) -> ValueError:
+    trouble = "damaged" if path.exists() else "missing"
     return ValueError(
-        f"model.source: {path} is missing, which the study's main process makes before any job: "
-        f"start the study again, {BY_HAND}"
+        f"model.source: {path} is {trouble}, which the study's main process makes before "
+        f"any job: start the study again, {BY_HAND}"
     )

@@ -11,17 +11,21 @@ from collections.abc import Collection, Iterator
 TOP = "(top level)"
 
 
-def join(key: str, name: str) -> str:
+def join(key: str, name: object) -> str:
     """Return the key of a name within a key."""
-    return name if key == TOP else f"{key}.{name}"
+    return str(name) if key == TOP else f"{key}.{name}"
 
 
-def hint(name: str, known: Collection[str]) -> str:
-    """Return what a wrong name may have meant, to append to an error."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+def hint(name: object, known: Collection[object]) -> str:
+    """Return what a wrong name may have meant, to append to an error.
+
+    Names of a configuration need not be texts.
+    """
+    names = [str(other) for other in known]
+    close = difflib.get_close_matches(str(name), names, n=1)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; known are {', '.join(known)}"
+    return f"; known are {', '.join(names)}"
 
 
 def known(key: str, name: str, known: Collection[str], what: str) -> Iterator[str]:
