@@ -38,7 +38,8 @@ def guide_of(layer: int, scale: float = 0.05) -> Guide:
 
 
 def uniforms_of(rows) -> np.ndarray:
-    drawn = [sampling_uniforms(3, tiny.PROMPTS[row], 1, NEW_TOKENS) for row in rows]
+    # none of these draws lies so near the border of two tokens that rounding would decide
+    drawn = [sampling_uniforms(5, tiny.PROMPTS[row], 1, NEW_TOKENS) for row in rows]
     return np.concatenate(drawn)
 
 

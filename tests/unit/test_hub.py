@@ -154,7 +154,8 @@ def test_the_script_takes_endpoint_cache_and_token_from_the_environment(tmp_path
     scripts = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
     with serving(Hub, content) as address:
         own = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN}
-        own |= {"HF_HUB_OFFLINE": "0", "PYTHONPATH": str(scripts), "no_proxy": "127.0.0.1"}
+        path = os.pathsep.join([str(scripts), str(scripts / "sources")])
+        own |= {"HF_HUB_OFFLINE": "0", "PYTHONPATH": path, "no_proxy": "127.0.0.1"}
         command = [sys.executable, "-c", code]
         subprocess.run(command, cwd=tmp_path, env=os.environ | own, check=True, capture_output=True)
     assert (tmp_path / "out" / "test.csv").read_bytes() == b"text\na\n"

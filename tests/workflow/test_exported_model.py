@@ -42,7 +42,7 @@ def test_a_paired_patch_is_not_exported_and_the_reason_is_given(study):
     assert result.returncode != 0
     log = study.path("logs/tiny/dpo/export_model/curve/top-10.log").read_text(encoding="utf-8")
     for text in (log, result.stdout):
-        assert "experiments.curve.interventions.top-10: a paired patch cannot be exported" in text
+        assert "experiments.curve.interventions.top-10: paired cannot be exported" in text
     assert not study.path(target).exists()
 
 

@@ -115,7 +115,7 @@ def test_code_of_the_plots_reruns_the_figures(study):
 
 
 def test_code_of_some_figures_reruns_those_figures(study):
-    path = study.path(f"{LIBRARY}/figures/interventions.py")
+    path = study.path(f"{LIBRARY}/figures/effect_plots.py")
     path.write_text(path.read_text(encoding="utf-8") + "\nADDED = 1\n", encoding="utf-8")
     assert study.planned() == OF_INTERVENTIONS
 

@@ -1,8 +1,8 @@
 """How an overlay is laid on a study: by RULE, which the pages for users quote.
 
 The schema says what it comes to: `whole_by` lists the keys of a mapping that name what it is,
-`whole_with` those that together are a mapping of its own, and `whole_unless: shared` stands at names
-that replace each other unless one is there. Only light modules are imported: every job parses the
+`whole_with` those that together are a mapping of its own, and `whole_unless: shared` stands where
+names replace each other unless one is there. Only light modules are imported: every job parses the
 configuration.
 """
 
