@@ -11,7 +11,7 @@ import torch
 import yaml
 from neurondynamics.interventions.edits import applied, count_neurons, needs_leader
 from neurondynamics.interventions.export import bake
-from neurondynamics.interventions.operations import ACTS, OPERATIONS, Act
+from neurondynamics.interventions.operations import ACTS, OPERATIONS, Act, OnActivations
 from neurondynamics.interventions.parts import Edit
 from neurondynamics.interventions.plans import plan_edits
 from neurondynamics.lm.anatomy import dissect
@@ -71,7 +71,7 @@ def test_every_operation_makes_an_edit_of_a_known_act(case_of, operation):
         assert not torch.equal(model(input_ids=IDS).logits, before)
 
 
-class Limit(Act):
+class Limit(OnActivations):
     """The activation becomes at most `factor`."""
 
     def moved(self, part):

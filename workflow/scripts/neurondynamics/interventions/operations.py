@@ -7,6 +7,7 @@ the operation that leads to it in `OPERATIONS` and in the schema.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
@@ -23,7 +24,7 @@ from neurondynamics.lm.weights import unit
 Entry = TypeVar("Entry")
 
 
-class Act:
+class Act(ABC):
     """What an edit does in one layer; by itself one that weights cannot express."""
 
     of_neurons = True  # or of what the layer's MLP writes
@@ -31,13 +32,9 @@ class Act:
     multiplies = False  # in weights, and no more: any family can express it
     beyond_weights = "it is no matter of multiplying activations and adding constants"
 
+    @abstractmethod
     def hooks(self, part: Part) -> Iterator[Hook]:
         """Yield the hooks under which a model acts as edited."""
-        yield Hook(part.layer.down, "input", self.moved(part))
-
-    def moved(self, part: Part) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return what becomes of the layer's activations, (..., d_mlp)."""
-        raise NotImplementedError
 
     def bake(self, part: Part, change: LayerChange) -> None:
         """Let the act follow on what a change does already. Raises ValueError with the reason if
@@ -45,7 +42,18 @@ class Act:
         raise ValueError(self.beyond_weights)
 
 
-class Zero(Act):
+class OnActivations(Act):
+    """An act that changes activations where the down projection reads them."""
+
+    def hooks(self, part):
+        yield Hook(part.layer.down, "input", self.moved(part))
+
+    @abstractmethod
+    def moved(self, part: Part) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return what becomes of the layer's activations, (..., d_mlp)."""
+
+
+class Zero(OnActivations):
     """The activation becomes 0."""
 
     multiplies = True
@@ -59,7 +67,7 @@ class Zero(Act):
         change.constants[part.neurons] = 0.0
 
 
-class Set(Act):
+class Set(OnActivations):
     """The activation becomes `values`, one constant per neuron."""
 
     def moved(self, part):
@@ -71,7 +79,7 @@ class Set(Act):
         change.constants[part.neurons] = part.amounts
 
 
-class Shift(Act):
+class Shift(OnActivations):
     """`values` is added to the activation."""
 
     def moved(self, part):
@@ -82,7 +90,7 @@ class Shift(Act):
         change.constants[part.neurons] += part.amounts
 
 
-class Paired(Act):
+class Paired(OnActivations):
     """The activation becomes the leader's at the same position of the same text, where `values` is
     1, or moves as far the other way, where it is -1."""
 
@@ -104,7 +112,7 @@ class Paired(Act):
         return follow
 
 
-class Scale(Act):
+class Scale(OnActivations):
     """The activation is multiplied by `factor`."""
 
     multiplies = True
