@@ -48,7 +48,7 @@ rule attribute_neurons:
     """Write one row per neuron: what it wrote toward toxicity before and after tuning."""
     input:
         unpack(attribution.compared_models),
-        **attribution.stores("base", "tuned", "tuned-on-base-text"),
+        **attribution.stores(*COMPARED),
         direction=attribution.direction,
     output:
         neurons="results/{model}/{tuned}/neurons.parquet",
@@ -73,7 +73,7 @@ rule attribute_neurons:
 use rule attribute_neurons as attribute_direction with:
     input:
         unpack(attribution.compared_models),
-        **attribution.stores("base", "tuned", "tuned-on-base-text"),
+        **attribution.stores(*COMPARED),
         direction="results/{model}/base/directions/{direction}.safetensors",
     output:
         neurons="results/{model}/{tuned}/directions/{direction}/neurons.parquet",

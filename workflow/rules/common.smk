@@ -9,7 +9,7 @@ WORKFLOW = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(WORKFLOW / "scripts"))
 
 from neurondynamics.study import configuration, digest, estimate, results
-from neurondynamics.study.attribution import STATES, Attribution
+from neurondynamics.study.attribution import COMPARED, STATES, Attribution
 from neurondynamics.study.directions import SCORED, Directions
 from neurondynamics.study.experiments import CHOICE, GENERATIONS, LOSSES, MEASURES, SCORES
 from neurondynamics.study.experiments import Experiments
