@@ -4,6 +4,7 @@ The models are random, but their weights are large enough that outputs vary and 
 nearly tied, so that greedy decoding in float32 and in float64 must agree. d_mlp is not 4 d_model.
 """
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import torch
 from neurondynamics.lm.loading import Reading
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -135,6 +137,49 @@ def reading(**changes) -> Reading:
     return replace(usual, **changes)
 
 
+def build_spaced_tokenizer() -> PreTrainedTokenizerFast:
+    """Train BPE that puts a space before every text, as those made with SentencePiece: Llama 2's
+    and Mistral's. A character that it does not know is its bytes."""
+    words = Tokenizer(models.BPE())
+    words.pre_tokenizer = pre_tokenizers.Metaspace()
+    begin, end, unknown = "<s>", "</s>", "<unk>"
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[unknown, begin, end, *(f"<0x{byte:02X}>" for byte in range(256))],
+        show_progress=False,
+    )
+    words.train_from_iterator(SENTENCES, trainer)
+    learnt = json.loads(words.to_str())["model"]
+    merges = [tuple(merge) for merge in learnt["merges"]]
+    model = models.BPE(learnt["vocab"], merges, unk_token=unknown, byte_fallback=True)
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, learnt["vocab"][begin])]
+    )
+    names = {"unk_token": unknown, "bos_token": begin, "eos_token": end}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def build_ended_tokenizer() -> PreTrainedTokenizerFast:
+    """Return the tiny tokenizer with a token of its own at either end of every text."""
+    tokenizer = build_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{END} $A {END}", special_tokens=[(END, 0)]
+    )
+    return tokenizer
+
+
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Train byte-level BPE, the tokenizer of GPT-2 and Llama 3, on a few sentences."""
     tokenizer = Tokenizer(models.BPE())
@@ -187,6 +232,13 @@ def nudge(model: PreTrainedModel, size: float, seed: int = 1) -> PreTrainedModel
     for parameter in model.parameters():
         parameter.add_(size * torch.randn(parameter.shape, generator=generator))
     return model
+
+
+TOKENIZERS = {
+    "byte-level": build_tokenizer,
+    "space before a text": build_spaced_tokenizer,
+    "tokens at both ends": build_ended_tokenizer,
+}
 
 
 def save(model: PreTrainedModel, folder: str | Path) -> Path:

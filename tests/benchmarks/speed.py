@@ -38,9 +38,10 @@ from capture_activations import capture_batch
 from neurondynamics.interventions.parts import Edit
 from neurondynamics.interventions.plans import plan_edits
 from neurondynamics.lm.anatomy import dissect
+from neurondynamics.lm.encoding import encode_prompts
 from neurondynamics.lm.generation import end_tokens, pad_left, sorted_batches
 from neurondynamics.lm.hooks import Hook, hooked
-from neurondynamics.lm.loading import encode_prompts, load_model, load_tokenizer
+from neurondynamics.lm.loading import load_model, load_tokenizer
 from run_experiment import Item, Stage, continue_batch
 
 GROUPS = {

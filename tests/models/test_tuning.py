@@ -10,17 +10,19 @@ import pytest
 import tiny
 import torch
 import tune_model
-from neurondynamics.lm.loading import load_model, load_tokenizer
+from neurondynamics.lm.loading import load_model, load_tokenizer, tokenizer_digest
 from neurondynamics.tuning import training
 from neurondynamics.tuning.losses import PreferenceTrainer, hold_out, tokenise_pairs
+from neurondynamics.tuning.pairs import with_tokens
 from tokenizers.processors import TemplateProcessing
 
-PAIRS = [
+TEXTS = [
     {"prompt": "You are a", "chosen": " man from the north", "rejected": " stupid dog"},
     {"prompt": "Nobody knows the river so", "chosen": " well", "rejected": " stupid, he said"},
     {"prompt": "I", "chosen": " said that", "rejected": " get angry and said so"},
     {"prompt": "She told him that the house", "chosen": " was sold", "rejected": " was old,"},
 ]
+PAIRS = with_tokens(pd.DataFrame(TEXTS), tiny.build_tokenizer(), "tiny").to_dict("records")
 PAIRS_OF_WORDS = {"chosen": " man from the north", "rejected": " stupid dog"}
 TRAINING = {
     "method": "dpo",
@@ -64,11 +66,6 @@ def test_long_pairs_are_cut(beginning):
     assert cut["chosen_ids"] == whole["chosen_ids"][:1] != whole["chosen_ids"]
     assert cut["rejected_ids"] == whole["rejected_ids"][:1]
     assert tokenise_pairs(beginning, PAIRS, prompt_tokens=64, continuation_tokens=64)[3] == whole
-
-
-def test_a_pair_without_a_continuation_is_named(case_of):
-    with pytest.raises(ValueError, match="the rejected continuation '' of 'You are a' is empty"):
-        tokenise_pairs(case_of("llama").tokenizer, [{**PAIRS[0], "rejected": ""}])
 
 
 def test_a_continuation_has_no_token_that_begins_a_text(beginning):
@@ -181,7 +178,9 @@ def test_the_loss_is_that_of_kto(moved, tmp_path):
 @pytest.fixture
 def tune(tmp_path):
     def run(folder, name="tuned", pairs=PAIRS, device=tiny.DEVICE, **changes):
-        (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(p) + "\n" for p in pairs))
+        known = load_tokenizer(folder), tokenizer_digest(folder)
+        own = with_tokens(pd.DataFrame(pairs), *known).to_dict("records")
+        (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(p) + "\n" for p in own))
         tune_model.tune_model(
             str(folder),
             str(tmp_path / "pairs.jsonl"),
@@ -282,7 +281,7 @@ def test_no_reference_model_is_kept(case_of, tune, monkeypatch):
 def test_a_loss_that_is_nan_names_the_prompt(case_of, tune, tmp_path):
     case = case_of("llama")
     model = tiny.build_model("llama")
-    texts = [case.tokenizer(" ".join(pair.values())).input_ids for pair in PAIRS]
+    texts = [case.tokenizer(" ".join(pair.values())).input_ids for pair in TEXTS]
     only_here = next(t for t in texts[1] if sum(t in ids for ids in texts) == 1)
     model.model.embed_tokens.weight[only_here] = torch.nan
     folder = tiny.save(model, tmp_path / "broken")

@@ -3,6 +3,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
+from neurondynamics.tuning.pairs import WRITTEN
 from pair_preferences import find_pairs, pair_preferences
 
 
@@ -11,6 +13,7 @@ def continuations(rows):
     table = pd.DataFrame(rows, columns=["prompt_id", "sample", "score"])
     table["prompt"] = [f"prompt {one}" for one in table["prompt_id"]]
     table["text"] = [f" text {r.prompt_id}.{r.sample}" for r in table.itertuples()]
+    table["tokens"] = [[r.prompt_id, r.sample] for r in table.itertuples()]
     return table
 
 
@@ -22,11 +25,15 @@ def run(tmp_path, table, **options):
 
 
 def pair(tmp_path, sources, measured=(), **options):
-    """Pair what the sources hold, and return the pairs that were written."""
+    """Pair what the sources hold, and return the pairs that were written, but for their tokens."""
     options = {"maximum": 100, "seed": 0} | options
     output = tmp_path / "preferences.jsonl"
-    pair_preferences([str(path) for path in sources], measured, str(output), **options)
-    return [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    model = tmp_path / "model"
+    tiny.build_tokenizer().save_pretrained(model)
+    pair_preferences([str(path) for path in sources], measured, str(model), str(output), **options)
+    pairs = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert all(pair.pop(name) for pair in pairs for name in [*WRITTEN, "tokenizer"])
+    return pairs
 
 
 def write_jsonl(path, records):
@@ -123,8 +130,9 @@ STEERED = pd.DataFrame(
 def test_steered_continuations_are_pairs_in_the_order_of_their_prompts(tmp_path, caplog):
     """But those of equal texts, without a text, and of a prompt that is measured on."""
     shards = [tmp_path / "steered-1.parquet", tmp_path / "steered-2.parquet"]
-    STEERED[1:].to_parquet(shards[0])
-    STEERED[:1].to_parquet(shards[1])
+    written = STEERED.assign(**{name: [[5], [6], [7], [8]] for name in WRITTEN})
+    written[1:].to_parquet(shards[0])
+    written[:1].to_parquet(shards[1])
     first, third = STEERED.iloc[[0, 2]].to_dict("records")
     assert pair(tmp_path, shards, method="steered") == [first, third]
     assert "1 of 4 pairs have two equal texts" in caplog.text
@@ -165,6 +173,17 @@ def test_what_is_no_pair_names_its_line(tmp_path, change, message):
     record = dict(zip(NAMES, READY[0], strict=True))
     with pytest.raises(ValueError, match=message):
         ready(tmp_path, [record, record | change])
+
+
+def test_pairs_whose_tokens_are_not_those_of_their_texts_are_left_out_and_named(tmp_path, caplog):
+    """A token reaches over the border, or a text ends within a character."""
+    over = {"prompt": "The hou", "chosen": "se is old", "rejected": " is old"}
+    cut = {"prompt": "A hill", "chosen": " is \N{REPLACEMENT CHARACTER}", "rejected": " was"}
+    whole = {"prompt": "A river", "chosen": " is long", "rejected": " was"}
+    assert ready(tmp_path, [over, cut, whole]) == [whole]
+    reaches = "1 of 3 pairs have a token that reaches from the prompt into the text"
+    assert f"{reaches} and are left out, the first of them of the prompt 'The hou'" in caplog.text
+    assert "1 of 3 pairs end within a character and are left out" in caplog.text
 
 
 def test_pairs_need_their_fields_and_something_to_learn_from(tmp_path):

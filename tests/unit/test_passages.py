@@ -11,14 +11,17 @@ class Words:
     def __init__(self, first=None):
         self.bos_token_id, self.words = first, {}
 
+    def get_vocab(self):
+        return self.words
+
     def __call__(self, texts, add_special_tokens=True):
         begins = add_special_tokens and self.bos_token_id is not None
         start = [self.bos_token_id] if begins else []
         ids = [
             start + [self.words.setdefault(word, 1000 + len(self.words)) for word in text.split()]
-            for text in texts
+            for text in ([texts] if isinstance(texts, str) else texts)
         ]
-        return type("Encoded", (), {"input_ids": ids})
+        return type("Encoded", (), {"input_ids": ids[0] if isinstance(texts, str) else ids})
 
     def decode(self, ids):
         names = {number: word for word, number in self.words.items()}

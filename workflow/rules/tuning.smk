@@ -82,6 +82,7 @@ rule steer_continuations:
 rule pair_preferences:
     """Bring pairs together: of samples, of steered continuations, or of a dataset."""
     input:
+        model=tuning.base_model,
         sources=tuning.pair_sources(),
         measured=tuning.prompts_measured_on(),
     output:
@@ -91,7 +92,7 @@ rule pair_preferences:
     benchmark:
         "benchmarks/{model}/base/pair_preferences.tsv"
     conda:
-        "../../envs/analysis.yaml"
+        "../../envs/language-model.yaml"
     threads: 1
     resources:
         mem_mb=memory_of("pair_preferences"),

@@ -19,6 +19,7 @@ from neurondynamics.interventions.edits import applied
 from neurondynamics.interventions.parts import Edit
 from neurondynamics.interventions.selection import select
 from neurondynamics.lm.anatomy import dissect
+from neurondynamics.lm.encoding import encode_prompts
 from neurondynamics.lm.generation import (
     Continuations,
     NonFiniteError,
@@ -30,7 +31,6 @@ from neurondynamics.lm.generation import (
 from neurondynamics.lm.hooks import PositionMeans, hooked, neuron_sites
 from neurondynamics.lm.loading import (
     Reading,
-    encode_prompts,
     load_tokenizer,
     tokenizer_digest,
     weight_digest,

@@ -22,9 +22,10 @@ from neurondynamics.analysis.statistics import Statistics, share
 from neurondynamics.data.files import replacing
 from neurondynamics.data.store import ActivationStore, check_same_prompts
 from neurondynamics.lm.anatomy import Anatomy, dissect
+from neurondynamics.lm.encoding import encode_prompts
 from neurondynamics.lm.generation import read_continuations, sorted_batches
 from neurondynamics.lm.hooks import PositionMeans, final_residual_sites, hooked
-from neurondynamics.lm.loading import Reading, encode_prompts, load_tokenizer
+from neurondynamics.lm.loading import Reading, load_tokenizer
 from neurondynamics.lm.memory import halving
 from neurondynamics.lm.weights import unit
 from neurondynamics.runtime import progress

@@ -16,9 +16,10 @@ import logging
 import numpy as np
 from neurondynamics.analysis.labelled import mixed_prompts, read_labelled, write_features
 from neurondynamics.lm.anatomy import dissect
+from neurondynamics.lm.encoding import added_tokens, encode_prompts, encode_texts
 from neurondynamics.lm.generation import read_continuations, sorted_batches
 from neurondynamics.lm.hooks import PositionMeans, hooked
-from neurondynamics.lm.loading import Reading, encode_prompts, load_tokenizer
+from neurondynamics.lm.loading import Reading, load_tokenizer
 from neurondynamics.lm.memory import halving
 from neurondynamics.runtime import human_size, progress
 
@@ -67,13 +68,10 @@ def own_tokens(
     ones: the last of them is never read. Texts without tokens of their own are left out; the third
     value, (n,), are the numbers of the others.
     """
-    special = set(tokenizer.all_special_ids)
+    first = len(added_tokens(tokenizer)[0])
     prompts, continuations, rows = [], [], []
-    for row, ids in enumerate(tokenizer(texts).input_ids):
-        first = next((place for place, token in enumerate(ids) if token not in special), len(ids))
+    for row, ids in enumerate(encode_texts(tokenizer, texts)):
         own = ids[first : first + number]
-        while own and own[-1] in special:
-            own.pop()
         if own:
             prompts.append(ids[: first + 1])
             continuations.append([*own[1:], own[0]])

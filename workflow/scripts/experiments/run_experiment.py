@@ -31,6 +31,7 @@ from neurondynamics.interventions.parts import Edit
 from neurondynamics.interventions.plans import chosen_steps, plan_edits
 from neurondynamics.limits import TOKENS_PER_PASS
 from neurondynamics.lm.anatomy import Anatomy, dissect
+from neurondynamics.lm.encoding import decode_continuations, encode_prompts
 from neurondynamics.lm.generation import (
     NonFiniteError,
     decode,
@@ -40,7 +41,7 @@ from neurondynamics.lm.generation import (
     sorted_batches,
     token_losses,
 )
-from neurondynamics.lm.loading import Reading, encode_prompts, load_tokenizer
+from neurondynamics.lm.loading import Reading, load_tokenizer
 from neurondynamics.lm.memory import halving
 from neurondynamics.lm.passages import neutral_passages
 from neurondynamics.runtime import progress
@@ -186,6 +187,7 @@ def generate_all(
     for batch in progress(batches, f"generating under {len(interventions)} interventions"):
         for rows, by_intervention in halving(batch, work):
             some = [items[i] for i in rows]
+            read = [item.tokens for item in some]
             tables += [
                 pd.DataFrame(
                     {
@@ -193,7 +195,7 @@ def generate_all(
                         "corpus": [item.corpus for item in some],
                         "prompt_id": [item.number for item in some],
                         "prompt": [item.text for item in some],
-                        "text": tokenizer.batch_decode(new, skip_special_tokens=True),
+                        "text": decode_continuations(tokenizer, read, new),
                         "tokens": new,
                         "reference_tokens": [item.reference for item in some],
                     }

@@ -4,8 +4,10 @@ They are the least and the most extreme of the base model's samples; its greedy 
 one that was steered; or those of a dataset. Whatever they are, pairs of equal texts, repeated ones
 and those of prompts that the study measures on are left out. Where more remain than are wanted, a
 seeded random subset is kept in their order: of samples, the pairs with the largest margins would
-be the extreme ones, and would teach the model little about the ordinary. A continuation keeps its
-leading space, so that prompt + continuation is exactly what the model wrote.
+be the extreme ones, and would teach the model little about the ordinary.
+
+A continuation stands there as text and as tokens. Of the model's own they are those that it wrote,
+which its text need not give back; of others those of prompt and text together behind the prompt's.
 """
 
 from neurondynamics.runtime import start_log
@@ -22,16 +24,21 @@ from neurondynamics.data.prompts import normalise
 from neurondynamics.data.records import read_jsonl, write_jsonl
 from neurondynamics.data.tables import read_parquet
 from neurondynamics.data.texts import fetched_files, read_rows, text_of
+from neurondynamics.lm.loading import load_tokenizer, tokenizer_digest
+from neurondynamics.tuning.pairs import WRITTEN, with_tokens
 
 logger = logging.getLogger("pair_preferences")
 
 TEXTS = ["prompt", "chosen", "rejected"]
+CUT = "\N{REPLACEMENT CHARACTER}"  # stands for bytes that make no whole character
+SHOWN = 80  # characters of a prompt in the log
 LEE = ["prompt_text", "unpert_gen_text", "pert_gen_text"]  # the same, as Lee et al. name them
 
 
 def pair_preferences(
     sources: list[str],
     measured: list[str],
+    model: str,
     preferences: str,
     *,
     method: str,
@@ -40,25 +47,29 @@ def pair_preferences(
     margin: float = 0.0,
     dataset: dict | None = None,
 ) -> None:
-    """Write at most `maximum` pairs as JSON lines with prompt, chosen and rejected.
+    """Write at most `maximum` pairs as JSON lines with prompt, chosen and rejected, and tokens.
 
     Parameters
     ----------
     sources : the shards of the scored samples (`sampled`) or of the steered continuations
         (`steered`), or the folder of a fetched dataset (`ready`).
     measured : files of prompts that no pair may have.
+    model : the folder of the model that is tuned, whose tokens they are.
     margin : of sampled, the least difference of the scores of a pair.
     dataset : of ready, its source, its `format`, and optionally `where`.
 
     Raises ValueError where no pair is left, and for a dataset without the fields.
     """
+    digest = tokenizer_digest(model)
     if method == "sampled":
-        pairs = sampled_pairs(sources, margin)
+        pairs = sampled_pairs(sources, margin).assign(tokenizer=digest)
     elif method == "steered":
-        pairs = pd.concat(map(read_parquet, sources)).sort_values("prompt_id")
+        steered = pd.concat(map(read_parquet, sources)).sort_values("prompt_id")
+        pairs = steered.assign(tokenizer=digest)
     else:
         pairs = ready_pairs(sources[0], dataset)
     number = len(pairs)
+    pairs = with_tokens(pairs.reset_index(drop=True), load_tokenizer(model), digest)
     pairs = usable(pairs, {record["text"] for path in measured for record in read_jsonl(path)})
     if pairs.empty:
         raise ValueError(f"{sources[0]}: none of its {number} pairs can be tuned on")
@@ -106,6 +117,8 @@ def find_pairs(table: pd.DataFrame) -> pd.DataFrame:
             "prompt": chosen["prompt"].to_numpy(),
             "chosen": chosen["text"].to_numpy(),
             "rejected": rejected["text"].to_numpy(),
+            "chosen_tokens": list(chosen["tokens"]),
+            "rejected_tokens": list(rejected["tokens"]),
             "chosen_score": chosen["score"].to_numpy(),
             "rejected_score": rejected["score"].to_numpy(),
             "prompt_id": chosen["prompt_id"].to_numpy(),
@@ -116,14 +129,18 @@ def find_pairs(table: pd.DataFrame) -> pd.DataFrame:
 def ready_pairs(folder: str, dataset: dict) -> pd.DataFrame:
     """Return the pairs of a fetched dataset.
 
-    Its rows have the fields prompt, chosen and rejected, or those of Lee et al. Raises ValueError
-    naming the file and the line of a row that has not, or whose prompt is blank.
+    Its rows have the fields prompt, chosen and rejected, or those of Lee et al.; in a file that
+    `pair_preferences` wrote also tokens and the digest of their tokenizer. Raises ValueError naming
+    the file and the line of a row that has not, or whose prompt is blank.
     """
     paths = fetched_files(dataset, folder)
     rows = read_rows(Path(folder).name, paths, dataset["format"], dataset.get("where"))
     names = LEE if set(LEE) <= set(rows[0]) else TEXTS
     texts = [[text_of(row, name, blank=name != names[0]) for name in names] for row in rows]
-    return pd.DataFrame(texts, columns=TEXTS)
+    tokens = [[row.get(name) for name in (*WRITTEN, "tokenizer")] for row in rows]
+    return pd.DataFrame(texts, columns=TEXTS).join(
+        pd.DataFrame(tokens, columns=[*WRITTEN, "tokenizer"])
+    )
 
 
 def usable(pairs: pd.DataFrame, measured: set[str]) -> pd.DataFrame:
@@ -132,16 +149,23 @@ def usable(pairs: pd.DataFrame, measured: set[str]) -> pd.DataFrame:
     Prompts count as the same if they are after `normalise`.
     """
     known = {normalise(text) for text in measured}
+    blank = ~(pairs["chosen"].str.strip() != "") | ~(pairs["rejected"].str.strip() != "")
     reasons = {
-        "lack a continuation": ~pairs["chosen"].str.strip().astype(bool)
-        | ~pairs["rejected"].str.strip().astype(bool),
+        "lack a continuation": blank,
         "have two equal texts": pairs["chosen"] == pairs["rejected"],
+        "end within a character": pairs["chosen"].str.endswith(CUT)
+        | pairs["rejected"].str.endswith(CUT),
+        "have a token that reaches from the prompt into the text": ~blank
+        & pairs[WRITTEN].isna().any(axis=1),
         "repeat an earlier one": pairs.duplicated(TEXTS),
         "have a prompt that the study measures on": pairs["prompt"].map(normalise).isin(known),
     }
     for reason, which in reasons.items():
         if which.any():
-            logger.warning("%d of %d pairs %s and are left out", which.sum(), len(pairs), reason)
+            logger.warning(
+                "%d of %d pairs %s and are left out, the first of them of the prompt %r",
+                *(which.sum(), len(pairs), reason, pairs["prompt"][which].iloc[0][:SHOWN]),
+            )
     return pairs[~np.logical_or.reduce(list(reasons.values()))]
 
 
@@ -149,6 +173,7 @@ if __name__ == "__main__":
     pair_preferences(
         sources=snakemake.input.sources,
         measured=snakemake.input.measured,
+        model=snakemake.input.model,
         preferences=snakemake.output.preferences,
         **snakemake.params.settings,
     )

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from neurondynamics.data.records import read_jsonl
 from neurondynamics.data.tables import write_parquet
+from neurondynamics.lm.encoding import decode_continuations, encode_prompts
 from neurondynamics.lm.generation import decode, prefill, sampling_uniforms, shard_batches
-from neurondynamics.lm.loading import Reading, encode_prompts, load_tokenizer
+from neurondynamics.lm.loading import Reading, load_tokenizer
 from neurondynamics.lm.memory import halving
 from neurondynamics.runtime import progress
 
@@ -49,7 +50,8 @@ def sample_continuations(
     rows = []
     for batch in progress(batches, f"sampling {samples} continuations of each prompt"):
         for some, drawn in halving(batch, sample):
-            decoded = tokenizer.batch_decode(drawn, skip_special_tokens=True)
+            read = [encoded[i] for i in some for _ in range(samples)]
+            decoded = decode_continuations(tokenizer, read, drawn)
             for row, (tokens, text) in enumerate(zip(drawn, decoded, strict=True)):
                 place, number = divmod(row, samples)
                 record = records[some[place]]

@@ -18,6 +18,7 @@ import pandas as pd
 from neurondynamics.analysis.directions import read_direction
 from neurondynamics.data.records import read_jsonl
 from neurondynamics.data.tables import write_parquet
+from neurondynamics.lm.encoding import decode_continuations, encode_prompts
 from neurondynamics.lm.generation import decode, prefill, sampling_uniforms, shard_batches
 from neurondynamics.lm.loading import Reading, load_tokenizer
 from neurondynamics.lm.memory import halving
@@ -58,7 +59,7 @@ def steer_continuations(
     guide = Guide(layer, found.vector, found.intercept, tuple(tokenizer.all_special_ids))
     sentences = choose_sentences([record["text"] for record in read_jsonl(corpus)], number, seed)
     prompts = cut_at_words(tokenizer, sentences, reading.max_tokens)
-    encoded = tokenizer(prompts).input_ids
+    encoded = encode_prompts(tokenizer, prompts, None)
 
     def write(rows: np.ndarray) -> dict[str, list]:
         ids = [encoded[i] for i in rows]
@@ -67,7 +68,8 @@ def steer_continuations(
         steered = steer(lm, ids, np.concatenate(uniforms), guide, Strength(**strength)).lists()
         columns = {"prompt_id": rows, "prompt": [prompts[i] for i in rows]}
         for name, new in (("chosen", greedy), ("rejected", steered)):
-            columns[name] = tokenizer.batch_decode(new, skip_special_tokens=True)
+            columns[name] = decode_continuations(tokenizer, ids, new)
+            columns[f"{name}_tokens"] = new
             read = [prompt + tokens for prompt, tokens in zip(ids, new, strict=True)]
             columns[f"{name}_score"] = class_probabilities(lm, read, guide)
         return columns

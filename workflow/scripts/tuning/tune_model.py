@@ -10,7 +10,7 @@ import logging
 from neurondynamics.data.files import replacing_folder
 from neurondynamics.data.records import read_jsonl
 from neurondynamics.lm.devices import is_gpu, take_gpus
-from neurondynamics.lm.loading import load_tokenizer
+from neurondynamics.lm.loading import load_tokenizer, tokenizer_digest
 from neurondynamics.lm.memory import fitting
 from neurondynamics.tuning.losses import hold_out, tokenise_pairs
 from neurondynamics.tuning.processes import run_together
@@ -60,8 +60,16 @@ def tune_model(
 def tokenised(
     model: str, pairs: list[dict], max_tokens: int | None, recipe: Recipe
 ) -> dict[str, list[dict]]:
-    """Return the rows to train on, and those to hold out where training ends early."""
+    """Return the rows to train on, and those to hold out where training ends early.
+
+    Raises ValueError for pairs that hold the tokens of another tokenizer.
+    """
     tokenizer = load_tokenizer(model)
+    if {pair["tokenizer"] for pair in pairs} != {tokenizer_digest(model)}:
+        raise ValueError(
+            f"the pairs hold the tokens of another tokenizer than that of {model}: remove their "
+            "file and run again"
+        )
     parts = {"train": pairs}
     if recipe.early_stopping:
         share = recipe.early_stopping["held_out"]

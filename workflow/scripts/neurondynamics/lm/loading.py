@@ -85,17 +85,3 @@ def weight_digest(folder: str | Path) -> str:
 def tokenizer_digest(folder: str | Path) -> str:
     """Return the sha256 of a model folder's tokenizer."""
     return file_digest(Path(folder) / "tokenizer.json")
-
-
-def encode_prompts(
-    tokenizer: PreTrainedTokenizerBase, prompts: list[str], max_tokens: int | None
-) -> list[list[int]]:
-    """Tokenise prompts and keep the first `max_tokens` tokens of each, or all of them.
-
-    Raises ValueError naming a prompt that has no token at all.
-    """
-    encoded = [ids[:max_tokens] for ids in tokenizer(prompts).input_ids]
-    for prompt, ids in zip(prompts, encoded, strict=True):
-        if not ids:
-            raise ValueError(f"the prompt {prompt!r} has no token")
-    return encoded

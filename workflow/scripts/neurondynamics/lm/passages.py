@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from neurondynamics.lm.encoding import added_tokens, encode_texts
+
 
 def neutral_passages(
     tokenizer: PreTrainedTokenizerBase,
@@ -26,7 +28,7 @@ def neutral_passages(
     many.
     """
     generator = np.random.default_rng(seed)
-    begin = tokenizer([""]).input_ids[0]  # what the tokenizer begins a text with, if anything
+    begin, _ = added_tokens(tokenizer)
     width = window_tokens - len(begin)
     pieces = []
     for ids in tokenizer(articles, add_special_tokens=False).input_ids:
@@ -34,7 +36,7 @@ def neutral_passages(
         pieces += [begin + ids[end - width : end] for end in ends]
     paragraphs = [line for article in continued for line in article.split("\n") if line.strip()]
     needed = passage_tokens + new_tokens
-    starts = [ids[:needed] for ids in tokenizer(paragraphs).input_ids if len(ids) >= needed]
+    starts = [ids[:needed] for ids in encode_texts(tokenizer, paragraphs) if len(ids) >= needed]
     chosen_pieces = _draw(generator, pieces, windows, "corpus.windows")
     return np.array(chosen_pieces), _draw(generator, starts, continuations, "corpus.continuations")
 

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
-from neurondynamics.lm.loading import encode_prompts
+from neurondynamics.lm.encoding import added_tokens, encode_prompts
 
 Row = dict[str, list[int] | float | bool]
 
@@ -27,30 +27,25 @@ def tokenise_pairs(
     """Return `prompt_ids`, `chosen_ids` and `rejected_ids` for each pair.
 
     Prompts are cut to the first `max_tokens`, as they are for sampling, and of those the last
-    `prompt_tokens` are kept, beside a token that begins a text. Continuations are cut to the first
-    `continuation_tokens`. No end-of-sequence token is added: the sampled continuations are cut at a
-    length and do not end there. Raises ValueError naming a prompt or continuation without a token.
+    `prompt_tokens` are kept, beside the tokens that begin a text. Continuations are the tokens that
+    a pair has, cut to the first `continuation_tokens`. No end-of-sequence token is added: a
+    continuation that was cut at a length does not end there.
     """
     prompts = encode_prompts(tokenizer, [pair["prompt"] for pair in pairs], max_tokens)
+    begins = len(added_tokens(tokenizer)[0])
 
     def ending(ids: list[int]) -> list[int]:
-        begins = 1 if ids[0] in tokenizer.all_special_ids else 0
         if prompt_tokens is None or len(ids) - begins <= prompt_tokens:
             return ids
         return ids[:begins] + ids[-prompt_tokens:]
 
-    def continuations(key: str) -> list[list[int]]:
-        texts = [pair[key] for pair in pairs]
-        encoded = tokenizer(texts, add_special_tokens=False).input_ids
-        for text, ids, pair in zip(texts, encoded, pairs, strict=True):
-            if not ids:
-                raise ValueError(f"the {key} continuation {text!r} of {pair['prompt']!r} is empty")
-        return [ids[:continuation_tokens] for ids in encoded]
-
-    columns = map(ending, prompts), continuations("chosen"), continuations("rejected")
     return [
-        {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
-        for prompt, chosen, rejected in zip(*columns, strict=True)
+        {
+            "prompt_ids": ending(prompt),
+            "chosen_ids": pair["chosen_tokens"][:continuation_tokens],
+            "rejected_ids": pair["rejected_tokens"][:continuation_tokens],
+        }
+        for prompt, pair in zip(prompts, pairs, strict=True)
     ]
 
 

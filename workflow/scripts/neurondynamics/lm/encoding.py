@@ -1,0 +1,101 @@
+"""Where text meets tokens: what a model reads of a text, and the text that it wrote.
+
+encode(a) + encode(b) is not encode(a + b), and decode(a) + decode(b) not decode(a + b): tokenizers
+merge over the border, put a space before every text, or add tokens at either end. So what a model
+wrote is kept as tokens, and a text that follows another is encoded and decoded together with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from transformers import PreTrainedTokenizerBase
+
+PROBES = ("a", " a", "A", "1", ".", "the")  # a vocabulary of words may lack some
+
+
+@lru_cache
+def added_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Return the tokens that a tokenizer puts before every text, and those it puts behind it.
+
+    Raises ValueError if it does something else to a text than that.
+    """
+    for probe in (*PROBES, *map(str, tokenizer.get_vocab())):
+        own = tokenizer(probe, add_special_tokens=False).input_ids
+        if own:
+            break
+    else:
+        raise ValueError("the tokenizer gives no text a token")
+    whole = tokenizer(probe).input_ids
+    for start in range(len(whole) - len(own) + 1):
+        if whole[start : start + len(own)] == own:
+            return whole[:start], whole[start + len(own) :]
+    raise ValueError(
+        f"the tokenizer turns the text {probe!r} into {whole} with the tokens that it adds and "
+        f"into {own} without: only tokenizers that add tokens at the ends of a text can be used"
+    )
+
+
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Return the tokens of texts, with those that begin every text.
+
+    Those that a tokenizer puts behind a text are left out: they say that nothing follows, and what
+    is read here is continued, or cut.
+    """
+    _, behind = added_tokens(tokenizer)
+    encoded = tokenizer(list(texts)).input_ids if texts else []
+    return [ids[: len(ids) - len(behind)] for ids in encoded]
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_tokens: int | None
+) -> list[list[int]]:
+    """Tokenise prompts and keep the first `max_tokens` tokens of each, or all of them.
+
+    Raises ValueError naming a prompt that has no token at all.
+    """
+    encoded = [ids[:max_tokens] for ids in encode_texts(tokenizer, prompts)]
+    for prompt, ids in zip(prompts, encoded, strict=True):
+        if not ids:
+            raise ValueError(f"the prompt {prompt!r} has no token")
+    return encoded
+
+
+def encode_continuations(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], texts: Sequence[str]
+) -> list[list[int] | None]:
+    """Return the tokens of texts that follow prompts: those of both together behind the prompt's.
+
+    None for a text of no token, and where the tokens of both together do not begin with those of
+    the prompt, since a token reaches over the border.
+    """
+    together = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
+    continued = []
+    for prompt, whole in zip(
+        encode_texts(tokenizer, prompts), encode_texts(tokenizer, together), strict=True
+    ):
+        new = whole[len(prompt) :]
+        continued.append(new if new and whole[: len(prompt)] == prompt else None)
+    return continued
+
+
+def decode_continuations(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[int]],
+) -> list[str]:
+    """Return the texts that new tokens add to the texts of their prompts.
+
+    Special tokens have no text. Where a prompt ends within a character that its continuation
+    completes, the text is that of the new tokens alone.
+    """
+    options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    wholes = [[*prompt, *new] for prompt, new in zip(prompts, continuations, strict=True)]
+    before = tokenizer.batch_decode(list(prompts), **options)
+    together = tokenizer.batch_decode(wholes, **options)
+    alone = tokenizer.batch_decode(list(continuations), **options)
+    return [
+        whole.removeprefix(prompt) if whole.startswith(prompt) else own
+        for prompt, whole, own in zip(before, together, alone, strict=True)
+    ]
