@@ -1,5 +1,6 @@
 """Files and archives from URLs and local archives, with a server of this machine."""
 
+import base64
 import hashlib
 import io
 import logging
@@ -39,6 +40,25 @@ def test_a_file_keeps_its_name_and_a_key_in_the_address_is_not_logged(served, tm
     assert os.listdir(path.parent.parent) == ["file"]
     assert "4.0 MiB" in caplog.text
     assert "SECRET" not in caplog.text
+
+
+def test_a_user_in_the_address_is_sent_to_its_server_and_told_nowhere(served, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    content, source = served
+    url = source["url"].replace("http://", "http://me:pa%2F55SECRET@")
+    fetch_files(source | {"url": url}, tmp_path / "out")
+    given = base64.b64encode(b"me:pa/55SECRET").decode()
+    assert [headers["authorization"] for _, _, headers in content.requests] == [f"Basic {given}"]
+    assert "http://***@127.0.0.1" in caplog.text
+    assert "SECRET" not in caplog.text
+
+
+@pytest.mark.parametrize("address", ["h:SECRET/a", "u:SECRET@h:x/a", "[SECRET/a", "u:SECRET@:80/a"])
+def test_an_address_without_a_host_or_port_is_refused_without_its_secret(tmp_path, address):
+    source = {"url": f"http://{address}?SECRET", "sha256": "0" * 64}
+    with pytest.raises(ValueError, match="the address has no valid host or port") as caught:
+        fetch_files(source, tmp_path / "out")
+    assert "SECRET" not in str(caught.value) or not address.startswith("u")
 
 
 @pytest.mark.parametrize("ranges", [True, False])

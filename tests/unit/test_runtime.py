@@ -9,16 +9,16 @@ from urllib.parse import quote
 
 import pytest
 from neurondynamics import runtime
-from neurondynamics.runtime import file_digest, human_size, progress, redact
+from neurondynamics.runtime import (
+    failure_in,
+    file_digest,
+    human_size,
+    keep_secret,
+    progress,
+    redact,
+)
 
 SCRIPTS = Path(runtime.__file__).resolve().parents[1]
-
-
-def test_a_script_of_figures_does_not_depend_on_models():
-    """Editing how models run must not draw figures anew."""
-    for script in SCRIPTS.glob("draw_*.py"):
-        parts = [path.relative_to(SCRIPTS).parts for path in runtime._modules_of(script)]
-        assert not any("lm" in names for names in parts), script
 
 
 def run_script(tmp_path, body):
@@ -35,13 +35,45 @@ def run_script(tmp_path, body):
     return done, (tmp_path / "logs" / "deep" / "x.log").read_text()
 
 
-def test_a_traceback_lands_in_the_log_and_on_stderr(tmp_path):
-    done, log = run_script(tmp_path, "def deep():\n    raise KeyError('gone')\n\ndeep()\n")
+LOG = Path("logs", "deep", "x.log")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("KeyError('gone')", "KeyError: 'gone'"),
+        ("ValueError('line 3: odd\\nsecond line')", "line 3: odd\nsecond line"),
+        ("ValueError()", "ValueError:"),
+        ("ExceptionGroup('two', [ValueError('odd'), KeyError('gone')])", "ExceptionGroup: two (2"),
+    ],
+)
+def test_a_traceback_lands_in_the_log_alone_behind_the_message(tmp_path, error, message):
+    """The terminal gets the message from there: it says what is wrong, not where in our code."""
+    body = f"def deep():\n    try:\n        1 / 0\n    finally:\n        raise {error}\n\ndeep()\n"
+    done, log = run_script(tmp_path, body)
     assert done.returncode == 1
-    for text in (log, done.stderr):
-        assert "Traceback" in text
-        assert "in deep" in text
-        assert "KeyError: 'gone'" in text
+    assert "Traceback" in log
+    assert "in deep" in log
+    assert failure_in(tmp_path / LOG).startswith(message)
+    assert "Traceback" not in failure_in(tmp_path / LOG)
+    assert not [word for word in ("gone", "odd", "Traceback") if word in done.stderr]
+
+
+def test_a_log_without_a_failure_tells_none(tmp_path):
+    run_script(tmp_path, "import logging\nlogging.getLogger('x').error('odd, but not the end')\n")
+    assert failure_in(tmp_path / LOG) is None
+    assert failure_in(tmp_path / "nowhere.log") is None
+
+
+def test_threads_that_wait_sleep_and_are_no_more_than_the_job_has(tmp_path, monkeypatch):
+    """Before torch and tokenizers are loaded; what a person has set stays."""
+    body = "import os\nprint([os.environ.get(k) for k in ('OMP_WAIT_POLICY', 'RAYON_NUM_THREADS')])"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    for name in ("OMP_WAIT_POLICY", "RAYON_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    assert run_script(tmp_path, body)[0].stdout == "['PASSIVE', '3']\n"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert run_script(tmp_path, body)[0].stdout == "['ACTIVE', '3']\n"
 
 
 def test_an_import_that_fails_lands_in_the_log(tmp_path):
@@ -64,6 +96,10 @@ SECRETS = {
     "SMTP_PASSWORD": "hf_abcdefgh-longer",
     "PASSWORD": "plain-one",
     "AWS_SECRET": "s3cr3t",
+    "PGPASSWORD": "pg-secret",
+    "OPENAI_APIKEY": "sk-1234",
+    "GITHUB_PAT": "ghp_9876",
+    "AWS_ACCESS_KEY_ID": "AKIA1234",
 }
 
 
@@ -89,8 +125,8 @@ except ValueError as error:
         # the lines of code that a traceback shows hold it too
         assert not [part for part in (value, quote(value, safe="")) if part in text]
         assert "sent *** to the hub" in text
-        assert "ValueError: refused: ***" in text
-        assert "RuntimeError: no access" in text
+    assert "ValueError: refused: ***" in log
+    assert "RuntimeError: no access" in log
 
 
 @pytest.mark.parametrize(
@@ -100,16 +136,37 @@ except ValueError as error:
         ("at https://tok3n@host.org:80/a@b", "at https://***@host.org:80/a@b"),
         ("https://a:b@c@host/ and ftp://u:p@h", "https://***@host/ and ftp://***@h"),
         ("https://host.org/a, me@host.org", "https://host.org/a, me@host.org"),
+        ("(https://host.org/a.txt?token=s3cr3t#x)", "(https://host.org/a.txt"),
+        ("'https://host.org?key=s3cr3t'", "'https://host.org'"),
+        ("see https://host.org/a#part", "see https://host.org/a"),
     ],
 )
-def test_credentials_in_urls_are_left_out(text, expected):
+def test_credentials_and_queries_of_urls_are_left_out(text, expected):
     assert redact(text) == expected
 
 
+@pytest.mark.parametrize(
+    "url", ["http://me:pa55w0rd@h:x/a?signature=abcdefgh", "h://me:pa55w0rd@["]
+)
+def test_secrets_of_a_url_in_use_are_left_out_of_others_messages(url, monkeypatch):
+    """Libraries quote parts of an address."""
+    monkeypatch.setattr(runtime, "_SECRETS", set())
+    shown = keep_secret(url)
+    for text in (shown, "nonnumeric port: 'pa55w0rd@h'", "signature=abcdefgh", "me:pa55w0rd"):
+        assert "pa55w0rd" not in redact(text)
+        assert "abcdefgh" not in redact(text) or "?" not in url
+
+
+def test_the_password_of_a_proxy_is_left_out(monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:pa55w0rd@proxy:8080")
+    assert "pa55w0rd" not in redact("tunnel as me:pa55w0rd failed")
+
+
 def test_what_is_no_secret_stays(monkeypatch):
-    for name, value in {"SORT_KEY": "abc", "KEYBOARD": "qwerty", "MONKEY": "banana"}.items():
+    plain = {"SORT_KEY": "abc", "KEYBOARD": "qwerty", "MONKEY": "banana"}
+    for name, value in (plain | {"TOKENIZERS_PARALLELISM": "false"}).items():
         monkeypatch.setenv(name, value)
-    text = "abc qwerty banana"
+    text = "abc qwerty banana false"
     assert redact(text) == text
 
 

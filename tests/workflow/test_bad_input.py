@@ -175,3 +175,23 @@ def test_a_file_with_another_checksum_stops_where_it_is_fetched(untouched):
         assert f"inputs/challenge.jsonl: expected sha256 {expected}, found {digest}" in text
     assert "Traceback (most recent call last)" in log
     assert not untouched.path("resources/datasets/challenge/challenge.jsonl").exists()
+
+
+def test_a_job_that_fails_is_told_once_by_its_message_and_without_secrets(untouched):
+    """Rule, message and log; the traceback is in the log. No secret is in what others may see."""
+    url = "http://me:SECRETpassword@127.0.0.1:nine/articles.txt?token=SECRETtoken"
+    source = {"url": url, "sha256": "0" * 64, "format": "lines"}
+    untouched.change("datasets.articles", source)
+    failed = untouched.snakemake("resources/datasets/articles")
+    message = "http://***@127.0.0.1:nine/articles.txt: the address has no valid host or port"
+    assert failed.returncode != 0
+    assert failed.stdout.count(message) == 1
+    assert "Error in rule fetch_dataset" in failed.stdout
+    path = "logs/datasets/articles/fetch_dataset.log"
+    assert f"log: {path}" in failed.stdout
+    for word in ("Traceback", "CalledProcessError", "RuleException"):
+        assert word not in failed.stdout
+    log = untouched.path(path).read_text(encoding="utf-8")
+    assert "Traceback (most recent call last)" in log
+    for text in (failed.stdout, log):
+        assert "SECRET" not in text

@@ -16,9 +16,11 @@ from neurondynamics.study.experiments import Experiments
 from neurondynamics.study.sources import Sources
 from neurondynamics.study.staleness import by_content
 from neurondynamics.study.stage import SPLITS
+from neurondynamics.study.terminal import show_plainly
 from neurondynamics.study.tuning import CONTINUATIONS, STEERED, Tuning
 
 by_content(workflow)
+show_plainly()
 try:
     given = configuration.layers(workflow, config, WORKFLOW.parent / "config.yaml")
     config = configuration.checked(given, workflow.is_main_process)

@@ -12,7 +12,6 @@ rule fetch_model:
         "logs/models/{fetched}/fetch_model.log",
     benchmark:
         "benchmarks/models/{fetched}/fetch_model.tsv"
-    retries: 2
     localrule: True
     conda:
         "../../envs/language-model.yaml"
@@ -38,7 +37,6 @@ rule fetch_dataset:
         "logs/datasets/{dataset}/fetch_dataset.log",
     benchmark:
         "benchmarks/datasets/{dataset}/fetch_dataset.tsv"
-    retries: 2
     localrule: True
     conda:
         "../../envs/fetching.yaml"
@@ -63,7 +61,6 @@ rule fetch_scorer:
         "logs/scorers/{scorer}/fetch_scorer.log",
     benchmark:
         "benchmarks/scorers/{scorer}/fetch_scorer.tsv"
-    retries: 2
     localrule: True
     conda:
         "../../envs/fetching.yaml"

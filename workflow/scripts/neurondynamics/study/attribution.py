@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from neurondynamics.runtime import shown_url
 from neurondynamics.study import costs
 from neurondynamics.study.costs import (
     PROCESS,
@@ -93,7 +94,7 @@ class Attribution(Stage):
             revision = f"tuned with {tuned['method']}, seed {tuned['seed']}"
         else:
             said = (*ORIGINS, "revision")
-            revision = " ".join(source[key] for key in said if key in source)
+            revision = shown_url(" ".join(source[key] for key in said if key in source))
         named = model["name"] if tuned is None else f"{model['name']}/{wildcards.tuned}"
         return {
             "state": name,
