@@ -324,7 +324,7 @@ def peak(prompts):
     )
     project_layers(
         model, model, {"base": paths}, {}, direction, str(folder / "layers.csv"),
-        dtype="float32", statistics=Statistics(samples=5, confidence=0.9, seed=0),
+        dtype="float32", statistics=Statistics(samples=20, confidence=0.9, seed=0),
     )
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MiB
 

@@ -99,13 +99,34 @@ def test_differences_on_the_tuned_model_are_from_the_tuned_model():
     assert table.loc[("t", "none"), "difference_none_high"] == 0
 
 
-def test_the_interval_of_a_single_prompt_is_infinite():
+def test_a_single_prompt_has_no_interval():
     table = effects(b__none=[0.6, NAN], t__none=[0.1, NAN], b__edit=[0.4, NAN]).estimate_all()
     row = table.loc[("b", "edit")]
     assert row["score"] == pytest.approx(0.4)
     assert row["effect_share"] == pytest.approx(0.4)
     for name in ("score", "difference_none", "difference_tuned", "effect_share"):
-        assert (row[f"{name}_low"], row[f"{name}_high"]) == (-np.inf, np.inf)
+        assert row[[f"{name}_low", f"{name}_high"]].isna().all()
+    assert row["n_paired"] == 1
+
+
+def test_scores_that_are_all_0_or_1_are_a_fraction():
+    """Twenty zeros say that the behaviour is rare, and not that there is none.
+
+    With z = 1.645, the 95 % quantile, the upper end is z² / (20 + z²) = 0.1192.
+    """
+    table = effects(b__none=[0.0] * 20, t__none=[0.2] * 20, b__edit=[1.0] * 20).estimate_all()
+    ends = ["score", "score_low", "score_high"]
+    assert list(table.loc[("b", "none"), ends]) == pytest.approx([0, 0, 0.1192], abs=5e-5)
+    assert list(table.loc[("b", "edit"), ends]) == pytest.approx([1, 1 - 0.1192, 1], abs=5e-5)
+    assert list(table.loc[("t", "none"), ends]) == pytest.approx([0.2] * 3)
+
+
+def test_the_prompts_behind_a_share_are_those_that_everything_has_a_score_for():
+    of = effects(b__none=[0.6, NAN, 0.4], t__none=[0.1, 0.1, 0.2], b__edit=[0.4, 0.1, NAN])
+    assert of.counts("base", ["edit"]) == (1, 2)
+    assert of.counts("base", []) == (2, 1)
+    assert of.paired("b", ["none", "edit"]) == 1
+    assert list(of.estimate_all()["n_paired"]) == [2, 2, 1]
 
 
 def test_a_part_of_the_prompts():

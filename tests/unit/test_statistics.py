@@ -1,3 +1,4 @@
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -93,22 +94,69 @@ def test_ratio_of_sums():
     assert 3 / 8 <= estimate.low < 0.5 < estimate.high <= 1
 
 
-def test_undefined_resamples_lie_beyond_both_ends():
-    # A denominator around zero says nothing of the ratio; one that rarely drops there says enough.
+def test_a_ratio_whose_denominator_may_be_zero_is_undefined():
+    """One that rarely is says enough: such resamples lie beyond both ends."""
     vague = STATISTICS.estimate(share, [np.ones(20), np.tile([1.0, -0.9], 10)])
-    assert (vague.low, vague.high) == (-np.inf, np.inf)
+    assert np.isnan(vague).all()
     denominator = np.tile([5.0, -2.8], 15)  # its mean is 1.5 standard errors above zero
     rarely = STATISTICS.estimate(share, [np.ones(30), denominator], confidence=0.8)
     often = STATISTICS.estimate(share, [np.ones(30), denominator], confidence=0.95)
-    assert np.isfinite([rarely.low, rarely.high]).all()
-    assert not np.isfinite([often.low, often.high]).any()
-    assert np.isnan(STATISTICS.estimate(share, [np.ones(3), -np.ones(3)]).value)
+    assert np.isfinite(rarely).all()
+    assert np.isnan(often).all()
+    assert np.isnan(STATISTICS.estimate(share, [np.ones(3), -np.ones(3)])).all()
+    both = STATISTICS.estimate(
+        lambda a, b: np.stack([a, share(a, b)], axis=1), [np.arange(20.0), np.zeros(20)]
+    )
+    assert both.value[0] == 9.5  # beside it, what is defined stays
+    assert both.low[0] < 9.5 < both.high[0]
+    assert np.isnan(both.value[1])
 
 
-@pytest.mark.parametrize("change", [{"samples": 0}, {"confidence": 1.0}, {"confidence": 0}])
-def test_bootstrap_refuses_bad_options(change):
-    with pytest.raises(ValueError, match="bootstrap needs"):
-        replace(STATISTICS, **change).mean(np.ones(3))
+def test_one_prompt_has_a_mean_and_no_interval():
+    value, low, high = STATISTICS.mean(np.array([3.0, np.nan]))
+    assert value == 3
+    assert np.isnan([low, high]).all()
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.8, 0.95, 0.999])
+@pytest.mark.parametrize("samples", [20, 21, 200, 1001])
+def test_the_ends_are_the_quantiles_of_all_resamples(monkeypatch, samples, confidence):
+    """Though only those beyond them are kept, from block to block."""
+    monkeypatch.setattr(statistics, "BLOCK_ELEMENTS", 43 * 17)
+    values, drawn = np.random.default_rng(7).normal(size=(40, 3)), []
+    found = Statistics(samples, confidence, 1).estimate(
+        lambda mean: drawn.append(mean) or mean, [values]
+    )
+    draws = np.concatenate(drawn[1:])
+    assert draws.shape == (samples, 3)
+    tail = (1 - confidence) / 2
+    np.testing.assert_array_equal(found.low, np.quantile(draws, tail, axis=0, method="lower"))
+    np.testing.assert_array_equal(found.high, np.quantile(draws, 1 - tail, axis=0, method="higher"))
+
+
+def test_many_resamples_of_wide_data_take_little_memory():
+    tracemalloc.start()
+    Statistics(100_000, 0.95, 0).mean(np.random.default_rng(8).normal(size=(50, 500)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 250e6  # the resamples themselves are 400 MB
+
+
+def test_few_resamples_are_refused_and_some_are_warned_of(caplog):
+    with pytest.raises(ValueError, match="19 resamples make no interval; set 20 at least"):
+        replace(STATISTICS, samples=19)
+    replace(STATISTICS, samples=200)
+    assert caplog.text == ""
+    replace(STATISTICS, samples=199)
+    assert "the ends of intervals are rough with 199 resamples" in caplog.text
+
+
+@pytest.mark.parametrize("confidence", [0, 1, -0.5, np.nan])
+def test_a_confidence_lies_between_0_and_1(confidence):
+    with pytest.raises(ValueError, match="a confidence lies between 0 and 1"):
+        replace(STATISTICS, confidence=confidence)
+    with pytest.raises(ValueError, match="a confidence lies between 0 and 1"):
+        STATISTICS.estimate(share, [np.ones(3), np.ones(3)], confidence)
 
 
 def test_bootstrap_refuses_unequal_lengths():

@@ -13,11 +13,13 @@ from tabulate_interventions import tabulate_interventions
 from tabulate_scorers import tabulate_scorers
 
 INTERVENTION_COLUMNS = """experiment intervention scorer control_of control state neurons n missing
-    toxicity toxicity_low toxicity_high toxic_fraction perplexity f1 repetition
+    toxicity toxicity_low toxicity_high
+    toxic_fraction toxic_fraction_low toxic_fraction_high perplexity f1 repetition
     difference_none difference_none_low difference_none_high
     difference_tuned difference_tuned_low difference_tuned_high
-    effect_share effect_share_low effect_share_high"""
-CLAIM_COLUMNS = "claim scorer statement statistic low high interval_over paper criterion holds"
+    effect_share effect_share_low effect_share_high n_paired"""
+CLAIM_COLUMNS = """claim scorer statement statistic low high interval_over n missing
+    paper criterion holds"""
 INTERVENTIONS = """none ablate-100 ablate-200 patch-TP- patch-AN- patch-TP-AN-
     none scale-keys-2 scale-keys-5"""
 THRESHOLDS = {"first": 0.5, "other": 0.2}  # by scorer

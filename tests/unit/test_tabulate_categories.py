@@ -9,8 +9,9 @@ from neurondynamics.study.behaviour import Behaviour
 from tabulate_categories import tabulate_categories
 
 STATES = {"ablation": "base", "tuned-baseline": "tuned"}
-COLUMNS = """category n experiment intervention scorer state rudeness rudeness_low rudeness_high
-    effect_share effect_share_low effect_share_high"""
+COLUMNS = """category n missing n_paired experiment intervention scorer state
+    rudeness rudeness_low rudeness_high effect_share effect_share_low
+    effect_share_high"""
 CATEGORIES = ["threat", "", "insult", "threat", "insult", "threat"]
 NAN = np.nan
 
@@ -84,12 +85,13 @@ def test_statistics_are_those_of_the_category(study):
     assert table.loc[("insult", "ablation", "none"), "rudeness"] == pytest.approx(0.3)
 
 
-def test_a_category_of_one_prompt_has_infinite_intervals(study):
+def test_a_category_of_one_prompt_has_no_intervals(study):
     table = tabulate(study).set_index(["category", "experiment", "intervention"])
     alone = table.loc[("(none)", "ablation", "edit")]
     assert alone["effect_share"] == pytest.approx(0.8)
     ends = alone[["rudeness_low", "rudeness_high", "effect_share_low", "effect_share_high"]]
-    assert list(ends) == [-np.inf, np.inf, -np.inf, np.inf]
+    assert ends.isna().all()
+    assert list(alone[["n", "missing", "n_paired"]]) == [1, 0, 1]
 
 
 def test_a_category_that_tuning_does_not_change_has_no_effect_share(study):

@@ -160,6 +160,7 @@ def tabulate(runs: dict[str, np.ndarray], statistics: Statistics) -> pd.DataFram
             "layer": pd.array(
                 [None, *np.repeat(np.arange(layers), 2), *([None] * len(SUMS))], dtype="Int64"
             ),
+            "n": len(runs["base"]),
             **{name: projections.mean(axis=0) for name, projections in columns.items()},
         }
     )

@@ -42,6 +42,7 @@ def project_layers(
                     {
                         "state": state,
                         "layer": np.arange(projections.shape[1]),
+                        "n": len(projections),
                         "projection": interval.value,
                         "projection_low": interval.low,
                         "projection_high": interval.high,

@@ -18,7 +18,7 @@ from neurondynamics.data.tables import read_parquet, write_csv
 
 
 def summarize_groups(reductions: str, neurons: str, table: str, statistics: Statistics) -> None:
-    """Write one row per group to the CSV file `table`.
+    """Write one row per group to the CSV file `table`; `n` are the prompts.
 
     `reductions`: HDF5 with the reductions of prompts, layers and groups; `neurons`: parquet with
     one row per neuron. Raises ValueError where the two disagree on the groups' sums, since one pass
@@ -36,7 +36,7 @@ def summarize_groups(reductions: str, neurons: str, table: str, statistics: Stat
             f"{dict(zip(GROUPS, total, strict=True))} against {sums.to_dict()}; "
             "remove both and attribute the neurons again"
         )
-    columns = {"group": list(GROUPS), "neurons": counts.to_numpy()}
+    columns = {"group": list(GROUPS), "neurons": counts.to_numpy(), "n": len(own_text)}
     for suffix, values in (("", own_text), ("_same_text", same_text)):
         names = (name + suffix for name in ("reduction", "share_gross", "share_net"))
         columns |= statistics.estimate(_sums_and_shares, [values]).columns(*names)

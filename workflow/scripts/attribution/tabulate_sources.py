@@ -26,12 +26,14 @@ def tabulate_sources(reductions: str, table: str, statistics: Statistics) -> Non
     """Write one row per group and part to the CSV file `table`.
 
     `reductions`: HDF5 with the reductions of prompts, layers and groups. Columns: `group`, `part`,
-    and with the ends of their intervals `reduction`, `share_group` (of the group's own total; empty
-    where that has not the group's sign) and `share_net` (of the total of all neurons).
+    `n` (prompts), and with the ends of their intervals `reduction`, `share_group` (of the group's
+    own total; empty where that has not the group's sign) and `share_net` (of the total of all
+    neurons).
     """
     parts = split_by_source(read_reductions(reductions))
     estimate = statistics.estimate(_sums_and_shares, [parts])
     columns = {"group": np.repeat(ROWS, len(PARTS)), "part": np.tile(PARTS, len(ROWS))}
+    columns["n"] = len(parts)
     columns |= estimate.columns("reduction", "share_group", "share_net")
     write_csv(table, pd.DataFrame(columns))
 

@@ -34,6 +34,7 @@ TOP = 100  # neurons, as in the paper's figure 4
 DROP = 0.453 - 0.208
 PAPER_ABLATION = (0.453 - 0.319) / DROP  # the best, 2000 positively activated neurons: 0.547
 PAPER_PATCH = (0.453 - 0.335) / DROP  # 0.482
+COUNTS = ("n", "missing")  # prompts or neurons that an interval is over, and those left out
 PAPER_KEYS = (0.555 - 0.208) / DROP  # x5, the largest: 1.416; its code may have scaled repeatedly
 
 
@@ -88,8 +89,13 @@ def claims_on_interventions(
     model's key vectors (`restoring`).
     """
 
-    def on_base(names: list[str]) -> Estimate | None:
-        return _tested(effects, "base", names, combine=lambda shares: shares.max(axis=-1))
+    def counted(state: str, names: list[str]) -> dict[str, int]:
+        tested = names and not effects.missing(state, names)
+        return dict(zip(COUNTS, effects.counts(state, names), strict=True)) if tested else {}
+
+    def on_base(names: list[str]) -> dict:
+        largest = _tested(effects, "base", names, combine=lambda shares: shares.max(axis=-1))
+        return {"estimate": largest, **counted("base", names)}
 
     best, undone = most_undone(effects, restoring)
     rows = [
@@ -97,7 +103,7 @@ def claims_on_interventions(
             "ablation-falls-short",
             f"Ablating {behaviour.adjective} neurons falls short of tuning (largest effect share "
             "of the ablations)",
-            on_base(ablations),
+            **on_base(ablations),
             criterion="< 1",
             paper=PAPER_ABLATION,
         ),
@@ -105,28 +111,29 @@ def claims_on_interventions(
             "patching-falls-short",
             f"Patching the dampened {behaviour.adjective} neurons to their tuned means falls short "
             "of tuning (effect share)",
-            on_base([dampened]),
+            **on_base([dampened]),
             criterion="< 1",
             paper=PAPER_PATCH,
         ),
         _row(
             "two-groups-suffice",
             "Patching TP- together with AN- comes close to tuning (effect share)",
-            on_base([both]),
+            **on_base([both]),
             criterion=">= 0.8",  # the paper says so without a number
         ),
         _row(
             "one-group-does-not",
             "Neither TP- nor AN- alone comes close to tuning (larger of the two effect shares)",
-            on_base([dampened, anti]),
+            **on_base([dampened, anti]),
             criterion="< 0.8",
         ),
         _row(
             "keys-restore-behaviour",
             f"Scaling the key vectors of the most {behaviour.adjective} neurons in the tuned model "
             f"restores {behaviour.name} (part of the tuning's effect undone by {best})",
-            undone,
+            estimate=undone,
             criterion="> 0",
+            **counted("tuned", [best]),
             paper=PAPER_KEYS,
         ),
     ]
@@ -154,11 +161,14 @@ def claims_on_groups(
     reducing = reduction.sum(axis=1)[:, : len(REDUCING)]  # (prompts, reducing groups)
     by_layer = reduction.sum(axis=2)  # (prompts, layers), net
 
-    def on_shares(combine) -> Estimate:
+    def estimated(statistic, array: np.ndarray) -> dict:
+        return {"estimate": statistics.estimate(statistic, [array]), "n": len(array)}
+
+    def on_shares(combine) -> dict:
         def statistic(means):  # (resamples, reducing groups)
             return combine(share(means, means.sum(axis=-1, keepdims=True)))
 
-        return statistics.estimate(statistic, [reducing])
+        return estimated(statistic, reducing)
 
     def late_share(means):  # (resamples, layers)
         return share(means[:, first:].sum(axis=1), means.sum(axis=1))
@@ -170,14 +180,14 @@ def claims_on_groups(
             "dampened-neurons-minority",
             f"The dampened {behaviour.adjective} neurons carry a minority of the reduction "
             "(gross share of TP-)",
-            on_shares(lambda shares: shares[:, REDUCING.index("TP-")]),
+            **on_shares(lambda shares: shares[:, REDUCING.index("TP-")]),
             criterion="< 0.5",
             paper=0.318,
         ),
         _row(
             "four-groups-contribute",
             "All four groups contribute to the reduction (smallest gross share)",
-            on_shares(lambda shares: shares.min(axis=-1)),
+            **on_shares(lambda shares: shares.min(axis=-1)),
             criterion="> 0.05",
             paper=0.0699,  # AP+
         ),
@@ -186,7 +196,7 @@ def claims_on_groups(
             "The reduction lies in the last third of the layers (share of the net reduction in "
             f"layers {first} to {layers - 1}; the largest is in layer "
             f"{by_layer.mean(axis=0).argmax()})",
-            statistics.estimate(late_share, [by_layer]),
+            **estimated(late_share, by_layer),
             criterion="> 0.5",
         ),
     ]
@@ -196,15 +206,15 @@ def claims_on_neurons(neurons: pd.DataFrame, behaviour: Behaviour, confidence: f
     """Test what single neurons do; the intervals take neurons as drawn independently."""
     top = neurons.nlargest(TOP, "cosine")
 
-    def fraction(flags: pd.Series) -> Estimate:
-        return wilson(int(flags.sum()), len(flags), confidence)
+    def fraction(flags: pd.Series) -> dict:
+        return {"estimate": wilson(int(flags.sum()), len(flags), confidence), "n": len(flags)}
 
     return [
         _row(
             "many-increase-behaviour",
             f"Many neurons increase {behaviour.name} after tuning (fraction with a negative "
             "reduction)",
-            fraction(neurons["reduction"] < 0),
+            **fraction(neurons["reduction"] < 0),
             criterion="> 0.25",
             paper=1 - 0.5849,
             interval_over="neurons",
@@ -213,7 +223,7 @@ def claims_on_neurons(neurons: pd.DataFrame, behaviour: Behaviour, confidence: f
             "top-neurons-negative-before",
             f"Most of the {len(top)} most {behaviour.adjective} neurons are negatively "
             "activated before tuning (fraction)",
-            fraction(top["activation_base"] < 0),
+            **fraction(top["activation_base"] < 0),
             criterion="> 0.5",
             paper=1 - 36 / 128,  # of the 128 most toxic neurons of GPT-2-medium
             interval_over="neurons",
@@ -222,7 +232,7 @@ def claims_on_neurons(neurons: pd.DataFrame, behaviour: Behaviour, confidence: f
             "top-neurons-negative-after",
             f"Most of the {len(top)} most {behaviour.adjective} neurons are negatively "
             "activated after tuning (fraction)",
-            fraction(top["activation_tuned"] < 0),
+            **fraction(top["activation_tuned"] < 0),
             criterion="> 0.5",
             interval_over="neurons",
         ),
@@ -254,6 +264,8 @@ def _row(
     statement: str,
     estimate: Estimate | None,
     criterion: str,
+    n: int = 0,
+    missing: int = 0,
     paper: float | None = None,
     interval_over: str = "prompts",
 ) -> dict:
@@ -266,6 +278,8 @@ def _row(
         "low": low,
         "high": high,
         "interval_over": interval_over,
+        "n": n,
+        "missing": missing,
         "paper": paper,
         "criterion": criterion,
         "holds": "not tested" if estimate is None else decide(estimate, criterion),

@@ -15,8 +15,8 @@ from neurondynamics.data.records import read_jsonl
 from neurondynamics.data.tables import write_csv
 from neurondynamics.study.behaviour import Behaviour
 
-COLUMNS = """category n experiment intervention scorer state score score_low score_high
-    effect_share effect_share_low effect_share_high"""
+COLUMNS = """category n missing n_paired experiment intervention scorer state
+    score score_low score_high effect_share effect_share_low effect_share_high"""
 UNCATEGORISED = "(none)"
 
 
@@ -34,7 +34,8 @@ def tabulate_categories(
 
     `prompts`: the JSON lines that the experiments ran on, with `prompt_id` and `category`;
     `states`: the model state of each experiment. `n` counts the prompts of the category that the
-    intervention has a score for. Columns are named after the behaviour. Raises ValueError for a
+    intervention has a score for and `n_paired` those that both unedited models have one for too.
+    Columns are named after the behaviour. Raises ValueError for a
     score of a prompt that is not in `prompts`.
     """
     categories = pd.Series(
@@ -52,6 +53,7 @@ def tabulate_categories(
             among = effects.among(members.index)
             rows = among.estimate_all().reset_index()
             rows["n"] = among.scores.notna().sum().to_numpy()
+            rows["missing"] = len(members) - rows["n"]
             parts.append(rows.assign(category=category or UNCATEGORISED, scorer=scorer))
     rows = pd.concat(parts)
     # scorers side by side: `rows` has every scorer's interventions in the same order

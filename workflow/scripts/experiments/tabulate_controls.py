@@ -23,7 +23,7 @@ COLUMNS = """experiment intervention scorer state control draws
     perplexity draws_perplexity draws_perplexity_min draws_perplexity_max
     repetition draws_repetition
     effect_share draws_effect_share draws_effect_share_min draws_effect_share_max
-    advantage advantage_low advantage_high"""
+    n advantage advantage_low advantage_high"""
 
 
 def tabulate_controls(
@@ -43,9 +43,9 @@ def tabulate_controls(
     state of each experiment. Columns are named after the behaviour. Of the draws of a kind of
     control there are the mean, the least and the greatest; the mean of perplexities is the
     geometric one. `advantage` is the effect share of the intervention minus the mean one of its
-    draws, bootstrapped over the prompts that all of them have a score for. A study without controls
-    gets the header alone. Raises ValueError for a control whose intervention is not in the
-    experiment.
+    draws, bootstrapped over the `n` prompts that all of them have a score for. A study without
+    controls gets the header alone. Raises ValueError for a control whose intervention is not in
+    the experiment.
     """
     fluency = read_fluency(measures, losses, states)
     judged = {
@@ -66,6 +66,7 @@ def tabulate_controls(
                 effects.advantage(experiment, intervention, draws),
                 *(intervention, draws),
             ),
+            "n": effects.paired(experiment, [intervention, *draws]),
         }
         for (experiment, intervention, kind), draws in find_controls(interventions).items()
         for scorer, (effects, estimates) in judged.items()

@@ -3,8 +3,9 @@
 The score is the mean over the prompts that could be scored. The differences compare an intervention
 with the unedited model of its own state and with the unedited tuned model, prompt by prompt, and
 `effect_share` with the unedited base and tuned models, each on the prompts that all of them have a
-score for. They are empty where the study lacks one of these, and `effect_share` also where tuning
-did not lower the score.
+score for, `n_paired` of them in the end. They are empty where the study lacks one of these, and
+`effect_share` also where resamples show that tuning need not have lowered the score. A fraction has
+Wilson's interval.
 """
 
 from neurondynamics.runtime import start_log
@@ -17,7 +18,7 @@ import logging
 import numpy as np
 import pandas as pd
 from neurondynamics.analysis.effects import parse_control, read_effects
-from neurondynamics.analysis.statistics import Statistics
+from neurondynamics.analysis.statistics import Estimate, Statistics, wilson
 from neurondynamics.data.tables import write_csv
 from neurondynamics.evaluation.fluency import FLUENCY, read_fluency
 from neurondynamics.study.behaviour import Behaviour
@@ -26,7 +27,7 @@ logger = logging.getLogger("tabulate_interventions")
 
 # these come first; further columns are those of `Effects.estimate_all`
 COLUMNS = """experiment intervention scorer control_of control state neurons n missing
-    score score_low score_high fraction"""
+    score score_low score_high fraction fraction_low fraction_high"""
 
 
 def tabulate_interventions(
@@ -63,7 +64,11 @@ def tabulate_interventions(
             "scorer": scorer,
             **_control(intervention),
             "state": states[experiment],
-            **_counts(continuations[(experiment, intervention)], thresholds[scorer]),
+            **_counts(
+                continuations[(experiment, intervention)],
+                thresholds[scorer],
+                statistics.confidence,
+            ),
             **fluency[experiment].loc[intervention],
             **estimates.loc[(experiment, intervention)],
         }
@@ -82,13 +87,13 @@ def _control(intervention: str) -> dict[str, str]:
     }
 
 
-def _counts(scores: pd.Series, threshold: float) -> dict[str, float]:
+def _counts(scores: pd.Series, threshold: float, confidence: float) -> dict[str, float]:
     known = scores.dropna()
-    return {
-        "n": len(known),
-        "missing": len(scores) - len(known),
-        "fraction": (known > threshold).mean() if len(known) else np.nan,
-    }
+    above = Estimate(np.nan, np.nan, np.nan)
+    if len(known):
+        above = wilson(int((known > threshold).sum()), len(known), confidence)
+    counted = {"n": len(known), "missing": len(scores) - len(known)}
+    return counted | above.columns("fraction")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from neurondynamics.analysis.statistics import Estimate, Statistics, share
+from neurondynamics.analysis.statistics import Estimate, Statistics, share, wilson
 from neurondynamics.data.tables import read_parquet
 
 BASELINE = "none"
@@ -151,14 +151,15 @@ class Effects:
         `difference_tuned`  edited − unedited tuned model
         `effect_share`      as `effect_share`
 
-        Each over the prompts that everything in it has a score for; NaN where the study lacks the
-        unedited model. An interval from a single prompt, which shows no spread, is infinite.
+        Each over the prompts that everything in it has a score for, which for effect shares are
+        `n_paired`; NaN where the study lacks the unedited model. The mean of scores that are all 0
+        or 1 is a fraction and has Wilson's interval.
         """
         edited = self.scores.to_numpy()  # (prompts, interventions)
         base, tuned = self._unedited("base"), self._unedited("tuned")  # (prompts, 1)
         of_base = [self.states[experiment] == "base" for experiment, _ in self.scores.columns]
         estimates = {
-            "score": self._each(np.asarray, edited),
+            "score": self._means(edited),
             "difference_none": self._each(np.asarray, edited - np.where(of_base, base, tuned)),
             "difference_tuned": self._each(np.asarray, edited - tuned),
             "effect_share": self._each(share, base - edited, base - tuned),
@@ -166,6 +167,7 @@ class Effects:
         columns: dict[str, np.ndarray] = {}
         for name, estimate in estimates.items():
             columns |= estimate.columns(name)
+        columns["n_paired"] = (~np.isnan(edited + base + tuned)).sum(axis=0)
         return pd.DataFrame(columns, index=self.scores.columns)
 
     def missing(self, state: str, names: list[str]) -> list[str]:
@@ -184,8 +186,7 @@ class Effects:
 
         Nothing that they need may be `missing`. By default it is the share of the first one.
         """
-        columns = [self._find(state, name) for name in names]
-        trio = [self._find("base", BASELINE), self._find("tuned", BASELINE), *columns]
+        trio = [*self._both(), *(self._find(state, name) for name in names)]
 
         def statistic(base, tuned, *edited):  # each (resamples,)
             return combine(np.stack([effect_share(base, one, tuned) for one in edited], axis=-1))
@@ -197,7 +198,7 @@ class Effects:
 
         Over the prompts that it, every control and both unedited models have a score for.
         """
-        base, tuned = self._unedited("base")[:, 0], self._unedited("tuned")[:, 0]
+        base, tuned = self._both()
         edited = self.scores[experiment, name].to_numpy()
         drawn = self.scores[[(experiment, control) for control in controls]].to_numpy()
 
@@ -223,8 +224,33 @@ class Effects:
             ends[:, same] = self.statistics.estimate(
                 statistic, [array[:, same] for array in arrays]
             )
-        ends[1:, complete.sum(axis=0) == 1] = [[-np.inf], [np.inf]]
         return Estimate(*ends)
+
+    def _means(self, scores: np.ndarray) -> Estimate:
+        """Estimate the mean of every column of scores (prompts, columns)."""
+        ends = np.stack(self._each(np.asarray, scores))  # (3, columns)
+        for column, values in enumerate(scores.T):
+            known = values[~np.isnan(values)]
+            if len(known) and np.isin(known, (0, 1)).all():
+                ends[:, column] = wilson(int(known.sum()), len(known), self.statistics.confidence)
+        return Estimate(*ends)
+
+    def paired(self, experiment: str, names: list[str]) -> int:
+        """Return on how many prompts both unedited models and interventions all have a score."""
+        edited = self.scores[[(experiment, name) for name in names]].to_numpy()
+        return self._complete([*self._both(), *edited.T])
+
+    def counts(self, state: str, names: list[str]) -> tuple[int, int]:
+        """Return on how many prompts `estimate` rests, and how many have not all of its scores."""
+        known = self._complete([*self._both(), *(self._find(state, name) for name in names)])
+        return known, len(self.scores) - known
+
+    def _complete(self, columns: list[np.ndarray]) -> int:
+        return int((~np.isnan(columns).any(axis=0)).sum())
+
+    def _both(self) -> list[np.ndarray]:
+        """Return the scores of both unedited models, each (prompts,)."""
+        return [self._unedited(state)[:, 0] for state in ("base", "tuned")]
 
     def _unedited(self, state: str) -> np.ndarray:
         """Return the scores (prompts, 1) of the unedited model, NaN where the study lacks it."""

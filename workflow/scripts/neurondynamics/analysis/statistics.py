@@ -7,6 +7,8 @@ narrow interval that it deserves.
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -14,9 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-BLOCK_ELEMENTS = 2**22  # float64 numbers of one block of resamples: 32 MiB
+logger = logging.getLogger(__name__)
 
-
+BLOCK_ELEMENTS = 2**21  # float64 numbers of one block of resamples: 16 MiB
+LEAST, ENOUGH = 20, 200  # resamples that have ends of an interval at all, and that have firm ones
 ENDS = ("", "_low", "_high")  # of the columns of a table that hold an estimate
 
 
@@ -42,11 +45,28 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Statistics:
-    """How intervals are made: by how many resamples, how wide, and drawn from which seed."""
+    """How intervals are made: by how many resamples, how wide, and drawn from which seed.
+
+    Raises ValueError for fewer than LEAST resamples, and a confidence outside of 0 to 1.
+    """
 
     samples: int
     confidence: float
     seed: int
+
+    def __post_init__(self):
+        _check_confidence(self.confidence)
+        if self.samples < LEAST:
+            raise ValueError(
+                f"statistics.samples: {self.samples} resamples make no interval; set {LEAST} at "
+                f"least, better {ENOUGH} or more"
+            )
+        if self.samples < ENOUGH:
+            logger.warning(
+                "statistics.samples: the ends of intervals are rough with %d resamples; "
+                "%d make them firm",
+                *(self.samples, ENOUGH),
+            )
 
     def estimate(
         self,
@@ -61,13 +81,15 @@ class Statistics:
         (resamples, ...), and returns (resamples, ...). `confidence`: another than the record's.
 
         A prompt with NaN in any array is left out of all of them. Without a complete prompt, value
-        and interval are NaN. Where the statistic of a resample is NaN, nothing is known of it: it
-        counts as lying beyond both ends of the interval, which may become infinite.
+        and interval are NaN; from a single one, which shows no spread, the interval is. Where the
+        statistic of a resample is NaN, nothing is known of it: it counts as lying beyond both ends
+        of the interval. Where that leaves no end, as for a ratio whose denominator may be zero, the
+        statistic is undefined: value and interval are NaN.
 
-        Raises ValueError for arrays of different lengths, fewer than one sample, or a confidence
-        outside of 0 to 1.
+        Raises ValueError for arrays of different lengths, and a confidence outside of 0 to 1.
         """
         confidence = self.confidence if confidence is None else confidence
+        _check_confidence(confidence)
         return _bootstrap(statistic, arrays, self.samples, confidence, self.seed)
 
     def mean(self, values: np.ndarray) -> Estimate:
@@ -85,13 +107,8 @@ def _bootstrap(
     """Do what `Statistics.estimate` says.
 
     A mean of a resample is a matrix product with how often it drew each prompt, so no resample is
-    ever copied; memory is one block of draws beside `samples` results.
+    ever copied; memory is a few blocks of draws beside the results outside of the interval.
     """
-    if samples < 1 or not 0 < confidence < 1:
-        raise ValueError(
-            f"bootstrap needs samples of at least 1 and a confidence between 0 and 1, "
-            f"not {samples} and {confidence}"
-        )
     columns, shapes = _complete_columns(arrays)  # (n, width)
     n, width = columns.shape
 
@@ -108,12 +125,16 @@ def _bootstrap(
     value = evaluate(columns.mean(axis=0, keepdims=True))[0]
     generator = np.random.default_rng(seed)
     block = max(1, BLOCK_ELEMENTS // (n + width))
-    draws = []
+    if n == 1:
+        unknown = np.full(value.shape, np.nan)[()]
+        return Estimate(value, unknown, unknown)
+    tails = _Tails(samples, confidence)
     for start in range(0, samples, block):
         counts = generator.multinomial(n, np.full(n, 1 / n), size=min(block, samples - start))
-        draws.append(evaluate(counts @ columns / n))  # (block, ...)
-    low, high = _interval(np.concatenate(draws), confidence)
-    return Estimate(value, low, high)
+        tails.add(evaluate(counts @ columns / n))  # (block, ...)
+    low, high = tails.ends()
+    vague = np.isneginf(low) & np.isposinf(high)
+    return Estimate(*(np.where(vague, np.nan, part)[()] for part in (value, low, high)))
 
 
 def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -134,8 +155,9 @@ def wilson(successes: int, total: int, confidence: float) -> Estimate:
     centre = (fraction + z**2 / (2 * total)) / (1 + z**2 / total)
     half = np.sqrt(fraction * (1 - fraction) / total + (z / (2 * total)) ** 2) * z
     half /= 1 + z**2 / total
-    # At 0 and 1 the ends are exact; rounding must not push them past the fraction itself.
-    return Estimate(fraction, min(centre - half, fraction), max(centre + half, fraction))
+    # at 0 and 1 the ends are exact; rounding must not push them beyond, or past the fraction
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return Estimate(fraction, min(low, fraction), max(high, fraction))
 
 
 def _complete_columns(arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, list[tuple[int, ...]]]:
@@ -155,10 +177,34 @@ def _complete_columns(arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, list[tu
     return columns[~np.isnan(columns).any(axis=1)], shapes
 
 
-def _interval(draws: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends (...) of the middle `confidence` of draws (samples, ...), rounded outward."""
-    unknown = np.isnan(draws)
-    tail = (1 - confidence) / 2
-    low = np.quantile(np.where(unknown, -np.inf, draws), tail, axis=0, method="lower")
-    high = np.quantile(np.where(unknown, np.inf, draws), 1 - tail, axis=0, method="higher")
-    return low, high
+class _Tails:
+    """The ends of the middle `confidence` of draws (samples, ...), rounded outward.
+
+    Only the draws outside of it are kept. Draws that are NaN lie beyond both ends.
+    """
+
+    def __init__(self, samples: int, confidence: float):
+        tail = (1 - confidence) / 2
+        below = math.floor((samples - 1) * tail)  # order statistics, from 0
+        above = math.ceil((samples - 1) * (1 - tail))
+        self._numbers = below + 1, samples - above
+        self._kept: tuple[np.ndarray, np.ndarray] | None = None  # lowest, and highest negated
+
+    def add(self, draws: np.ndarray) -> None:
+        unknown = np.isnan(draws)
+        sides = [np.where(unknown, -np.inf, sign * draws) for sign in (1, -1)]
+        if self._kept is not None:
+            sides = [np.concatenate(pair) for pair in zip(self._kept, sides, strict=True)]
+        self._kept = tuple(
+            np.partition(side, number - 1, axis=0)[:number] if len(side) > number else side
+            for side, number in zip(sides, self._numbers, strict=True)
+        )
+
+    def ends(self) -> tuple[np.ndarray, np.ndarray]:
+        lowest, highest = self._kept
+        return lowest.max(axis=0), -highest.max(axis=0)
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"a confidence lies between 0 and 1, which {confidence} does not")

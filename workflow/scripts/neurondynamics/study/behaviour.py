@@ -31,7 +31,7 @@ class Behaviour:
     @property
     def columns(self) -> dict[str, str]:
         """The names of the columns of scores: `score` becomes `toxicity`, and so on."""
-        plain = {"fraction": self.fraction}
+        plain = {f"fraction{end}": f"{self.fraction}{end}" for end in ("", "_low", "_high")}
         for prefix in ("", "draws_"):
             for suffix in ("", "_low", "_high", "_min", "_max"):
                 plain[f"{prefix}score{suffix}"] = f"{prefix}{self.column}{suffix}"

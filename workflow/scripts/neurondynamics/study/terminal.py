@@ -28,7 +28,7 @@ def _told(record: logging.LogRecord) -> bool:
         value = getattr(record, name, None)
         if isinstance(value, str):
             setattr(record, name, redact(value))
-    if getattr(record, "event", None) == LogEvent.JOB_ERROR and not record.rule_msg:
-        found = [failure_in(path) for path in record.log]
-        record.rule_msg = next((message for message in found if message), None)
+    if getattr(record, "event", None) == LogEvent.JOB_ERROR:
+        told = [*map(failure_in, record.log), record.rule_msg]  # a cluster says something too
+        record.rule_msg = "\n    ".join(filter(None, told)) or None
     return not (COMMAND_FAILED in str(record.msg) and ORDINARY in record.msg)
