@@ -89,13 +89,8 @@ def claims_on_interventions(
     model's key vectors (`restoring`).
     """
 
-    def counted(state: str, names: list[str]) -> dict[str, int]:
-        tested = names and not effects.missing(state, names)
-        return dict(zip(COUNTS, effects.counts(state, names), strict=True)) if tested else {}
-
     def on_base(names: list[str]) -> dict:
-        largest = _tested(effects, "base", names, combine=lambda shares: shares.max(axis=-1))
-        return {"estimate": largest, **counted("base", names)}
+        return _tested(effects, "base", names, combine=lambda shares: shares.max(axis=-1))
 
     best, undone = most_undone(effects, restoring)
     rows = [
@@ -131,27 +126,30 @@ def claims_on_interventions(
             "keys-restore-behaviour",
             f"Scaling the key vectors of the most {behaviour.adjective} neurons in the tuned model "
             f"restores {behaviour.name} (part of the tuning's effect undone by {best})",
-            estimate=undone,
+            **undone,
             criterion="> 0",
-            **counted("tuned", [best]),
             paper=PAPER_KEYS,
         ),
     ]
     return [{**row, "scorer": scorer} for row in rows]
 
 
-def most_undone(effects: Effects, restoring: list[str]) -> tuple[str, Estimate | None]:
+def most_undone(effects: Effects, restoring: list[str]) -> tuple[str, dict]:
     """Return which of the scalings of the tuned model undoes most of the tuning's effect, and what.
 
     The interval is widened for the number of scalings; there is none where one of them is missing.
     """
     widened = 1 - (1 - effects.statistics.confidence) / max(1, len(restoring))
     kept = {name: _tested(effects, "tuned", [name], confidence=widened) for name in restoring}
-    if not kept or None in kept.values():
-        return "the best scaling", None
-    undone = {name: Estimate(1 - e.value, 1 - e.high, 1 - e.low) for name, e in kept.items()}
-    best = max(undone, key=lambda name: np.nan_to_num(undone[name].value, nan=-np.inf))
-    return best, undone[best]
+    if not kept or any(one["estimate"] is None for one in kept.values()):
+        return "the best scaling", {"estimate": None}
+
+    def undone(name: str) -> Estimate:
+        value, low, high = kept[name]["estimate"]
+        return Estimate(1 - value, 1 - high, 1 - low)
+
+    best = max(kept, key=lambda name: np.nan_to_num(undone(name).value, nan=-np.inf))
+    return best, kept[best] | {"estimate": undone(best)}
 
 
 def claims_on_groups(
@@ -251,12 +249,14 @@ def decide(estimate: Estimate, criterion: str) -> str:
     return "yes" if meets else "no" if misses else "undecided"
 
 
-def _tested(effects: Effects, state: str, names: list[str], **options) -> Estimate | None:
+def _tested(effects: Effects, state: str, names: list[str], **options) -> dict:
+    """Return the `estimate` of effect shares and its COUNTS; None where the study lacks one."""
     missing = effects.missing(state, names)
     if missing or not names:
         logger.warning("not tested: the study lacks %s", ", ".join(missing) or "the interventions")
-        return None
-    return effects.estimate(state, names, **options)
+        return {"estimate": None}
+    counts = dict(zip(COUNTS, effects.counts(state, names), strict=True))
+    return {"estimate": effects.estimate(state, names, **options), **counts}
 
 
 def _row(
