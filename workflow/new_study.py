@@ -24,7 +24,7 @@ from neurondynamics.data.prompts import normalise, read_dataset  # noqa: E402
 from neurondynamics.fetching import archives  # noqa: E402
 from neurondynamics.study.configuration import checked  # noqa: E402
 from neurondynamics.study.costs import SHAPE  # noqa: E402
-from neurondynamics.study.schema import read_yaml  # noqa: E402
+from neurondynamics.study.loader import parse, read_yaml  # noqa: E402
 from neurondynamics.study.shape import NAME, with_shape, worked_out  # noqa: E402
 
 LONGEST = 30  # lines
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     default = read_yaml(ROOT / "config.yaml")
     try:
         text = study(options, default)
-        checked([default, yaml.safe_load(text)])
+        checked([default, parse(text, options.output)])
         with open(options.output, "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
@@ -171,7 +171,7 @@ def model_section(name: str, source: str, path: Path) -> tuple[list[str], dict[s
         f"  source: {source}",
         "  dtype: float32 # or bfloat16",
     ]
-    model = yaml.safe_load("\n".join(lines))["model"]
+    model = parse("\n".join(lines), "model")["model"]
     if "hub" in model["source"]:
         say_asked(*model["source"].values())
     return lines, with_shape({"model": model}, main_process=True)["model"]

@@ -14,8 +14,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
+from neurondynamics.study.loader import plain, read_yaml  # noqa: E402
 from neurondynamics.study.merging import RULE  # noqa: E402
-from neurondynamics.study.schema import kinds_in, read_schema, read_yaml, resolved  # noqa: E402
+from neurondynamics.study.schema import kinds_in, read_schema, resolved  # noqa: E402
 
 FILE = ROOT / "workflow" / "studies" / "keys.md"
 SHARED = ("source", "selection")  # parts that stand in several places, and are described once
@@ -33,7 +34,7 @@ a name of your choice.
 
 def reference() -> str:
     """Return the text of the reference."""
-    schema, default = read_schema(), read_yaml(ROOT / "config.yaml")
+    schema, default = read_schema(), plain(read_yaml(ROOT / "config.yaml"))
     parts = [(key, resolved(part), default.get(key)) for key, part in schema["properties"].items()]
     parts += [(f"a {name}", resolved({"$ref": f"#/$defs/{name}"}), None) for name in SHARED]
     return HEAD.format(rule=RULE) + "".join(section(*part) for part in parts)

@@ -322,13 +322,13 @@ STEERED = (
             "published.interventions.editing-search",
             "there is no experiment of this name that is reported",
         ),
-        ("prompts: {train: {dataset: a, number: 1}}", "prompts.train.dataset", "no dataset 'a'"),
+        ("prompts: {train: {dataset: a, number: 2}}", "prompts.train.dataset", "no dataset 'a'"),
         (
             "prompts: {evaluation: {exclude: [challenge-prompt]}}",
             "prompts.evaluation.exclude[0]",
             "did you mean 'challenge-prompts'?",
         ),
-        ("prompts: {train: {dataset: wikipedia, number: 1}}", "prompts.train.dataset", "articles"),
+        ("prompts: {train: {dataset: wikipedia, number: 2}}", "prompts.train.dataset", "articles"),
         # baselines
         (
             "experiments: {tuning-free: {interventions: {none: []}}}",

@@ -5,15 +5,19 @@ Only light modules are imported here: every job parses the configuration.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from neurondynamics.data.prompts import partition, read_dataset
 from neurondynamics.study import attribution, directions, experiments, sources, tuning
+from neurondynamics.study.loader import parse, read_text
 from neurondynamics.study.merging import merged
-from neurondynamics.study.schema import mistakes, read_schema, read_yaml
+from neurondynamics.study.schema import mistakes, read_schema
 from neurondynamics.study.shape import with_shape
 from neurondynamics.study.stage import SPLITS
+from neurondynamics.study.types import names_that_are_no_texts as nameless
+from neurondynamics.study.types import typed
 
 STAGES = (sources, tuning, directions, attribution, experiments)
 
@@ -21,28 +25,53 @@ STAGES = (sources, tuning, directions, attribution, experiments)
 def layers(workflow: Any, config: dict, default: Path) -> list[dict]:
     """Return what a study is made of, for `checked`: the default, and the overlays in their order.
 
-    Snakemake has laid them on each other by a rule of its own when the Snakefile is read. They are
-    read again: the file `default`, those of --configfile, and --config. Every job's command line
-    has them too. In a workflow that uses this one as a module and gives it a `config`, that is the
-    whole study.
+    Snakemake has laid them on each other by a rule of its own when the Snakefile is read, with the
+    types of YAML 1.1 and the last of equal keys. They are read again: the file `default`, those of
+    --configfile, and --config. Every job's command line has them too. In a workflow that uses this
+    one as a module and gives it a `config`, that is the whole study.
     """
     if workflow.modifier.skip_configfile:
         return [config]
-    from snakemake.common.configfile import load_configfile
-
     settings = workflow.config_settings
-    overlays = [*map(load_configfile, settings.configfiles), dict(settings.config)]
-    return overlays if settings.replace_workflow_config else [read_yaml(default), *overlays]
+    overlays = [*map(overlay, settings.configfiles), stated(settings.config_args or [])]
+    return overlays if settings.replace_workflow_config else [overlay(default), *overlays]
+
+
+def stated(arguments: list[str]) -> dict:
+    """Return what --config says, each `KEY=VALUE` in YAML. Raises ValueError for equal keys."""
+    found = {}
+    for name, _, value in (argument.partition("=") for argument in arguments):
+        if name in found:
+            raise ValueError(f"--config: the key {name} stands twice")
+        found[name] = parse(value, f"--config {name}")
+    return found
+
+
+def overlay(path: Path) -> dict:
+    """Return what a file of --configfile says; one with `__use_yte__` is worked out by Snakemake.
+
+    Raises ValueError, naming the file, if it is none in YAML or JSON, or no mapping.
+    """
+    text = read_text(path)
+    if re.search(r"^__use_yte__\s*:\s*true", text, re.MULTILINE):
+        from snakemake.common.configfile import load_configfile
+
+        return load_configfile(path)
+    found = parse(text, str(path))
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: a configuration is a mapping of keys; see workflow/studies")
+    return found
 
 
 def checked(layers: list[dict], main_process: bool = True) -> dict:
     """Return the study that layers of configuration make, each laid on those before it.
 
     The shape of the model is complete, the scorer that labels samples comes first, and every
-    further seed has a version of its own. Only the main process reads prompts of this machine and
-    asks the hub. Raises ValueError listing everything that is wrong, a line each with its key.
+    further seed has a version of its own. Only the main process reads what lies on this machine
+    and asks the hub. Raises ValueError listing everything that is wrong, a line each with its key.
     """
-    config = merged(layers, read_schema())
+    _refuse(list(dict.fromkeys(line for layer in layers for line in nameless(layer))))
+    config = typed(merged(layers, read_schema()), read_schema())
     wrong = mistakes(config)
     if not all(wrong.values()):
         _refuse(wrong)

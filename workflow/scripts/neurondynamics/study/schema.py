@@ -15,31 +15,29 @@ Only light modules are imported: every job parses the configuration.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
+from neurondynamics.study.loader import plain, read_yaml
 from neurondynamics.study.wording import TOP, hint, join
 
 FILE = Path(__file__).resolve().parents[3] / "schemas" / "config.schema.yaml"
+SMALLEST = 1e-30  # of numbers but 0; the largest is 1e30
+LONGEST = 200  # characters of a value that a message shows
 OWN = ("kinds", "renamed")  # keywords whose errors are worded here
-
-
-def read_yaml(path: Path) -> Any:
-    """Return what a YAML file holds, read by the parser in C where there is one."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(path.read_text(encoding="utf-8"), loader)
 
 
 @cache
 def read_schema() -> dict:
     """Return the schema of a configuration."""
-    return read_yaml(FILE)
+    return plain(read_yaml(FILE))
 
 
 def resolved(definition: Any) -> dict:
@@ -150,7 +148,24 @@ def _error(message: str, *path: str) -> ValidationError:
     return ValidationError(message, path=path)
 
 
-_Validator = extend(Draft202012Validator, {"kinds": _kinds, "renamed": _renamed})
+def _pattern(validator, pattern, instance, schema) -> Iterator[ValidationError]:
+    # where Python's $ also matches before a newline at the end, that of JSON Schema does not
+    if isinstance(instance, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), instance):
+        yield ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+def _is_number(checker, instance) -> bool:
+    """Return whether a value is a number that single precision holds too."""
+    if not isinstance(instance, (int, float)) or isinstance(instance, bool):
+        return False
+    return instance == 0 or SMALLEST <= abs(instance) <= 1 / SMALLEST
+
+
+_Validator = extend(
+    Draft202012Validator,
+    {"kinds": _kinds, "renamed": _renamed, "pattern": _pattern},
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("number", _is_number),
+)
 
 
 def _lines(error: ValidationError) -> Iterator[str]:
@@ -181,7 +196,25 @@ def _lines(error: ValidationError) -> Iterator[str]:
                 )
     else:
         description = error.schema.get("description")
-        yield f"{key}: {error.message}" + (f" ({description})" if description else "")
+        yield f"{key}: {_said(error)}" + (f" ({description})" if description else "")
+
+
+def _said(error: ValidationError) -> str:
+    """Return what is wrong with a value, shortened, and the remedy if quotes are at fault."""
+    value, wanted = error.instance, error.validator_value
+    said = error.message
+    if len(repr(value)) > LONGEST:
+        said = said.replace(repr(value), f"{repr(value)[:LONGEST]}…")
+    if error.validator != "type":
+        return said
+    number = wanted in ("integer", "number") and type(value)
+    if (number is float and wanted == "number") or (number is float and not math.isfinite(value)):
+        return f"{value} is no number that can be computed with"
+    if number is str and re.fullmatch(r"[-+.\d]+([eE][-+]?\d+)?", value):
+        return f"{said}; write it without quotes"
+    if wanted == "string" and isinstance(value, (bool, int, float)):
+        return f"{said}; put it in quotes"
+    return said
 
 
 def _key(path) -> str:

@@ -13,7 +13,10 @@ TOP = "(top level)"
 
 def join(key: str, name: object) -> str:
     """Return the key of a name within a key."""
-    return str(name) if key == TOP else f"{key}.{name}"
+    text = str(name)
+    if not text or not text.isprintable():
+        text = repr(name)
+    return text if key == TOP else f"{key}.{text}"
 
 
 def hint(name: object, known: Collection[object]) -> str:
