@@ -452,22 +452,23 @@ datasets:
   mine: {{files: [{{path: {path}}}], format: jsonl, text_field: prompt}}
 prompts:
   train: {{dataset: mine, number: {number}}}
-  analysis: {{dataset: mine, number: 1}}
-  evaluation: {{dataset: mine, number: 1}}
+  analysis: {{dataset: mine, number: 2}}
+  evaluation: {{dataset: mine, number: 2}}
 """
 
 
-def check_local(path, number=1):
+def check_local(path, number=2):
     checked([DEFAULT, yaml.safe_load(LOCAL.format(path=path, number=number))])
 
 
 def test_local_prompts_are_read_before_anything_runs(tmp_path):
     path = tmp_path / "mine.jsonl"
-    path.write_text('{"prompt": "one"}\n{"prompt": "two"}\n{"prompt": "three"}\n')
+    lines = [f'{{"prompt": "number {n}"}}\n' for n in range(6)]
+    path.write_text("".join(lines))
     check_local(path)
     with pytest.raises(ValueError, match=r"prompts\..*\.number"):
-        check_local(path, number=2)
-    path.write_text('{"prompt": "one"}\n{"text": "two"}\n{"prompt": "three"}\n')
+        check_local(path, number=3)
+    path.write_text("".join([lines[0], '{"text": "two"}\n', *lines[2:]]))
     with pytest.raises(ValueError, match=r"mine\.jsonl, line 2"):
         check_local(path)
     path.unlink()

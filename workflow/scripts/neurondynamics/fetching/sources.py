@@ -90,7 +90,7 @@ def fetch_files(source: dict, folder: str | Path, repo_type: str = "model") -> l
             downloaded = ready.parent / "downloaded" / url_name(source["url"])
             downloaded.parent.mkdir()
             download(source["url"], downloaded)
-            _verify(downloaded, source["sha256"], shown_url(source["url"]))
+            verify(downloaded, source["sha256"], shown_url(source["url"]))
             taken = _from_path(downloaded, files, ready)
         elif "path" in source:
             taken = _from_path(Path(source["path"]), None, ready)
@@ -220,10 +220,11 @@ def _link_or_copy(path: Path, copy: Path) -> None:
 
 def _verify_all(paths: list[Path], files: list[dict], origin: str) -> None:
     for path, file in zip(paths, files, strict=True):
-        _verify(path, file.get("sha256"), f"{file['path']}{origin}")
+        verify(path, file.get("sha256"), f"{file['path']}{origin}")
 
 
-def _verify(path: Path, expected: str | None, origin: str) -> None:
+def verify(path: Path, expected: str | None, origin: str) -> None:
+    """Compare the sha256 of a file that came from `origin`. Raises ValueError for another one."""
     found = file_digest(path)
     if expected is None:
         logger.info("%s: sha256 %s, not checked since none is configured", origin, found)

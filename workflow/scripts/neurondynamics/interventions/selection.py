@@ -45,7 +45,7 @@ def select(neurons: pd.DataFrame, selection: dict) -> pd.DataFrame:
     if form == {"neurons"}:
         return _listed(neurons, _pairs(selection["neurons"]), "neurons")
     if form == {"file"}:
-        return _listed(neurons, _read_pairs(Path(selection["file"])), selection["file"])
+        return _listed(neurons, read_pairs(Path(selection["file"])), selection["file"])
     if form == {"random", "seed"}:
         if "random" in selection["random"]:
             raise ValueError("random: a random draw of a random draw; name the selection it is of")
@@ -124,7 +124,8 @@ def _pairs(listed: list) -> pd.DataFrame:
     return pd.DataFrame(listed, columns=["layer", "neuron"])
 
 
-def _read_pairs(path: Path) -> pd.DataFrame:
+def read_pairs(path: Path) -> pd.DataFrame:
+    """Return the columns `layer neuron` of a file. Raises ValueError, naming it, without them."""
     if path.suffix not in READERS:
         raise ValueError(f"{path}: neurons are read from a .csv or a .parquet file")
     try:

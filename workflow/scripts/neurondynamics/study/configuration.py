@@ -6,18 +6,18 @@ Only light modules are imported here: every job parses the configuration.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from neurondynamics.data.prompts import partition, read_dataset
-from neurondynamics.study import attribution, directions, experiments, sources, tuning
+from neurondynamics.study import attribution, directions, experiments, local, sources, tuning
 from neurondynamics.study.loader import parse, read_text
 from neurondynamics.study.merging import merged
 from neurondynamics.study.schema import mistakes, read_schema
 from neurondynamics.study.shape import with_shape
-from neurondynamics.study.stage import SPLITS
 from neurondynamics.study.types import names_that_are_no_texts as nameless
 from neurondynamics.study.types import typed
+from neurondynamics.study.wording import known
 
 STAGES = (sources, tuning, directions, attribution, experiments)
 
@@ -78,10 +78,10 @@ def checked(layers: list[dict], main_process: bool = True) -> dict:
     try:
         config = with_shape(config, main_process)
     except ValueError as error:
-        _refuse([*wrong, str(error)])
-    _refuse([*wrong, *(line for stage in STAGES for line in stage.contradictions(config))])
-    if main_process:
-        check_local_prompts(config)
+        _refuse([*wrong, str(error), *_here(config, main_process and not wrong)])
+    across = [line for stage in STAGES for line in stage.contradictions(config)]
+    across += _names_of_claims(config, layers)
+    _refuse([*wrong, *across, *_here(config, main_process and not wrong)])
     return with_replicas(labeller_first(config))
 
 
@@ -106,34 +106,21 @@ def with_replicas(config: dict) -> dict:
     return {**config, "tuned": versions}
 
 
-def check_local_prompts(config: dict) -> None:
-    """Read the prompt files that lie on this machine, so that a mistake in them shows at once.
+def _here(config: dict, read: bool) -> Iterator[str]:
+    return local.problems(config) if read else iter(())
 
-    Raises ValueError, naming file and line, for what splitting the prompts would refuse. Datasets
-    from elsewhere are checked once they are fetched.
+
+def _names_of_claims(config: dict, layers: list[dict]) -> Iterator[str]:
+    """Yield the claims on interventions that no layer has.
+
+    One that a later layer has dropped is told in claims.csv, as not tested.
     """
-    splits = {name: config["prompts"][name] for name in SPLITS}
-    prompts = {}
-    for name in {name for split in splits.values() for name in sources.datasets_of(split)}:
-        dataset = config["datasets"][name]
-        if sources.origins_of(dataset):
-            continue
-        paths = [Path(file["path"]) for file in dataset["files"]]
-        for path in paths:
-            if not path.is_file():
-                raise ValueError(f"datasets.{name}.files: there is no file {path}")
-        prompts[name] = read_dataset(
-            name,
-            paths,
-            dataset["format"],
-            dataset.get("text_field", "text"),
-            dataset.get("category_field"),
-            dataset.get("where"),
-        )
-    here = {
-        name: split for name, split in splits.items() if sources.datasets_of(split) <= set(prompts)
-    }
-    partition(prompts, here, config["seed"])
+    experiments = [one for layer in layers for one in (layer.get("experiments") or {}).values()]
+    there = {name: None for one in experiments if one for name in one.get("interventions") or {}}
+    for key, named in config["claims"].items():
+        for index, name in enumerate(named if isinstance(named, list) else [named]):
+            place = f"claims.{key}[{index}]" if isinstance(named, list) else f"claims.{key}"
+            yield from known(place, name, there, "intervention")
 
 
 def _refuse(problems: list[str]) -> None:

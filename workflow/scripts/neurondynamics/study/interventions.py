@@ -71,6 +71,19 @@ def selected_files(steps: Iterable[dict]) -> list[str]:
     return sorted({selection["file"] for selection in innermost if "file" in selection})
 
 
+def files_in(experiments: dict) -> Iterator[tuple[str, str]]:
+    """Yield every file that steps of experiments take neurons from, with its key."""
+    for name, experiment in experiments.items():
+        for intervention, steps in experiment["interventions"].items():
+            for index, step in enumerate(steps if isinstance(steps, list) else ()):
+                key = f"experiments.{name}.interventions.{intervention}[{index}].select"
+                selection = step.get("select", {})
+                if "random" in selection:
+                    key, selection = f"{key}.random", selection["random"]
+                if "file" in selection:
+                    yield f"{key}.file", selection["file"]
+
+
 def named_directions(steps: Iterable[dict]) -> list[str]:
     """Return the names of the directions that steps subtract."""
     return sorted({step["direction"] for step in steps if "direction" in step})
@@ -110,6 +123,17 @@ def _selection(selection: dict, key: str, model: dict) -> Iterator[str]:
     number = model["layers"] * model["neurons"]
     if selection.get("top", "all") != "all" and selection["top"] > number:
         yield f"{key}.top: {selection['top']} neurons, but the model has only {number}"
+    listed: set[tuple[int, int]] = set()
+    for index, (layer, neuron) in enumerate(selection.get("neurons", [])):
+        if layer >= model["layers"] or neuron >= model["neurons"]:
+            yield (
+                f"{key}.neurons[{index}]: there is no neuron {neuron} in layer {layer}; the model "
+                f"has layers 0 to {model['layers'] - 1}, each with neurons 0 to "
+                f"{model['neurons'] - 1}"
+            )
+        if (layer, neuron) in listed:
+            yield f"{key}.neurons[{index}]: the neuron {neuron} in layer {layer} is listed twice"
+        listed.add((layer, neuron))
     if "random" in selection:
         yield from _selection(selection["random"], f"{key}.random", model)
         if "random" in selection["random"]:
