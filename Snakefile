@@ -1,13 +1,8 @@
 """How tuning changes a language model's neurons: run `snakemake --cores all`."""
 
-from pathlib import Path
-
 from snakemake.utils import min_version
 
 min_version("9.27")
-
-
-configfile: Path(workflow.basedir) / "config.yaml"
 
 
 include: "workflow/rules/common.smk"

@@ -8,7 +8,7 @@ from pathlib import Path
 WORKFLOW = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(WORKFLOW / "scripts"))
 
-from neurondynamics.study import configuration, digest, estimate, results
+from neurondynamics.study import configuration, digest, estimate, results, targets
 from neurondynamics.study.attribution import COMPARED, STATES, Attribution
 from neurondynamics.study.directions import SCORED, Directions
 from neurondynamics.study.experiments import CHOICE, GENERATIONS, LOSSES, MEASURES, SCORES
@@ -21,9 +21,20 @@ from neurondynamics.study.tuning import CONTINUATIONS, STEERED, Tuning
 
 by_content(workflow)
 show_plainly()
+DEFAULT = WORKFLOW.parent / "config.yaml"
 try:
-    given = configuration.layers(workflow, config, WORKFLOW.parent / "config.yaml")
+    given = configuration.layers(workflow, config, DEFAULT)
+except ValueError as error:
+    raise WorkflowError(str(error))
+
+
+configfile: DEFAULT
+
+
+try:
     config = configuration.checked(given, workflow.is_main_process)
+    if workflow.is_main_process and not workflow.modifier.skip_configfile:
+        targets.check(config, targets.asked(sys.argv), WORKFLOW)
 except ValueError as error:
     raise WorkflowError(str(error))
 sources, tuning, directions = Sources(config), Tuning(config), Directions(config)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from neurondynamics.study import costs
 from neurondynamics.study.costs import PROCESS, Work, lengths, model_of
-from neurondynamics.study.stage import Stage, direction_file
+from neurondynamics.study.stage import Stage, direction_file, linked
 from neurondynamics.study.wording import known
 
 # the base model's continuations of prompts, with what the first scorer says of them
 SCORED = "results/{model}/base/continuations/{split}-scored/{shard}.parquet"
 SAMPLES = "samples"  # the base model's own, where a dataset could be named
 SAMPLED = ("train", "analysis")  # the splits whose prompts these continue
+VECTORS = (".safetensors", ".npy", ".pt")
 LABELLED = 200_000  # texts of a labelled dataset, known once it is fetched; Jigsaw has 159,571
 MIXED = 0.3  # of the sampled texts, those of prompts with samples of both kinds, as measured
 
@@ -59,7 +61,7 @@ class Directions(Stage):
             }
         if "of" in direction:
             return {"file": f"{base}/directions/{direction['of']}.safetensors"}
-        return {"file": direction["path"]} if "path" in direction else {}
+        return {"file": linked(direction["path"])} if "path" in direction else {}
 
     def fitting(self, wildcards) -> dict:
         """Return how a direction is made."""
@@ -122,6 +124,8 @@ def contradictions(config: dict) -> Iterator[str]:
         layer = direction.get("layer", "last")
         if layer != "last" and layer >= layers:
             yield f"{key}.layer: the model has layers 0 to {layers - 1}"
+        if "path" in direction and Path(direction["path"]).suffix not in VECTORS:
+            yield f"{key}.path: a direction is read from a file in {', '.join(VECTORS)}"
         if "of" in direction:
             yield from known(f"{key}.of", direction["of"], directions, "direction")
             if directions.get(direction["of"], {}).get("method") == "svd":

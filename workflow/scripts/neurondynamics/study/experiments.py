@@ -21,7 +21,7 @@ from neurondynamics.study.interventions import (
     with_controls,
 )
 from neurondynamics.study.sources import CORPORA
-from neurondynamics.study.stage import Stage, direction_file
+from neurondynamics.study.stage import Stage, direction_file, linked
 from neurondynamics.study.wording import known
 
 OF_EXPERIMENT = "results/{model}/{tuned}/experiments/{experiment}"
@@ -79,7 +79,7 @@ class Experiments(Stage):
         """Return the files that steps select neurons from, and the directions they subtract."""
         directions = map(direction_file, named_directions(steps))
         return {
-            "files": selected_files(steps),
+            "files": list(map(linked, selected_files(steps))),
             "directions": [path.format(model=wildcards.model) for path in directions],
         }
 

@@ -6,8 +6,11 @@ What each operation and each kind of selection takes is in the schema.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import PurePath
 
 from neurondynamics.study.wording import known
+
+TABLES = (".csv", ".parquet")
 
 
 def is_search(experiment: dict) -> bool:
@@ -134,6 +137,8 @@ def _selection(selection: dict, key: str, model: dict) -> Iterator[str]:
         if (layer, neuron) in listed:
             yield f"{key}.neurons[{index}]: the neuron {neuron} in layer {layer} is listed twice"
         listed.add((layer, neuron))
+    if "file" in selection and PurePath(selection["file"]).suffix not in TABLES:
+        yield f"{key}.file: neurons are read from a file in {' or '.join(TABLES)}"
     if "random" in selection:
         yield from _selection(selection["random"], f"{key}.random", model)
         if "random" in selection["random"]:

@@ -24,6 +24,7 @@ from neurondynamics.study.interventions import files_in
 from neurondynamics.study.sources import (
     CORPORA,
     datasets_of,
+    is_result,
     local_files,
     origins_of,
     sources_in,
@@ -33,7 +34,6 @@ from neurondynamics.study.stage import SPLITS
 CHECKED = Path("resources", "checked")  # in the working directory
 HASHED = 1e9  # bytes; a larger file is compared with its sha256 when it is fetched
 QUICK = 0.2  # seconds; what is read so fast is read each time
-RESULTS = "results"  # by this study or by another one in this folder: read once they are there
 
 
 class Check(NamedTuple):
@@ -134,11 +134,6 @@ def _key(dataset: str) -> str:
 
 def _paths(dataset: dict) -> list[str]:
     return [file["path"] for file in dataset["files"]]
-
-
-def is_result(path: str) -> bool:
-    """Return whether a file is what a study makes: this one, or one that is run before."""
-    return Path(path).parts[:1] == (RESULTS,)
 
 
 def _texts(name: str, dataset: dict) -> list[Prompt]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
 
 from neurondynamics.limits import NETWORKS
 from neurondynamics.study.costs import PROCESS, SHAPE, model_of
 from neurondynamics.study.schema import ORIGINS
-from neurondynamics.study.stage import SPLITS, Stage
+from neurondynamics.study.stage import SPLITS, Stage, linked
 from neurondynamics.study.wording import known
 
+STUDIES = Path(__file__).resolve().parents[3] / "studies"
 CORPORA = ("dataset", "continued")  # of windows for perplexity, of passages for F1
 # measured on the default study
 PROFANITY = 300e6  # the interpreter with scikit-learn and the scorer, and texts
@@ -22,9 +26,16 @@ class Sources(Stage):
     """What the rules that bring models, data and scorers take."""
 
     def dataset_files(self, wildcards) -> list[str]:
-        """Return the local files of a dataset; one from elsewhere has none."""
+        """Return the local files of a dataset; one from elsewhere has none.
+
+        Raises WorkflowError for the results of another study that are not there yet.
+        """
         dataset = self.config["datasets"][wildcards.dataset]
-        return [] if origins_of(dataset) else [file["path"] for file in dataset["files"]]
+        paths = [] if origins_of(dataset) else [file["path"] for file in dataset["files"]]
+        for path in paths:
+            if is_result(path) and not Path(path).is_file():
+                raise WorkflowError(results_of_another(f"datasets.{wildcards.dataset}", path))
+        return list(map(linked, paths))
 
     def dataset(self, wildcards) -> dict:
         """Return what the configuration says of a dataset."""
@@ -65,7 +76,7 @@ class Sources(Stage):
 
     def model_files(self, wildcards) -> list[str]:
         """Return the local files that a model is copied from."""
-        return local_files(self.model_source(wildcards))
+        return list(map(linked, local_files(self.model_source(wildcards))))
 
     def model_shape(self, wildcards) -> dict[str, int]:
         """Return the base model's shape; a tuned version is compared with the base model itself."""
@@ -96,7 +107,7 @@ class Sources(Stage):
     def scorer_files(self, wildcards) -> list[str]:
         """Return the local files that a scorer is copied from."""
         sources = self.scorer_sources(wildcards).values()
-        return [file for source in sources for file in local_files(source)]
+        return [linked(file) for source in sources for file in local_files(source)]
 
     def _runs_network(self, wildcards) -> bool:
         return self.config["scorers"][self.scorer(wildcards)]["kind"] in NETWORKS
@@ -140,6 +151,24 @@ def local_files(source: dict) -> list[str]:
     # a folder's own time says nothing about weights that were overwritten in it
     files = [str(file) for file in Path(source["path"]).glob("*") if file.is_file()]
     return sorted(files) or [source["path"]]
+
+
+def is_result(path: str) -> bool:
+    """Return whether a file is what a study makes: this one, or one that is run before."""
+    return Path(path).parts[:1] == ("results",)
+
+
+def results_of_another(key: str, path: str) -> str:
+    """Return what is to be run before a study that reads a result of another one."""
+    model = Path(path).parts[1]
+    command = "snakemake --cores all --configfile THAT-STUDY.yaml"
+    for overlay in sorted(STUDIES.glob("*.yaml")):
+        if f"\n  name: {model}\n" in (text := overlay.read_text(encoding="utf-8")):
+            command = re.search(r"^#\s+(snakemake .+)$", text, re.MULTILINE)[1]
+    return (
+        f"{key}.files: there is no file {path}. The study of {model} makes it: run that first, in "
+        f"this folder: {command} -- {path}"
+    )
 
 
 def datasets_of(split: dict) -> set[str]:

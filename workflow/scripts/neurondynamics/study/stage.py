@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
+from snakemake.io import contains_wildcard
+
+LINKS = Path("resources", "links")  # in the working directory
 SPLITS = ("train", "analysis", "evaluation")
 
 
@@ -74,6 +80,24 @@ class Stage:
                     filled = filled.replace(f"{{{name}}}", value)
                 paths.append(filled)
         return paths
+
+
+def linked(path: str) -> str:
+    """Return a path of the user's for an `input`: Snakemake would take {old} in it for a wildcard.
+
+    Such a path stands behind a link in the working directory, which is made here.
+    """
+    if "{" not in path or not contains_wildcard(path):
+        return path
+    there = Path(path).absolute()
+    link = LINKS / hashlib.sha256(str(there).encode()).hexdigest()[:16]
+    if there.suffix.isascii() and "{" not in there.suffix:
+        link = link.with_suffix(there.suffix)
+    if not link.is_symlink():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # another process was faster
+            link.symlink_to(there)
+    return str(link)
 
 
 def direction_file(name: str) -> str:
