@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     default = read_yaml(ROOT / "config.yaml")
     try:
         text = study(options, default)
-        checked([default, parse(text, options.output)])
+        checked([default, parse(text, options.output)], absent=(LEXICON, CLASSIFIER))
         with open(options.output, "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:

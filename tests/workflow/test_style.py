@@ -148,7 +148,7 @@ def test_studies_can_be_planned(overlay, tmp_path):
     command += ["--cores", "1", "--configfile", *names]
     if any(PAIRS in (ROOT / name).read_text() for name in names):
         (tmp_path / PAIRS).parent.mkdir(parents=True)
-        (tmp_path / PAIRS).touch()
+        (tmp_path / PAIRS).write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     planned = set(re.findall(r"rule (\w+):", result.stdout))

@@ -6,7 +6,8 @@ Only light modules are imported here: every job parses the configuration.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from neurondynamics.study.types import names_that_are_no_texts as nameless
 from neurondynamics.study.types import typed
 from neurondynamics.study.wording import known
 
+LONGEST = 1000  # characters that are said of one mistake
 STAGES = (sources, tuning, directions, attribution, experiments)
 
 
@@ -63,25 +65,27 @@ def overlay(path: Path) -> dict:
     return found
 
 
-def checked(layers: list[dict], main_process: bool = True) -> dict:
+def checked(layers: list[dict], main_process: bool = True, absent: Collection[str] = ()) -> dict:
     """Return the study that layers of configuration make, each laid on those before it.
 
     The shape of the model is complete, the scorer that labels samples comes first, and every
-    further seed has a version of its own. Only the main process reads what lies on this machine
-    and asks the hub. Raises ValueError listing everything that is wrong, a line each with its key.
+    further seed has a version of its own. Only the main process reads what lies on this machine,
+    where files that are `absent` may come later, and asks the hub. Raises ValueError listing
+    everything that is wrong, a line each with its key.
     """
     _refuse(list(dict.fromkeys(line for layer in layers for line in nameless(layer))))
     config = typed(merged(layers, read_schema()), read_schema())
     wrong = mistakes(config)
     if not all(wrong.values()):
         _refuse(wrong)
+    read = partial(local.problems, absent=absent) if main_process and not wrong else lambda _: ()
     try:
         config = with_shape(config, main_process)
     except ValueError as error:
-        _refuse([*wrong, str(error), *_here(config, main_process and not wrong)])
+        _refuse([*wrong, str(error), *read(config)])
     across = [line for stage in STAGES for line in stage.contradictions(config)]
     across += _names_of_claims(config, layers)
-    _refuse([*wrong, *across, *_here(config, main_process and not wrong)])
+    _refuse([*wrong, *across, *read(config)])
     return with_replicas(labeller_first(config))
 
 
@@ -106,10 +110,6 @@ def with_replicas(config: dict) -> dict:
     return {**config, "tuned": versions}
 
 
-def _here(config: dict, read: bool) -> Iterator[str]:
-    return local.problems(config) if read else iter(())
-
-
 def _names_of_claims(config: dict, layers: list[dict]) -> Iterator[str]:
     """Yield the claims on interventions that no layer has.
 
@@ -123,6 +123,7 @@ def _names_of_claims(config: dict, layers: list[dict]) -> Iterator[str]:
             yield from known(place, name, there, "intervention")
 
 
-def _refuse(problems: list[str]) -> None:
-    if problems:
-        raise ValueError("the configuration is wrong:\n" + "\n".join(f"- {p}" for p in problems))
+def _refuse(problems: Iterable[str]) -> None:
+    lines = [f"- {one if len(one) <= LONGEST else f'{one[:LONGEST]} …'}" for one in problems]
+    if lines:
+        raise ValueError("the configuration is wrong:\n" + "\n".join(lines))

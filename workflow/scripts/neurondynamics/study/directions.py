@@ -130,6 +130,13 @@ def contradictions(config: dict) -> Iterator[str]:
             yield from known(f"{key}.of", direction["of"], directions, "direction")
             if directions.get(direction["of"], {}).get("method") == "svd":
                 yield f"{key}.of: {direction['of']} is itself an svd; name a direction that is not"
+    of_samples = any(one.get("texts") == SAMPLES for one in directions.values())
+    if of_samples and config["generation"]["new_tokens"] < 2:
+        # the first new position reads the prompt alone, which is the same for all of its samples
+        yield (
+            "generation.new_tokens: with 1, samples of a prompt do not differ where features are "
+            "read, so no direction can be fitted on samples; set it to 2 or more"
+        )
     if SAMPLES in config["datasets"]:
         yield f"datasets.{SAMPLES}: directions call the base model's own samples so; rename it"
     for index, name in enumerate(config["attribution"]["directions"]):

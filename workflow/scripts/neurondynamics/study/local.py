@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -48,17 +48,20 @@ class Check(NamedTuple):
     reads: list[Callable[[], object]]
 
 
-def problems(config: dict) -> Iterator[str]:
-    """Yield what is wrong with the files of this machine that a study names, a line each."""
+def problems(config: dict, absent: Collection[str] = ()) -> Iterator[str]:
+    """Yield what is wrong with the files of this machine that a study names, a line each.
+
+    Those that are `absent` may be missing.
+    """
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # what readers count belongs into the logs of jobs
     try:
-        yield from _problems(config)
+        yield from _problems(config, absent)
     finally:
         logging.disable(before)
 
 
-def _problems(config: dict) -> Iterator[str]:
+def _problems(config: dict, absent: Collection[str]) -> Iterator[str]:
     datasets = {name: one for name, one in config["datasets"].items() if not origins_of(one)}
     splits = {name: config["prompts"][name] for name in SPLITS}
     found: dict[str, list[Prompt]] = {}
@@ -71,7 +74,7 @@ def _problems(config: dict) -> Iterator[str]:
     wrong = []
     checks = [*_datasets(config, datasets, texts_of), *_sources(config), *_selections(config)]
     for check in checks:
-        lines = list(_outcome(check))
+        lines = list(_outcome(check, absent))
         wrong += [check.key] if lines else []
         yield from lines
     used = sorted(datasets.keys() & set().union(*map(datasets_of, splits.values())))
@@ -83,15 +86,16 @@ def _problems(config: dict) -> Iterator[str]:
             partition({name: texts_of(name) for name in used}, whole, config["seed"])
 
         said = [{name: datasets[name] for name in used}, splits, config["seed"]]
-        for line in _outcome(Check("", paths, said, [share_out])):
+        for line in _outcome(Check("", paths, said, [share_out]), absent):
             yield line.removeprefix(": ")
 
 
-def _outcome(check: Check) -> Iterator[str]:
+def _outcome(check: Check, absent: Collection[str]) -> Iterator[str]:
     try:
         missing = [path for path in check.paths if not Path(path).is_file()]
         for path in missing:
-            if not is_result(path):  # what is to be run first is said where it is asked for
+            # which study is to be run before this one is said where its results are asked for
+            if path not in absent and not is_result(path):
                 folder = ": it is a folder" if Path(path).is_dir() else ""
                 yield f"{check.key}: there is no file {path}{folder}"
         if missing:
@@ -149,19 +153,21 @@ def _datasets(config: dict, datasets: dict, texts_of: Callable) -> Iterator[Chec
     texts |= {corpus[key] for key in CORPORA if key in corpus}
     texts |= {pairs["dataset"]} if pairs["method"] == "steered" else set()
     ready = {pairs["dataset"]} if pairs["method"] == "ready" else set()
-    made = config["directions"].values()
-    labels = {one["texts"]: one["label"] for one in made if "label" in one}
+    labelled = {d: one for d, one in config["directions"].items() if one.get("texts") in datasets}
+    labels = {one["texts"] for one in labelled.values()}
     for name in sorted(datasets.keys() & {*texts, *labels, *ready}):
         dataset = datasets[name]
         reads = [partial(_compare_sum, file) for file in dataset["files"]]
         if name in texts and dataset["format"] != "mediawiki":
             reads.append(partial(texts_of, name))
-        if name in labels:
-            reads.append(partial(_read_labels, name, dataset, labels[name]))
         if name in ready:
             reads.append(partial(_rows, name, dataset))
-        said = [dataset, name in texts, labels.get(name), name in ready]
-        yield Check(_key(name), _paths(dataset), said, reads)
+        yield Check(_key(name), _paths(dataset), [dataset, name in texts, name in ready], reads)
+    for name, direction in labelled.items():
+        dataset, label = datasets[direction["texts"]], direction["label"]
+        if all(map(_is_file, _paths(dataset))):
+            read = partial(_read_labels, direction["texts"], dataset, label)
+            yield Check(f"directions.{name}.label", _paths(dataset), [dataset, label], [read])
 
 
 def _compare_sum(file: dict) -> None:

@@ -15,7 +15,6 @@ Only light modules are imported: every job parses the configuration.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -30,7 +29,6 @@ from neurondynamics.study.wording import TOP, hint, join
 
 FILE = Path(__file__).resolve().parents[3] / "schemas" / "config.schema.yaml"
 SMALLEST = 1e-30  # of numbers but 0; the largest is 1e30
-LONGEST = 200  # characters of a value that a message shows
 OWN = ("kinds", "renamed")  # keywords whose errors are worded here
 
 
@@ -161,10 +159,16 @@ def _is_number(checker, instance) -> bool:
     return instance == 0 or SMALLEST <= abs(instance) <= 1 / SMALLEST
 
 
+def _is_whole(checker, instance) -> bool:
+    return _is_number(checker, instance) and instance == int(instance)
+
+
 _Validator = extend(
     Draft202012Validator,
     {"kinds": _kinds, "renamed": _renamed, "pattern": _pattern},
-    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("number", _is_number),
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"number": _is_number, "integer": _is_whole}
+    ),
 )
 
 
@@ -200,15 +204,13 @@ def _lines(error: ValidationError) -> Iterator[str]:
 
 
 def _said(error: ValidationError) -> str:
-    """Return what is wrong with a value, shortened, and the remedy if quotes are at fault."""
+    """Return what is wrong with a value, and the remedy if quotes are at fault."""
     value, wanted = error.instance, error.validator_value
     said = error.message
-    if len(repr(value)) > LONGEST:
-        said = said.replace(repr(value), f"{repr(value)[:LONGEST]}…")
     if error.validator != "type":
         return said
     number = wanted in ("integer", "number") and type(value)
-    if (number is float and wanted == "number") or (number is float and not math.isfinite(value)):
+    if number in (int, float) and not _is_number(None, value):
         return f"{value} is no number that can be computed with"
     if number is str and re.fullmatch(r"[-+.\d]+([eE][-+]?\d+)?", value):
         return f"{said}; write it without quotes"

@@ -138,6 +138,8 @@ def contradictions(config: dict) -> Iterator[str]:
         if size % gpus:
             shared = f"{gpus} cannot share a batch of {size} pairs evenly"
             yield f"{key}.gpus: {shared}; change batch_size"
+        if "early_stopping" in version and config["preferences"].get("maximum", 2) < 2:
+            yield f"{key}.early_stopping: of one pair none is held out; raise preferences.maximum"
         yield from _seeds(config, name)
 
 
