@@ -153,7 +153,8 @@ def _datasets(config: dict, datasets: dict, texts_of: Callable) -> Iterator[Chec
     texts |= {corpus[key] for key in CORPORA if key in corpus}
     texts |= {pairs["dataset"]} if pairs["method"] == "steered" else set()
     ready = {pairs["dataset"]} if pairs["method"] == "ready" else set()
-    labelled = {d: one for d, one in config["directions"].items() if one.get("texts") in datasets}
+    named = {name: one for name, one in config["directions"].items() if "label" in one}
+    labelled = {name: one for name, one in named.items() if one["texts"] in datasets}
     labels = {one["texts"] for one in labelled.values()}
     for name in sorted(datasets.keys() & {*texts, *labels, *ready}):
         dataset = datasets[name]
