@@ -64,22 +64,20 @@ def problems(config: dict, absent: Collection[str] = ()) -> Iterator[str]:
 def _problems(config: dict, absent: Collection[str]) -> Iterator[str]:
     datasets = {name: one for name, one in config["datasets"].items() if not origins_of(one)}
     splits = {name: config["prompts"][name] for name in SPLITS}
-    found: dict[str, list[Prompt]] = {}
+    found: dict[str, list[Prompt] | None] = {}
 
     def texts_of(name: str) -> list[Prompt]:
         if name not in found:
+            found[name] = None  # and none it stays where it cannot be read
             found[name] = _texts(name, datasets[name])
         return found[name]
 
-    wrong = []
     checks = [*_datasets(config, datasets, texts_of), *_sources(config), *_selections(config)]
     for check in checks:
-        lines = list(_outcome(check, absent))
-        wrong += [check.key] if lines else []
-        yield from lines
+        yield from _outcome(check, absent)
     used = sorted(datasets.keys() & set().union(*map(datasets_of, splits.values())))
     paths = [path for name in used for path in _paths(datasets[name])]
-    if used and not any(_key(name) in wrong for name in used) and all(map(_is_file, paths)):
+    if used and all(map(_is_file, paths)) and all(found.get(name, True) for name in used):
         whole = {name: one for name, one in splits.items() if datasets_of(one) <= {*used}}
 
         def share_out() -> None:
