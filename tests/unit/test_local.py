@@ -143,6 +143,14 @@ def test_what_took_a_while_is_read_once(here, monkeypatch):
         study()
 
 
+def test_what_is_fetched_already_may_be_gone(here):
+    Path("terms.csv").unlink()
+    Path("prompts.txt").unlink()
+    for path in ("resources/scorers/lexicon", "resources/datasets/mine"):
+        Path(path).mkdir(parents=True)
+    study()
+
+
 def test_results_of_another_study_are_asked_for_by_name(here):
     path = "results/gpt2-medium/base/preferences.jsonl"
     config = study(f"datasets: {{pairs: {{files: [{{path: {path}}}], format: jsonl}}}}")

@@ -39,13 +39,15 @@ QUICK = 0.2  # seconds; what is read so fast is read each time
 class Check(NamedTuple):
     """What a key says of files: `reads` raise ValueError or OSError for what is wrong with them.
 
-    `said` is all that the outcome depends on beside the files.
+    `said` is all that the outcome depends on beside the files. They may be missing where `made`,
+    the copy or result that a job makes of them, is there.
     """
 
     key: str
     paths: list[str]
     said: Any
     reads: list[Callable[[], object]]
+    made: str = ""
 
 
 def problems(config: dict, absent: Collection[str] = ()) -> Iterator[str]:
@@ -91,7 +93,8 @@ def _problems(config: dict, absent: Collection[str]) -> Iterator[str]:
 def _outcome(check: Check, absent: Collection[str]) -> Iterator[str]:
     try:
         missing = [path for path in check.paths if not Path(path).is_file()]
-        for path in missing:
+        made = bool(check.made) and Path(check.made).exists()
+        for path in () if made else missing:
             # which study is to be run before this one is said where its results are asked for
             if path not in absent and not is_result(path):
                 folder = ": it is a folder" if Path(path).is_dir() else ""
@@ -161,7 +164,8 @@ def _datasets(config: dict, datasets: dict, texts_of: Callable) -> Iterator[Chec
             reads.append(partial(texts_of, name))
         if name in ready:
             reads.append(partial(_rows, name, dataset))
-        yield Check(_key(name), _paths(dataset), [dataset, name in texts, name in ready], reads)
+        said, made = [dataset, name in texts, name in ready], f"resources/datasets/{name}"
+        yield Check(_key(name), _paths(dataset), said, reads, made)
     for name, direction in labelled.items():
         dataset, label = datasets[direction["texts"]], direction["label"]
         if all(map(_is_file, _paths(dataset))):
@@ -194,10 +198,14 @@ def _sources(config: dict) -> Iterator[Check]:
     for key, source in sources_in({k: v for k, v in config.items() if k != "datasets"}):
         if "path" in source and not key.startswith("directions."):
             terms = [partial(_read_lexicon, source["path"])] if source in lexicons else []
-            yield Check(f"{key}.path", local_files(source), source in lexicons, terms)
+            stage, name = key.split(".")[:2]
+            made = f"resources/models/{config['model']['name'] if stage == 'model' else name}"
+            made = f"resources/scorers/{name}" if stage == "scorers" else made
+            yield Check(f"{key}.path", local_files(source), source in lexicons, terms, made)
     for name, direction in config["directions"].items():
         if "path" in direction:
-            yield Check(f"directions.{name}.path", [direction["path"]], None, [])
+            made = f"results/{config['model']['name']}/base/directions/{name}.safetensors"
+            yield Check(f"directions.{name}.path", [direction["path"]], None, [], made)
 
 
 def _read_lexicon(path: str) -> None:
