@@ -38,7 +38,7 @@ def figure_cumulative_effect(
         draws = judged.dropna(subset="control_of")
         edited = judged[judged["control_of"].isna()].sort_values("neurons")
         limits = effect_plots.effect_limits(judged)
-        low, high = effect_plots.effect_interval(edited, limits)
+        low, high = effect_plots.effect_interval(edited)
         ax.fill_between(edited["neurons"], low, high, color="C0", alpha=0.2, linewidth=0)
         draw_curve(ax, "effect_share", edited, draws)
         ax.set_ylim(limits)

@@ -38,7 +38,7 @@ def figure_patch_modes(table: pd.DataFrame, behaviour: Behaviour, model: str, tu
         rows, draws = placed(judged, places)
         drawn = pd.concat([rows, draws])
         limits = effect_plots.effect_limits(drawn)
-        interval = effect_plots.effect_interval(rows, limits)
+        interval = effect_plots.effect_interval(rows)
         ax.hlines(rows["place"], *interval, color="C0", linewidth=1.4)
         draw_points(ax, "effect_share", rows, draws)
         ax.set_xlim(limits)

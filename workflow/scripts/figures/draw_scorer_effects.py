@@ -87,8 +87,8 @@ def draw_pair(ax: Axes, one: pd.DataFrame, other: pd.DataFrame, behaviour: Behav
     for kind, draws in rows.groupby("control"):
         effect_plots.mark_controls(ax, kind, x[draws.index], y[draws.index])
     look = {"color": "C0", "linewidth": 0.8, "alpha": 0.45, "zorder": 2}
-    ax.hlines(y[known], *effect_plots.effect_interval(rows[known], limits[0]), **look)
-    ax.vlines(x[known], *effect_plots.effect_interval(of_other[known], limits[1]), **look)
+    ax.hlines(y[known], *effect_plots.effect_interval(rows[known]), **look)
+    ax.vlines(x[known], *effect_plots.effect_interval(of_other[known]), **look)
     ax.plot(x[edited], y[edited], linestyle="none", zorder=3, **POINT)
     ax.axline((0, 0), (1, 1), **DIAGONAL)
     for state, look in MODELS.items():

@@ -95,10 +95,7 @@ def _small(marker: str) -> dict:
 
 
 def effect_limits(rows: pd.DataFrame) -> tuple[float, float]:
-    """Return the limits of an axis that holds both unedited models and all finite effect shares.
-
-    An interval that is infinite runs to the edge.
-    """
+    """Return the limits of an axis that holds both unedited models and all that is known."""
     shares = rows[["effect_share", "effect_share_low", "effect_share_high"]].to_numpy(np.float64)
     shares = [0.0, 1.0, *shares[np.isfinite(shares)]]
     margin = 0.06 * (max(shares) - min(shares))
@@ -108,13 +105,11 @@ def effect_limits(rows: pd.DataFrame) -> tuple[float, float]:
 def explain_absence(ax: Axes, rows: pd.DataFrame, behaviour: Behaviour) -> None:
     """Say in the panel why no effect share is drawn, where there is none."""
     if rows["effect_share"].isna().all():
-        text = f"tuning did not lower {behaviour.name}, so there is no effect to share"
+        text = f"tuning did not surely lower {behaviour.name}, so there is no effect to share"
         look = {"ha": "center", "va": "center", "fontsize": 9, "transform": ax.transAxes}
         ax.text(0.5, 0.5, textwrap.fill(text, 22), **look)
 
 
-def effect_interval(rows: pd.DataFrame, limits: tuple[float, float]) -> tuple[pd.Series, pd.Series]:
-    """Return both ends of the intervals of the known effect shares, cut off at the limits."""
-    ends = rows[["effect_share_low", "effect_share_high"]].clip(*limits)
-    ends = ends.where(rows["effect_share"].notna(), axis=0)
-    return ends["effect_share_low"], ends["effect_share_high"]
+def effect_interval(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """Return both ends of the intervals of effect shares."""
+    return rows["effect_share_low"], rows["effect_share_high"]
