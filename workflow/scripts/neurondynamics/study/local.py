@@ -105,7 +105,7 @@ def _outcome(check: Check, absent: Collection[str]) -> Iterator[str]:
         if noted.exists():
             return
     except OSError as error:  # such as a name of more than 255 bytes
-        yield f"{check.key}: {error}"
+        yield f"{check.key}: {error.strerror}: {error.filename}"
         return
     start, right = time.monotonic(), True
     for read in check.reads:
