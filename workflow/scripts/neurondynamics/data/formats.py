@@ -1,0 +1,89 @@
+"""What a file is by its first bytes, so that a message need not guess.
+
+Nothing heavy is imported here, since rule files may import this module.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+HEAD = 1024  # bytes that are looked at
+PARQUET = "a Parquet table"
+UNPACK = "unpack it and name the file that it holds"
+SAVE = "save the file as UTF-8"
+REMEDIES = {
+    "a pointer of git-lfs": "it stands for the content, which `git lfs pull` brings",
+    "a web page": "the address led to a page, perhaps one to log in at; fetch the file itself",
+    "a gzip archive": UNPACK,
+    "a bzip2 archive": UNPACK,
+    "a zip archive": UNPACK,
+    "an xz archive": UNPACK,
+    "a zstd archive": UNPACK,
+    "a 7z archive": UNPACK,
+    "a tar archive": UNPACK,
+    "UTF-16 text": SAVE,
+    "UTF-32 text": SAVE,
+    PARQUET: "say `format: parquet`, if it is a dataset",
+    "an HDF5 file": "export it from the program that wrote it",
+    "a GGUF file": "name it as the source of a model",
+    "a safetensors file": "name its folder as the source of a model",
+    "a pickle": "nothing is ever unpickled; save what it holds in another format",
+    "a PDF file": "save its text as UTF-8",
+    "a binary file": "is it the file that was meant?",
+}
+BEGINNINGS = {
+    b"version https://git-lfs.github.com/spec/": "a pointer of git-lfs",
+    b"\x1f\x8b": "a gzip archive",
+    b"BZh": "a bzip2 archive",
+    b"PK\x03\x04": "a zip archive",
+    b"PK\x05\x06": "a zip archive",
+    b"\xfd7zXZ\0": "an xz archive",
+    b"\x28\xb5\x2f\xfd": "a zstd archive",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"PAR1": PARQUET,
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
+    b"GGUF": "a GGUF file",
+    b"%PDF-": "a PDF file",
+    b"\xff\xfe\0\0": "UTF-32 text",
+    b"\0\0\xfe\xff": "UTF-32 text",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+}
+
+
+def what_is(path: str | Path) -> str | None:
+    """Return what a file is, a key of REMEDIES; None for plain text, or for nothing at all."""
+    with open(path, "rb") as file:
+        head = file.read(HEAD)
+    for beginning, name in BEGINNINGS.items():
+        # a text may begin with the three letters of bzip2, whose stream has a block size and mark
+        if head.startswith(beginning) and (name != "a bzip2 archive" or head[4:5] in b"1\x17"):
+            return name
+    if head[257:262] == b"ustar":
+        return "a tar archive"
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html")):
+        return "a web page"
+    if head[8:10] == b'{"' and b"\0" in head[:8]:
+        return "a safetensors file"
+    if head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5":
+        return "a pickle"
+    if b"\0" in head:
+        return _with_zeros(head)
+    return None
+
+
+def _with_zeros(head: bytes) -> str:
+    """Tell UTF-16 without a mark, every other byte of whose Latin letters is 0, from the rest."""
+    halves = (head[::2].count(0), head[1::2].count(0))
+    text = max(halves) > len(head) / 8 and min(halves) == 0
+    return "UTF-16 text" if text else "a binary file"
+
+
+def refuse_foreign(path: str | Path, wanted: str) -> None:
+    """Raise ValueError, with a remedy, for a file that is by its first bytes not what is `wanted`.
+
+    `wanted` is a key of REMEDIES, or some kind of text in the words of the message.
+    """
+    found = what_is(path)
+    if found not in (None, wanted):
+        raise ValueError(f"{path} is {found}, not {wanted}: {REMEDIES[found]}")
