@@ -4,6 +4,7 @@ and what texts are labelled, by hand."""
 import numpy as np
 import pandas as pd
 import pytest
+from fit_direction import measured_fit
 from neurondynamics.analysis.directions import (
     Direction,
     embedding_difference,
@@ -189,20 +190,38 @@ def write_comments(folder, rows, header="comment,toxic,mild"):
 
 
 def test_labels_of_a_dataset_are_numbers_or_truth_values(tmp_path):
-    folder = write_comments(tmp_path / "own", ["a,1,0.6", "b,0,0.5", "a,true,0.4", ",False,-1"])
-    texts, rows = read_labelled(folder, "csv", "comment")
-    assert texts == ["a", "b", "a", ""]
+    lines = ["a,1,0.6", "b,0,0.5", "a,true,0.4", ",0,0", "c,False,0"]
+    texts, rows = read_labelled(write_comments(tmp_path / "own", lines), "csv", "comment")
+    assert texts == ["a", "b", "a", "c"]  # a row without a text is none
     table = labels_of(texts, rows, "toxic")
     assert table.toward.tolist() == [True, False, True, False]
     assert table.group.tolist() == [0, 1, 0, 2]  # a text that stands there twice is one
     assert labels_of(texts, rows, "mild").toward.tolist() == [True, False, False, False]
 
 
+def test_texts_without_a_label_are_left_out_of_the_fit(tmp_path, caplog):
+    draw = np.random.default_rng(0)
+    lines = [f"t{n},{n % 2},0" for n in range(40)]
+    lines[3:5] = ["t3,,0", "t4,nan,0"]
+    texts, rows = read_labelled(write_comments(tmp_path / "own", lines), "csv", "comment")
+    table = labels_of(texts, rows, "toxic")
+    assert "2 of 40 texts have no label and are left out" in caplog.text
+    features = draw.normal(size=(40, 3))
+    found, measured = measured_fit(features, np.arange(40), table, False, "mean_difference", 0.2, 0)
+    assert (measured["texts"], measured["texts_toward"]) == (38, 19)
+    kept = np.delete(np.arange(40), [3, 4])
+    toward = kept % 2 == 1
+    expected = features[kept][toward].mean(axis=0) - features[kept][~toward].mean(axis=0)
+    np.testing.assert_allclose(found.vector, expected)
+
+
 @pytest.mark.parametrize(
     ("rows", "label", "message"),
     [
         (["a,1,0", "b,maybe,0"], "toxic", r"train.csv, line 3: the field 'toxic' should be a num"),
-        (["a,1,0", "b,0,"], "mild", r"train.csv, line 3: the field 'mild' should be a number"),
+        (["a,1,0", "b,-1,0"], "toxic", r"train.csv, line 3: the label 'toxic' .*found -1.*where"),
+        (["a,1,0", "b,2,0"], "toxic", r"train.csv, line 3: the label 'toxic' .* 0 .* 1 .* found 2"),
+        (["a,1,0", "b,0,inf"], "mild", r"train.csv, line 3: the field 'mild' should be a number"),
         (["a,1,0"], "toxicity", r"train.csv, line 2: no field 'toxicity'; there are comment, tox"),
     ],
 )

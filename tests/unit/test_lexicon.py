@@ -80,11 +80,12 @@ def test_the_share_of_texts_with_any_term_is_that_of_scores_above_zero(severitie
     ("terms", "message"),
     [
         ("term,severity\nass,1\n", r"terms\.csv has no column text, severity_rating"),
-        ("", "has no column text"),
-        ("text,severity_rating\n", "holds no terms"),
+        ("", r"terms\.csv holds no text"),
+        ("text,severity_rating\n", "holds no text"),
         ("text,severity_rating\nass,1\n ,1\n", "line 3: the term is empty"),
         ("text,severity_rating\nass,mild\n", "line 2: the severity of 'ass' is 'mild'"),
-        ("text,severity_rating\nass\n", "line 2: the severity of 'ass' is None"),
+        ("text,severity_rating\nass,\n", "line 2: the severity of 'ass' is ''"),
+        ("text,severity_rating\nass\n", "line 2: 1 fields, where the header has 2"),
         ("text,severity_rating\nass,0\n", "above 0 and at most 3"),
         ("text,severity_rating\nass,3.2\n", "above 0 and at most 3"),
         ("text,severity_rating\nass,nan\n", "above 0 and at most 3"),
@@ -96,6 +97,6 @@ def test_a_wrong_list_is_refused_by_line(tmp_path, terms, message):
 
 
 def test_a_list_in_another_encoding_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"terms\.csv is no CSV file in UTF-8"):
+    with pytest.raises(ValueError, match=r"terms\.csv, line 2: not UTF-8"):
         lexicon(tmp_path, "text,severity_rating\ndébile,1\n", encoding="latin-1")
     assert lexicon(tmp_path, TERMS, encoding="utf-8-sig")(["ass"]) == pytest.approx(0.4)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import tiny
 from neurondynamics.tuning.pairs import WRITTEN
-from pair_preferences import find_pairs, pair_preferences
+from pair_preferences import TEXTS, find_pairs, pair_preferences
 
 
 def continuations(rows):
@@ -166,7 +166,7 @@ def test_ready_pairs_by_either_names(tmp_path, caplog, names):
     ("change", "message"),
     [
         ({"pert_gen_text": 3}, "pairs.jsonl, line 2: the field 'pert_gen_text' should be a text"),
-        ({"prompt_text": " "}, "pairs.jsonl, line 2: the field 'prompt_text' should be a text"),
+        ({"prompt_text": 3}, "pairs.jsonl, line 2: the field 'prompt_text' should be a text"),
     ],
 )
 def test_what_is_no_pair_names_its_line(tmp_path, change, message):
@@ -184,6 +184,23 @@ def test_pairs_whose_tokens_are_not_those_of_their_texts_are_left_out_and_named(
     reaches = "1 of 3 pairs have a token that reaches from the prompt into the text"
     assert f"{reaches} and are left out, the first of them of the prompt 'The hou'" in caplog.text
     assert "1 of 3 pairs end within a character and are left out" in caplog.text
+
+
+@pytest.mark.parametrize("names", [("prompt", "chosen", "rejected"), NAMES])
+def test_pairs_that_repeat_their_prompt_are_refused(tmp_path, names):
+    whole = [(prompt, *(prompt + text for text in texts)) for prompt, *texts in READY]
+    records = [dict(zip(names, texts, strict=True)) for texts in whole]
+    with pytest.raises(
+        ValueError, match=rf"pairs\.jsonl, line 1: '{names[1]}' or '{names[2]}' begins with its"
+    ):
+        ready(tmp_path, records)
+
+
+def test_pairs_without_a_text_are_left_out(tmp_path, caplog):
+    records = [dict(zip(TEXTS, texts, strict=True)) for texts in READY]
+    lacking = [records[0] | {"chosen": None}, records[0] | {"prompt": " "}]
+    assert ready(tmp_path, [*lacking, *records]) == records
+    assert "2 of 4 rows have no text in the field" in caplog.text
 
 
 def test_pairs_need_their_fields_and_something_to_learn_from(tmp_path):

@@ -74,14 +74,29 @@ def test_a_category_of_scores_is_the_name_of_the_highest(tmp_path):
     [
         ('"other": 1', "no field 'threat'; there are text, insult, other"),
         ('"threat": "0.7"', "the field 'threat' should be a number, found '0.7'"),
-        ('"threat": null', "the field 'threat' should be a number, found None"),
-        ('"threat": NaN', "the field 'threat' should be a number, found nan"),
     ],
 )
 def test_a_score_that_is_none_names_file_line_and_field(tmp_path, field, message):
     path = write(tmp_path / "p.jsonl", f'\n{{"text": "a", "insult": 0.2, {field}}}\n')
     with pytest.raises(ValueError, match=rf"p\.jsonl, line 2: {message}"):
         read_dataset("d", [path], "jsonl", "text", ["insult", "threat"])
+
+
+def test_rows_without_texts_or_scores_are_left_out_and_counted(tmp_path, caplog):
+    lines = (
+        '{"text": "a", "threat": 0.1, "insult": null}\n'
+        '{"text": "b", "threat": null, "insult": NaN}\n'
+        '{"text": " ", "threat": 0.1, "insult": 0.2}\n'
+        '{"text": null, "threat": 0.1, "insult": 0.2}\n'
+    )
+    path = write(tmp_path / "p.jsonl", lines)
+    found = read_dataset("d", [path], "jsonl", "text", ["insult", "threat"])
+    assert [(prompt.text, prompt.category) for prompt in found] == [("a", "threat"), ("b", "")]
+    assert "d: 2 of 4 rows have no text in the field 'text' and are left out" in caplog.text
+    assert "d: 1 of 2 prompts have no category" in caplog.text
+    write(path, '{"text": ""}\n')
+    with pytest.raises(ValueError, match="d: none of its 1 rows has a text in the field 'text'"):
+        read_dataset("d", [path], "jsonl")
 
 
 def prompts(name: str, *texts: str) -> list[Prompt]:

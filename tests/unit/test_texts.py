@@ -1,11 +1,13 @@
 """Datasets as rows: what every format gives, and what a bad file or row is told."""
 
 import csv
+import gzip
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from neurondynamics.data.texts import fetched_files, field, number_of, read_rows, text_of
+from neurondynamics.data.rows import field, number_of, text_of
+from neurondynamics.data.texts import fetched_files, read_rows
 
 
 def write(path: Path, content: bytes | str) -> Path:
@@ -58,7 +60,10 @@ def test_json_lines_give_fields_and_dots_reach_into_objects(tmp_path):
         ('{"text": null}', "line 2: the field 'text' should be a text, found None"),
         ('{"other": "a"}', "line 2: no field 'text'; there are other"),
         ("{}", "line 2: no field 'text'; there are none"),
-        ('["a"]', "line 2: expected a JSON object, found \\['a'\\]".replace("'", '"')),
+        ('["a"]', r'line 2: found \["a"\]; wanted is one JSON object a line'),
+        ("[", r"line 2: not JSON \(.*\); wanted is one JSON object a line"),
+        ("[" * 100_000, r"line 2: not JSON \(maximum recursion depth"),
+        (f'{{"text": {"9" * 5000}}}', r"line 2: not JSON \(Exceeds the limit"),
         ('{"text": "a"', "line 2: not JSON"),
         ('{"text": "\\ud800"}', "line 2: the field 'text' holds half a surrogate pair"),
     ],
@@ -120,9 +125,11 @@ def test_a_parquet_table_gives_objects_and_rows(tmp_path):
     with pytest.raises(ValueError, match=r"p\.parquet, row 1: .* should be a number, found None"):
         number_of(found[0], "prompt.toxicity")
     content = (tmp_path / "p.parquet").read_bytes()
-    for damaged in (content[:-20], content[: len(content) // 2], b"text\n"):
+    flipped = bytearray(content)
+    flipped[4:8] = b"\xff" * 4
+    for damaged in (content[:-20], content[: len(content) // 2], b"text\n", bytes(flipped)):
         write(tmp_path / "p.parquet", damaged)
-        with pytest.raises(ValueError, match=r"p\.parquet: not a Parquet file, or a damaged one"):
+        with pytest.raises(ValueError, match=r"p\.parquet: not a Parquet table, or a damaged one"):
             read_rows("d", [tmp_path / "p.parquet"], "parquet")
 
 
@@ -187,6 +194,52 @@ def test_where_compares_what_a_csv_file_means(tmp_path):
         ({"score": 0.7}, "a"),
     ):
         assert "".join(row["id"] for row in read_rows("d", [path], "csv", where)) == ids
+
+
+def test_articles_are_counted_over_all_files(tmp_path):
+    """A plain file is one of its own, a Parquet table a piece of a whole."""
+    parts = ("\n = A = \n\n one \n", "\n = B = \n\n two \n", " three \n\n = C = \n\n four \n")
+    plain = [write(tmp_path / f"{n}.raw", part) for n, part in enumerate(parts)]
+    tables = [tmp_path / f"{n}.parquet" for n in range(len(parts))]
+    for path, part in zip(tables, parts, strict=True):
+        pd.DataFrame({"text": part.splitlines(keepends=True)}).to_parquet(path)
+
+    def articles(paths):
+        found: dict[int, list] = {}
+        for row in read_rows("d", paths, "wikitext"):
+            found.setdefault(row["article"], [row["title"]]).append(row["text"])
+        return list(found.values())
+
+    assert articles(tables) == [["A", "one"], ["B", "two", "three"], ["C", "four"]]
+    assert articles(plain) == [["A", "one"], ["B", "two"], ["", "three"], ["C", "four"]]
+
+
+def test_where_takes_a_number_that_is_missing_for_none(tmp_path):
+    path = write(tmp_path / "p.csv", "id,score\na,NaN\nb,NA\nc,\nd,0.2\n")
+    for wanted in ({"minimum": 0}, 0.2):
+        (row,) = read_rows("d", [path], "csv", {"score": wanted})
+        assert row["id"] == "d"
+
+
+def test_a_field_of_a_csv_file_may_be_long(tmp_path):
+    path = write(tmp_path / "p.csv", f"text\n{'long ' * 40_000}\n")
+    assert len(read_rows("d", [path], "csv")[0]["text"]) == 200_000
+
+
+@pytest.mark.parametrize("format", ["lines", "jsonl", "csv", "parquet", "wikitext"])
+def test_a_foreign_file_is_told_by_what_it_is(tmp_path, format):
+    for content, message in (
+        (gzip.compress(b"text\na\n"), "p.x is a gzip archive, not .*: unpack it"),
+        ("text\na\n".encode("utf-16-le"), "p.x is UTF-16 text, not .*: save the file as UTF-8"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_rows("d", [write(tmp_path / "p.x", content)], format)
+
+
+def test_a_nul_further_on_is_named(tmp_path):
+    path = write(tmp_path / "p.txt", "fine\n" * 300 + "a\0b\n")
+    with pytest.raises(ValueError, match=r"p\.txt, line 301: holds a NUL character"):
+        read_rows("d", [path], "lines")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n"])

@@ -100,9 +100,14 @@ def measured_fit(
 ) -> tuple[Direction, dict]:
     """Return the direction of all texts, and what a fit without the held-out ones is worth.
 
-    `features` (n, d_model) are those of the rows (n,) of `table`.
+    `features` (n, d_model) are those of the rows (n,) of `table`. Texts without a label are left
+    out.
     """
     table = table.iloc[rows]
+    labelled = table.toward.notna().to_numpy()
+    if not labelled.all():
+        features, table = features[labelled], table[labelled]
+    table = table.astype({"toward": bool})
     toward, groups = table.toward.to_numpy(), table.group.to_numpy()
     fitting, held = hold_out(groups, held_out, seed)
     partial = fit(features[fitting], toward[fitting], groups[fitting], method, seed, paired=paired)

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from neurondynamics.data.mediawiki import read_articles
 from neurondynamics.data.records import write_jsonl
-from neurondynamics.data.texts import fetched_files, read_rows, text_of
+from neurondynamics.data.rows import text_of, with_texts
+from neurondynamics.data.texts import fetched_files, read_rows
 from neurondynamics.runtime import progress
 
 logger = logging.getLogger(__name__)
@@ -56,14 +57,15 @@ def _documents(paths: list[Path], dataset: dict) -> Iterator[tuple[str, str]]:
         for path in paths:
             yield from read_articles(path)
         return
-    rows = read_rows(Path(paths[0]).parent.name, paths, format, where)
+    rows = read_rows(paths[0].parent.name, paths, format, where)
     if format == "wikitext":
         for _, article in groupby(rows, key=lambda row: row["article"]):
             paragraphs = list(article)
             yield paragraphs[0]["title"], "\n\n".join(row["text"] for row in paragraphs)
     else:
-        for row in rows:
-            yield row.source, text_of(row, dataset.get("text_field", "text")).strip()
+        text_field = dataset.get("text_field", "text")
+        for row in with_texts(paths[0].parent.name, rows, text_field):
+            yield row.source, text_of(row, text_field).strip()
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ import numpy as np
 import pandas as pd
 from neurondynamics.data.prompts import normalise
 from neurondynamics.data.records import read_jsonl, write_jsonl
+from neurondynamics.data.rows import text_of, with_texts
 from neurondynamics.data.tables import read_parquet
-from neurondynamics.data.texts import fetched_files, read_rows, text_of
+from neurondynamics.data.texts import fetched_files, read_rows
 from neurondynamics.lm.loading import load_tokenizer, tokenizer_digest
 from neurondynamics.tuning.pairs import WRITTEN, with_tokens
 
@@ -127,20 +128,35 @@ def find_pairs(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def ready_pairs(folder: str, dataset: dict) -> pd.DataFrame:
-    """Return the pairs of a fetched dataset.
+    """Return the pairs of a fetched dataset; rows without one of the three texts are left out.
 
     Its rows have the fields prompt, chosen and rejected, or those of Lee et al.; in a file that
     `pair_preferences` wrote also tokens and the digest of their tokenizer. Raises ValueError naming
-    the file and the line of a row that has not, or whose prompt is blank.
+    the file and the line of a row that has not, and of the first one whose texts begin with their
+    prompt, if most do: prompt and continuation together would say the prompt twice.
     """
-    paths = fetched_files(dataset, folder)
-    rows = read_rows(Path(folder).name, paths, dataset["format"], dataset.get("where"))
+    name, paths = Path(folder).name, fetched_files(dataset, folder)
+    rows = read_rows(name, paths, dataset["format"], dataset.get("where"))
     names = LEE if set(LEE) <= set(rows[0]) else TEXTS
-    texts = [[text_of(row, name, blank=name != names[0]) for name in names] for row in rows]
+    rows = with_texts(name, rows, *names)
+    texts = [[text_of(row, name) for name in names] for row in rows]
+    repeating = [repeats_prompt(*of_row) for of_row in texts]
+    if sum(repeating) > len(rows) / 2:
+        raise ValueError(
+            f"{rows[repeating.index(True)].place}: {names[1]!r} or {names[2]!r} begins with its "
+            f"{names[0]!r}, as in {sum(repeating)} of {len(rows)} rows, so the model would read it "
+            "twice; take it off, so that only what follows the prompt is left"
+        )
     tokens = [[row.get(name) for name in (*WRITTEN, "tokenizer")] for row in rows]
     return pd.DataFrame(texts, columns=TEXTS).join(
         pd.DataFrame(tokens, columns=[*WRITTEN, "tokenizer"])
     )
+
+
+def repeats_prompt(prompt: str, chosen: str, rejected: str) -> bool:
+    """Return whether a continuation begins with its prompt."""
+    start = prompt.strip()
+    return any(text.strip().startswith(start) for text in (chosen, rejected))
 
 
 def usable(pairs: pd.DataFrame, measured: set[str]) -> pd.DataFrame:

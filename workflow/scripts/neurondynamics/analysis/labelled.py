@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 
 from neurondynamics.data.files import reading, replacing
+from neurondynamics.data.rows import Row, is_measured, number_of, text_of, with_texts
 from neurondynamics.data.tables import read_parquet
-from neurondynamics.data.texts import Row, number_of, read_rows, text_of
+from neurondynamics.data.texts import read_rows
+
+logger = logging.getLogger(__name__)
 
 
 def mixed_prompts(scored: Iterable[str | Path], threshold: float) -> pd.DataFrame:
@@ -42,21 +46,33 @@ def read_labelled(
 ) -> tuple[list[str], list[Row]]:
     """Return the texts of a fetched dataset, and its rows, which hold their labels.
 
-    Raises ValueError, naming the place, where a text is missing; a blank one is none.
+    Rows without a text are left out. Raises ValueError, naming the place, for what is no text.
     """
     folder = Path(folder)
     files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    rows = read_rows(folder.name, files, format, where)
-    return [text_of(row, text_field, blank=True) for row in rows], rows
+    rows = with_texts(folder.name, read_rows(folder.name, files, format, where), text_field)
+    return [text_of(row, text_field) for row in rows], rows
 
 
-def labels_of(texts: Sequence[str], rows: Iterable[Row], label: str) -> pd.DataFrame:
+def labels_of(texts: Sequence[str], rows: Sequence[Row], label: str) -> pd.DataFrame:
     """Return, for each text of a dataset, `toward` and `group`, which counts distinct texts.
 
-    A label is a truth value or a number, and says toward above one half. Raises ValueError, naming
-    the place, for another.
+    A label is a truth value or a number from 0 to 1, and says toward above one half; `toward` is 1
+    or 0, and NaN where the label is missing. Raises ValueError, naming the place, for another.
     """
-    toward = np.array([number_of(row, label) > 0.5 for row in rows])
+    values = [number_of(row, label) if is_measured(row, label) else np.nan for row in rows]
+    for row, value in zip(rows, values, strict=True):
+        if value < 0 or value > 1:
+            raise ValueError(
+                f"{row.place}: the label {label!r} should be from 0 (away) to 1 (toward), found "
+                f"{value:g}; write labels so, or leave such rows out with "
+                f"`where: {{{label}: {{minimum: 0, maximum: 1}}}}`"
+            )
+    labels = np.array(values)
+    missing = np.isnan(labels)
+    if missing.any():
+        logger.warning("%d of %d texts have no label and are left out", missing.sum(), len(labels))
+    toward = np.where(missing, np.nan, labels > 0.5)
     return pd.DataFrame({"toward": toward, "group": pd.factorize(pd.Series(texts))[0]})
 
 

@@ -5,17 +5,20 @@ Nothing heavy is imported here, since rule files may import this module.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 HEAD = 1024  # bytes that are looked at
 PARQUET = "a Parquet table"
+BZIP2 = "a bzip2 archive"
 UNPACK = "unpack it and name the file that it holds"
 SAVE = "save the file as UTF-8"
 REMEDIES = {
     "a pointer of git-lfs": "it stands for the content, which `git lfs pull` brings",
     "a web page": "the address led to a page, perhaps one to log in at; fetch the file itself",
     "a gzip archive": UNPACK,
-    "a bzip2 archive": UNPACK,
+    BZIP2: UNPACK,
     "a zip archive": UNPACK,
     "an xz archive": UNPACK,
     "a zstd archive": UNPACK,
@@ -34,7 +37,7 @@ REMEDIES = {
 BEGINNINGS = {
     b"version https://git-lfs.github.com/spec/": "a pointer of git-lfs",
     b"\x1f\x8b": "a gzip archive",
-    b"BZh": "a bzip2 archive",
+    b"BZh": BZIP2,
     b"PK\x03\x04": "a zip archive",
     b"PK\x05\x06": "a zip archive",
     b"\xfd7zXZ\0": "an xz archive",
@@ -57,7 +60,7 @@ def what_is(path: str | Path) -> str | None:
         head = file.read(HEAD)
     for beginning, name in BEGINNINGS.items():
         # a text may begin with the three letters of bzip2, whose stream has a block size and mark
-        if head.startswith(beginning) and (name != "a bzip2 archive" or head[4:5] in b"1\x17"):
+        if head.startswith(beginning) and (name != BZIP2 or head[4:5] in b"1\x17"):
             return name
     if head[257:262] == b"ustar":
         return "a tar archive"
@@ -79,11 +82,27 @@ def _with_zeros(head: bytes) -> str:
     return "UTF-16 text" if text else "a binary file"
 
 
-def refuse_foreign(path: str | Path, wanted: str) -> None:
+def refuse_foreign(path: str | Path, wanted: str, *also: str) -> None:
     """Raise ValueError, with a remedy, for a file that is by its first bytes not what is `wanted`.
 
-    `wanted` is a key of REMEDIES, or some kind of text in the words of the message.
+    `wanted` is a key of REMEDIES, or some kind of text in the words of the message; `also` are
+    further keys that are good.
     """
     found = what_is(path)
-    if found not in (None, wanted):
+    if found not in (None, wanted, *also):
         raise ValueError(f"{path} is {found}, not {wanted}: {REMEDIES[found]}")
+
+
+@contextmanager
+def taking(path: str | Path, wanted: str, *also: str) -> Iterator[None]:
+    """Turn whatever a block that only reads a user's file raises into a ValueError that names it.
+
+    `wanted` and `also` as in `refuse_foreign`. A file that is not there, or may not be read, is not damaged.
+    """
+    refuse_foreign(path, wanted, *also)
+    try:
+        yield
+    except (FileNotFoundError, PermissionError, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{path}: not {wanted}, or a damaged one ({error})") from error

@@ -12,6 +12,8 @@ from pathlib import Path
 import mwparserfromhell
 from mwparserfromhell import nodes
 
+from neurondynamics.data.formats import BZIP2, taking, what_is
+
 FILE_NAMESPACES = {"-2", "6", "14"}  # media, files and categories: their links show no words
 FILE_PREFIXES = frozenset({"media", "file", "image", "category"})
 
@@ -38,7 +40,7 @@ SENTENCE_END = re.compile(r"[.!?…][\"'”’»)\]]*$")
 
 
 def read_articles(path: str | Path) -> Iterator[tuple[str, str]]:
-    """Yield title and prose of each article of a dump (`.xml` or `.xml.bz2`), in its order.
+    """Yield title and prose of each article of a dump (XML, plain or as bzip2), in its order.
 
     Pages outside the main namespace and redirects are no articles. The prose of a page that only
     points to others, such as a disambiguation, is empty.
@@ -48,22 +50,18 @@ def read_articles(path: str | Path) -> Iterator[tuple[str, str]]:
     ValueError : naming the file, if it is damaged, is no MediaWiki dump, or holds no article.
     """
     found = False
-    try:
-        for title, wikitext, prefixes in _read_pages(Path(path)):
+    with taking(path, "a MediaWiki dump", BZIP2):
+        for title, wikitext, prefixes in _read_pages(path):
             found = True
             yield title, strip_markup(wikitext, prefixes)
-    except (ElementTree.ParseError, OSError, EOFError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{path}: cannot be read as a MediaWiki dump ({error})") from error
     if not found:
         raise ValueError(f"{path}: holds no article of a MediaWiki dump")
 
 
-def _read_pages(path: Path) -> Iterator[tuple[str, str, frozenset[str]]]:
+def _read_pages(path: str | Path) -> Iterator[tuple[str, str, frozenset[str]]]:
     """Yield title, wikitext and this wiki's prefixes of links to files and categories."""
     prefixes = FILE_PREFIXES
-    with bz2.open(path) if path.suffix == ".bz2" else open(path, "rb") as file:
+    with bz2.open(path) if what_is(path) == BZIP2 else open(path, "rb") as file:
         for _, element in ElementTree.iterparse(file):
             element.tag = element.tag.rpartition("}")[2]  # the export version is in the namespace
             if element.tag == "namespace" and element.get("key") in FILE_NAMESPACES:
@@ -71,7 +69,7 @@ def _read_pages(path: Path) -> Iterator[tuple[str, str, frozenset[str]]]:
             elif element.tag == "page":
                 if element.findtext("ns") == "0" and element.find("redirect") is None:
                     wikitext = element.findall("revision/text")[-1].text or ""
-                    yield element.findtext("title"), wikitext, prefixes
+                    yield element.findtext("title") or "", wikitext, prefixes
                 element.clear()  # a dump need not fit into memory
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations, takewhile
 from pathlib import Path
 
-from neurondynamics.data.texts import Row, number_of, read_rows, text_of
+from neurondynamics.data.rows import Row, field, is_measured, number_of, text_of, with_texts
+from neurondynamics.data.texts import read_rows
 
 logger = logging.getLogger(__name__)
 
@@ -62,13 +63,14 @@ def read_dataset(
     name, paths, format, where : see `read_rows`.
     text_field : the field of the text.
     category_field : that of the category, if it has one. A list names fields of scores, and the
-        category is the name of the highest, the first of equals. Where a dataset of lines has
-        several files, their stems without the words that all of them begin with are the
-        categories: `rtp_insult.txt` beside `rtp_threat.txt` holds "insult".
+        category is the name of the highest, the first of equals; a score that is missing takes no
+        part, and without any there is no category. Where a dataset of lines has several files,
+        their stems without the words that all of them begin with are the categories:
+        `rtp_insult.txt` beside `rtp_threat.txt` holds "insult".
 
     Returns
     -------
-    Prompts whose source is `name:file:line`.
+    Prompts whose source is `name:file:line`. Rows without a text are left out, and logged.
 
     Raises
     ------
@@ -79,13 +81,16 @@ def read_dataset(
     words = [path.stem.split("_") for path in paths]
     shared = sum(1 for _ in takewhile(lambda same: len(set(same)) == 1, zip(*words, strict=False)))
     stems = {path.name: "_".join(parts[shared:]) for path, parts in zip(paths, words, strict=True)}
-    prompts = []
-    for row in read_rows(name, paths, format, where):
+    prompts: list[Prompt] = []
+    for row in with_texts(name, read_rows(name, paths, format, where), text_field):
         text, category = text_of(row, text_field).strip(), _category(row, category_field)
         prompt = Prompt(text, f"{name}:{row.source}", category)
         if format == "lines":
             prompt = replace(prompt, category=stems[row.source.rpartition(":")[0]])
         prompts.append(prompt)
+    lacking = sum(not prompt.category for prompt in prompts) if category_field else 0
+    if lacking:
+        logger.warning("%s: %d of %d prompts have no category", name, lacking, len(prompts))
     return prompts
 
 
@@ -93,8 +98,9 @@ def _category(row: Row, name: str | list[str] | None) -> str:
     if name is None:
         return ""
     if isinstance(name, str):
-        return text_of(row, name)
-    return max(name, key=lambda one: number_of(row, one)).rpartition(".")[2]
+        return "" if field(row, name) is None else text_of(row, name, blank=True).strip()
+    scores = {one: number_of(row, one) for one in name if is_measured(row, one)}
+    return max(scores, key=scores.__getitem__, default="").rpartition(".")[2]
 
 
 def partition(

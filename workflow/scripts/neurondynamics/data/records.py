@@ -9,6 +9,7 @@ from pathlib import Path
 from neurondynamics.data.files import reading, replacing
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "h5py")
+ONE_A_LINE = "wanted is one JSON object a line: `jq -c '.[]'` writes a list so, `jq -c .` an object"
 
 
 def write_json(path: str | Path, content: dict) -> None:
@@ -28,16 +29,19 @@ def parse_object(line: str, place: str) -> dict:
     """Parse a JSON object; a ValueError names the place of what is none."""
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{place}: not JSON ({error})") from error
+    except (ValueError, RecursionError) as error:  # also of a number of thousands of digits
+        hint = ""
+        if line.strip() in ("[", "{"):
+            hint = f"; {ONE_A_LINE}"
+        raise ValueError(f"{place}: not JSON ({error}){hint}") from error
     if not isinstance(record, dict):
-        raise ValueError(f"{place}: expected a JSON object, found {line.strip()[:80]}")
+        raise ValueError(f"{place}: found {line.strip()[:80]}; {ONE_A_LINE}")
     return record
 
 
 def read_jsonl(path: str | Path) -> list[dict]:
-    """Read one JSON object a line; a ValueError names the file and the line that is not one."""
-    with open(path, encoding="utf-8") as file:
+    """Read what `write_jsonl` wrote. Raises ValueError, naming file and line, if it is damaged."""
+    with reading(path), open(path, encoding="utf-8") as file:
         lines = enumerate(file, start=1)
         return [parse_object(line, f"{path}, line {number}") for number, line in lines]
 

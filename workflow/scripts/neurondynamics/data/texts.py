@@ -8,29 +8,20 @@ from __future__ import annotations
 
 import csv
 import logging
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from neurondynamics.data.formats import PARQUET, refuse_foreign, taking
 from neurondynamics.data.records import parse_object
+from neurondynamics.data.rows import Row, field, fits, text_of
 from neurondynamics.runtime import shown_url
 
 logger = logging.getLogger(__name__)
 
+TEXT = "text in UTF-8"
 CODECS = {1: "utf-8-sig"}  # only the first line may begin with a byte order mark
-WORDS = {"true": 1.0, "false": 0.0}  # numbers that a CSV file may write as words
-
-
-class Row(dict):
-    """One record of a dataset by its fields, which knows its file and its line or row there."""
-
-    def __init__(self, content: dict, path: Path, number: int, format: str):
-        super().__init__(content)
-        unit = "row" if format == "parquet" else "line"
-        self.place = f"{path}, {unit} {number}"  # for messages
-        self.source = f"{path.name}:{number}"
-        self.untyped = format == "csv"  # its values are texts, whatever they mean
+csv.field_size_limit(2**31 - 1)  # a text may be a whole book; the default is 128 KiB
 
 
 def read_rows(
@@ -47,7 +38,8 @@ def read_rows(
     format : "lines" (the text of a row is a line; blank ones are none), "jsonl" (one JSON object a
         line), "csv" (with a header; all values are texts), "parquet", or "wikitext": the
         paragraphs of WikiText, from a Parquet table or a plain file of its lines, with the `title`
-        and number of their `article` and without headings.
+        and number of their `article` and without headings. Articles are counted over all files: a
+        further Parquet table goes on where the last one ended, a further plain file does not.
     where : only rows whose fields have these values. A mapping of `minimum` and `maximum` takes the
         numbers between them.
 
@@ -64,10 +56,12 @@ def read_rows(
         found = list(READERS[format](path))
         if not found:
             raise ValueError(f"{path} holds no text: the file is empty or all its lines are blank")
+        if format == "wikitext" and rows:
+            _count_on(rows[-1], found, path.suffix == ".parquet")
         rows += found
     if not where:
         return rows
-    kept = [row for row in rows if all(_fits(row, key, value) for key, value in where.items())]
+    kept = [row for row in rows if all(fits(row, key, value) for key, value in where.items())]
     logger.info("%s: %d of %d rows are those where %s", name, len(kept), len(rows), where)
     if not kept:
         found = {key: sorted({repr(field(row, key)) for row in rows})[:5] for key in where}
@@ -87,8 +81,14 @@ def _decode(path: Path) -> Iterator[tuple[int, str]]:
 
     The bytes are cut at newlines alone: a text may hold one of Unicode's other line separators.
     """
+    refuse_foreign(path, TEXT)
     with open(path, "rb") as file:
         for number, raw in enumerate(file, start=1):
+            if b"\0" in raw:
+                raise ValueError(
+                    f"{path}, line {number}: holds a NUL character; if the file is UTF-16, save it "
+                    "as UTF-8"
+                )
             try:
                 yield number, raw.decode(CODECS.get(number, "utf-8"))
             except UnicodeDecodeError as error:
@@ -133,16 +133,16 @@ def _read_csv(path: Path) -> Iterator[Row]:
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
-    from pyarrow import ArrowException, parquet
+    from pyarrow import parquet
 
-    try:
-        with parquet.ParquetFile(path) as table:
-            batches = (batch.to_pylist() for batch in table.iter_batches())
-            records = (record for batch in batches for record in batch)
-            for number, record in enumerate(records, start=1):
-                yield Row(record, path, number, "parquet")
-    except ArrowException as error:
-        raise ValueError(f"{path}: not a Parquet file, or a damaged one ({error})") from error
+    with taking(path, PARQUET), parquet.ParquetFile(path) as table:
+        names = table.schema_arrow.names
+        if len(set(names)) < len(names):
+            raise ValueError("two columns have one name")
+        batches = (batch.to_pylist() for batch in table.iter_batches())
+        records = (record for batch in batches for record in batch)
+        for number, record in enumerate(records, start=1):
+            yield Row(record, path, number, "parquet")
 
 
 def _read_wikitext(path: Path) -> Iterator[Row]:
@@ -152,7 +152,10 @@ def _read_wikitext(path: Path) -> Iterator[Row]:
         rows = list(_read_parquet(path))
     else:
         rows = [Row({"text": line}, path, number, "lines") for number, line in _decode(path)]
-    lines = ["", *(text_of(row, "text", blank=True).strip() for row in rows), ""]
+    texts = (
+        "" if row.get("text", "") is None else text_of(row, "text", blank=True) for row in rows
+    )
+    lines = ["", *map(str.strip, texts), ""]
     title, article = "", 0
     for row, before, line, after in zip(rows, lines, lines[1:], lines[2:], strict=False):
         if line.startswith("= ") and line.endswith(" =") and not before and not after:
@@ -161,6 +164,17 @@ def _read_wikitext(path: Path) -> Iterator[Row]:
         elif line:
             row.update(text=line, title=title, article=article)
             yield row
+
+
+def _count_on(last: Row, found: list[Row], continued: bool) -> None:
+    """Count the articles of a further file on from the last row of those before it.
+
+    Where it is `continued`, what it holds before a title still belongs to the last article.
+    """
+    for row in found:
+        if continued and not row["article"]:
+            row["title"] = last["title"]
+        row["article"] += last["article"] + (not continued)
 
 
 READERS = {
@@ -196,67 +210,3 @@ def url_name(url: str) -> str:
     if name in ("", ".."):
         raise ValueError(f"{shown_url(url)} does not end in the name of a file")
     return name
-
-
-def field(row: Row, name: str) -> object:
-    """Return a field of a row; a dot reaches into an object, as in `prompt.text`.
-
-    Raises ValueError naming the place, and the fields that there are.
-    """
-    if name in row:
-        return row[name]
-    value, parts = row, name.split(".")
-    for depth, part in enumerate(parts):
-        if not isinstance(value, Mapping) or part not in value:
-            there = ", ".join(map(str, value)) if isinstance(value, Mapping) else ""
-            within = f" in {'.'.join(parts[:depth])}" if depth else ""
-            raise ValueError(f"{row.place}: no field {name!r}; there are {there or 'none'}{within}")
-        value = value[part]
-    return value
-
-
-def text_of(row: Row, name: str, blank: bool = False) -> str:
-    """Return a field that is a text, as it is; a `blank` one only where that is allowed.
-
-    Raises ValueError naming place and field.
-    """
-    value = field(row, name)
-    if not isinstance(value, str) or not (blank or value.strip()):
-        raise ValueError(f"{row.place}: the field {name!r} should be a text, found {value!r}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{row.place}: the field {name!r} holds half a surrogate pair") from error
-    return value
-
-
-def number_of(row: Row, name: str) -> float:
-    """Return a field that is a number, or one written as text in a CSV file.
-
-    Truth values count as 0 and 1. Raises ValueError naming place and field.
-    """
-    value = field(row, name)
-    number = _parse_number(value) if row.untyped else value
-    if not isinstance(number, (int, float)) or not math.isfinite(number):
-        raise ValueError(f"{row.place}: the field {name!r} should be a number, found {value!r}")
-    return float(number)
-
-
-def _parse_number(text: str) -> float:
-    word = text.strip().lower()
-    try:
-        return WORDS[word] if word in WORDS else float(word)
-    except ValueError:
-        return math.nan
-
-
-def _fits(row: Row, name: str, wanted: object) -> bool:
-    value = field(row, name)
-    if isinstance(wanted, Mapping):
-        if value is None or value == "":  # not measured
-            return False
-        low, high = wanted.get("minimum", -math.inf), wanted.get("maximum", math.inf)
-        return low <= number_of(row, name) <= high
-    if row.untyped and not isinstance(wanted, str):
-        return value != "" and number_of(row, name) == wanted
-    return value == wanted

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import re
 import unicodedata
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from neurondynamics.data.texts import read_rows
 from neurondynamics.runtime import progress
 
 logger = logging.getLogger(__name__)
@@ -77,32 +77,25 @@ def plain(text: str) -> str:
 def read_terms(path: str | Path) -> dict[str, float]:
     """Return the severity of every term; of spellings that come to the same, the highest."""
     severities: dict[str, float] = {}
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        try:
-            rows = csv.DictReader(file)
-            missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
-            if missing:
-                raise ValueError(f"{path} has no column {', '.join(missing)}: it is no lexicon")
-            for row in rows:
-                term, severity = plain(row["text"] or ""), _number(row["severity_rating"])
-                where = f"{path}, line {rows.line_num}"
-                if not term:
-                    raise ValueError(f"{where}: the term is empty")
-                if not 0 < severity <= MOST_SEVERE:
-                    raise ValueError(
-                        f"{where}: the severity of {term!r} is {row['severity_rating']!r}; "
-                        f"it must be a number above 0 and at most {MOST_SEVERE:g}"
-                    )
-                severities[term] = max(severity, severities.get(term, 0.0))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"{path} is no CSV file in UTF-8: {error}") from error
-    if not severities:
-        raise ValueError(f"{path} holds no terms")
+    rows = read_rows("lexicon", [path], "csv")
+    missing = [name for name in COLUMNS if name not in rows[0]]
+    if missing:
+        raise ValueError(f"{path} has no column {', '.join(missing)}: it is no lexicon")
+    for row in rows:
+        term, severity = plain(row["text"]), _number(row["severity_rating"])
+        if not term:
+            raise ValueError(f"{row.place}: the term is empty")
+        if not 0 < severity <= MOST_SEVERE:
+            raise ValueError(
+                f"{row.place}: the severity of {term!r} is {row['severity_rating']!r}; "
+                f"it must be a number above 0 and at most {MOST_SEVERE:g}"
+            )
+        severities[term] = max(severity, severities.get(term, 0.0))
     return severities
 
 
-def _number(text: str | None) -> float:
+def _number(text: str) -> float:
     try:
-        return float(text or "nan")
+        return float(text)
     except ValueError:
         return float("nan")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shutil
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -19,6 +20,7 @@ from neurondynamics.runtime import progress
 
 SUFFIXES = (".zip", ".whl", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, tarfile.TarError, BadGzipFile, LZMAError)
+DAMAGE += (struct.error, UnicodeError, OverflowError, IndexError)  # of headers
 
 
 class Member(NamedTuple):
@@ -37,7 +39,7 @@ def is_archive(path: str | Path) -> bool:
 def opened(path: Path) -> Iterator[dict[str, Member]]:
     """Open an archive and yield its regular files by name. Links are not among those of a tar.
 
-    Raises ValueError if it is damaged, also where that shows within the block.
+    Raises ValueError if it is damaged or encrypted, also where that shows within the block.
     """
     try:
         if zipfile.is_zipfile(path) or str(path).lower().endswith((".zip", ".whl")):
@@ -56,6 +58,12 @@ def opened(path: Path) -> Iterator[dict[str, Member]]:
                     for info in archive
                     if info.isfile()
                 }
+    except NotImplementedError as error:  # a compression, or a version of the format
+        raise ValueError(f"{path.name} cannot be unpacked here ({error}): pack it anew") from error
+    except RuntimeError as error:  # so zipfile says that there is a password
+        raise ValueError(
+            f"{path.name} is encrypted ({error}): unpack it, and name the files that it holds"
+        ) from error
     except DAMAGE as error:
         raise ValueError(f"{path.name} is damaged ({error}): fetch it again") from error
 
