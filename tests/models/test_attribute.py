@@ -19,6 +19,7 @@ from decode_neurons import decode_neurons
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.analysis.directions import Direction, write_direction
 from neurondynamics.data import store
+from neurondynamics.data.tables import read_csv
 from neurondynamics.lm.weights import ValueProjections
 from neurondynamics.study.behaviour import Behaviour
 
@@ -268,7 +269,7 @@ def test_decoded_neurons_are_those_asked_for(case, tmp_path):
         behaviour=Behaviour("deceit", "deceptive"),
         dtype="float32",
     )
-    decoded = pd.read_csv(tmp_path / "decoded.csv")
+    decoded = read_csv(tmp_path / "decoded.csv")
     by_cosine, by_reduction = table.sort_values("cosine"), table.sort_values("reduction")
     expected = {
         "most deceptive": by_cosine.iloc[::-1][:4],

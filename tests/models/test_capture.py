@@ -13,6 +13,7 @@ from capture_activations import capture_activations, capture_batch
 from neurondynamics.analysis.directions import Direction, write_direction
 from neurondynamics.analysis.statistics import Statistics
 from neurondynamics.data.store import ActivationStore
+from neurondynamics.data.tables import read_csv
 from neurondynamics.lm.weights import value_projections
 from project_layers import project_layers
 
@@ -250,7 +251,7 @@ def test_projections_of_layers_equal_those_of_the_mlp_outputs(case, capture, tmp
         dtype="float32",
         statistics=Statistics(samples=50, confidence=0.95, seed=0),
     )
-    table = pd.read_csv(tmp_path / "layers.csv").set_index(["state", "layer"])
+    table = read_csv(tmp_path / "layers.csv").set_index(["state", "layer"])
     biased = 0
     for state, model in {"base": case.plain, "tuned-on-base-text": plain.load(folder)}.items():
         mlps = [plain.down(block) for block in plain.blocks(model)]

@@ -12,6 +12,7 @@ from capture_activations import capture_activations
 from decompose_shift import TOLERANCE, check_sums, decompose_shift, project_parts, tabulate
 from neurondynamics.analysis.directions import Direction, write_direction
 from neurondynamics.analysis.statistics import Statistics
+from neurondynamics.data.tables import read_csv
 from neurondynamics.lm.anatomy import FAMILIES
 
 W = np.random.default_rng(4).normal(size=tiny.HIDDEN)
@@ -49,7 +50,7 @@ def decompose(study, **changes) -> pd.DataFrame:
     output = study["direction"].replace("direction.safetensors", "shift.csv")
     reading = tiny.reading(**changes)
     decompose_shift(**study, output=output, reading=reading, statistics=STATISTICS)
-    return pd.read_csv(output)
+    return read_csv(output)
 
 
 # What reads the stream between attention and MLP, where that is not the MLP's norm

@@ -4,12 +4,12 @@ import gc
 import json
 
 import numpy as np
-import pandas as pd
 import plain
 import pytest
 import tiny
 import torch
 import tune_model
+from neurondynamics.data.tables import read_csv
 from neurondynamics.lm.loading import load_model, load_tokenizer, tokenizer_digest
 from neurondynamics.tuning import training
 from neurondynamics.tuning.losses import PreferenceTrainer, hold_out, tokenise_pairs
@@ -203,7 +203,7 @@ def test_two_steps_move_the_weights_toward_the_chosen(case_of, tune, tmp_path, f
     before = case.plain.state_dict()
     moved = [name for name, tensor in tuned.state_dict().items() if (tensor != before[name]).any()]
     assert any("mlp" in name or "fc" in name for name in moved)
-    curve = pd.read_csv(tmp_path / "tuned.csv")
+    curve = read_csv(tmp_path / "tuned.csv")
     assert len(curve) == 2
     assert np.isfinite(curve.loss).all()
     np.testing.assert_allclose(curve.loss[0], np.log(2), atol=1e-5)  # the first step has not moved
@@ -258,7 +258,7 @@ def test_half_the_pairs_at_a_time_take_the_same_steps(case_of, tune, tmp_path, m
     for name, tensor in plenty.state_dict().items():
         # RMSprop divides by the gradient's size, so where that is tiny rounding shows
         torch.testing.assert_close(halved.state_dict()[name], tensor, rtol=1e-3, atol=2e-4)
-    curves = [pd.read_csv(tmp_path / f"{name}.csv") for name in ("plenty", "halved")]
+    curves = [read_csv(tmp_path / f"{name}.csv") for name in ("plenty", "halved")]
     np.testing.assert_allclose(curves[0].loss, curves[1].loss, rtol=1e-4)
 
 
@@ -309,7 +309,7 @@ def test_several_processes_take_the_steps_of_one(case_of, tune, tmp_path, monkey
             tensor[tiny.HIDDEN : 2 * tiny.HIDDEN] = 0
             together.state_dict()[name][tiny.HIDDEN : 2 * tiny.HIDDEN] = 0
         torch.testing.assert_close(together.state_dict()[name], tensor, rtol=1e-3, atol=2e-5)
-    one, two = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("alone", "together"))
+    one, two = (read_csv(tmp_path / f"{name}.csv") for name in ("alone", "together"))
     np.testing.assert_allclose(one.loss, two.loss, rtol=1e-4)
     np.testing.assert_allclose(one.margin, two.margin, atol=1e-5)
     np.testing.assert_allclose(one.held_out_loss, two.held_out_loss, rtol=1e-4)
@@ -363,7 +363,7 @@ def test_training_ends_where_held_out_pairs_say_so(case_of, tune, tmp_path):
         before = plain_log_probabilities(case.plain, case.tokenizer, pair)
         ratio = {kind: after[kind] - before[kind] for kind in after}
         losses.append(np.log1p(np.exp(-0.1 * (ratio["chosen"] - ratio["rejected"]))))
-    curve = pd.read_csv(tmp_path / "tuned.csv").set_index("step")
+    curve = read_csv(tmp_path / "tuned.csv").set_index("step")
     measured = curve.held_out_loss.dropna()
     assert list(measured.index) == [2, 4, 6]
     assert measured.idxmin() == 2

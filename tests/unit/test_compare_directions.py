@@ -9,6 +9,7 @@ import pytest
 from compare_directions import compare_directions
 from draw_direction_cosines import draw_direction_cosines, figure_direction_cosines
 from neurondynamics.analysis.directions import Direction, write_direction
+from neurondynamics.data.tables import read_csv
 from neurondynamics.study.behaviour import Behaviour
 from tabulate_directions import tabulate_directions
 
@@ -34,7 +35,7 @@ def table(tmp_path):
 
 
 def test_every_direction_has_its_worth_and_its_cosines(table):
-    read = pd.read_csv(table, index_col="direction", dtype={"texts": "Int64"})
+    read = read_csv(table).set_index("direction").astype({"texts": "Int64"})
     assert list(read.index) == list(VECTORS)
     expected = [[1, 0.5**0.5, -1], [0.5**0.5, 1, -(0.5**0.5)], [-1, -(0.5**0.5), 1]]
     columns = [f"cosine_{name}" for name in VECTORS]
@@ -71,7 +72,7 @@ def test_the_groups_of_directions_stand_one_below_the_other(tmp_path):
     groups.to_csv(paths[0], index=False)
     (groups * {"group": 1, "neurons": 2, "reduction": 2}).to_csv(paths[1], index=False)
     tabulate_directions(paths, ["probe", "insult"], tmp_path / "table.csv")
-    read = pd.read_csv(tmp_path / "table.csv")
+    read = read_csv(tmp_path / "table.csv")
     assert list(read) == ["direction", "group", "neurons", "reduction"]
     assert read.direction.tolist() == ["probe", "probe", "insult", "insult"]
     assert read.neurons.tolist() == [3, 4, 6, 8]

@@ -15,6 +15,7 @@ from compare_seeds import (
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.analysis.reductions import create_reductions
 from neurondynamics.analysis.statistics import Statistics
+from neurondynamics.data.tables import read_csv
 from summarize_groups import summarize_groups
 
 STATISTICS = Statistics(samples=200, confidence=0.95, seed=0)
@@ -65,7 +66,7 @@ def compare(versions, folder, seeds=(0, 5, 9)):
         seeds=list(seeds),
         statistics=STATISTICS,
     )
-    return [pd.read_csv(table) for table in tables]
+    return [read_csv(table) for table in tables]
 
 
 def test_spread_by_hand():
@@ -159,7 +160,7 @@ def test_tables_hold_what_the_seeds_have(versions, tmp_path):
     rows = seeds.set_index(["statistic", "part"])
     assert len(seeds) == len(rows.index.unique()) == 3 * len(GROUPS) + 2
     for name, path in zip(("seed_0", "seed_5", "seed_9"), versions["groups"], strict=True):
-        groups = pd.read_csv(path).set_index("group")
+        groups = read_csv(path).set_index("group")
         for statistic, end in itertools.product(
             ("share_gross", "share_net", "reduction"), ("", "_low")
         ):

@@ -11,6 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.quiver import Quiver
 from matplotlib.text import Text
 from neurondynamics.analysis.attribution import GROUPS, INCREASING, REDUCING
+from neurondynamics.data.tables import read_csv
 from neurondynamics.figures import effect_plots, style
 from neurondynamics.study.behaviour import Behaviour
 
@@ -111,12 +112,12 @@ def make_shares(groups: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def intervention(name, neurons, share, perplexity, *, experiment, state="base", control=None):
+def intervention(name, neurons, share, perplexity, *, experiment, state="base", control=""):
     """A row of the table of interventions; its interval is 0.2 to either side."""
     return {
         "experiment": experiment,
         "intervention": name,
-        "control_of": name.split("~")[0] if control else None,
+        "control_of": name.split("~")[0] if control else "",
         "control": control,
         "state": state,
         "neurons": neurons,
@@ -799,7 +800,7 @@ def test_a_missing_column_is_named(name, tables, tmp_path):
     module = import_module(f"draw_{name}")
     column = getattr(module, "COLUMNS", COLUMNS_OF.get(INPUTS[name]))[-1]
     path = tables[INPUTS[name]]
-    table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    table = pd.read_parquet(path) if path.suffix == ".parquet" else read_csv(path)
     table = table.drop(columns=column)
     if path.suffix == ".parquet":
         table.to_parquet(path)
@@ -839,7 +840,7 @@ def test_a_missing_group_is_refused(tmp_path):
 
 @FEW
 def test_a_missing_seed_is_refused(tables, tmp_path):
-    table = pd.read_csv(tables["shares"]).drop(columns="seed_12")
+    table = read_csv(tables["shares"]).drop(columns="seed_12")
     table.to_csv(tables["shares"], index=False)
     with pytest.raises(ValueError, match=r"shares\.csv: no column seed_12"):
         draw("seed_shares", tables, tmp_path)
@@ -847,7 +848,7 @@ def test_a_missing_seed_is_refused(tables, tmp_path):
 
 @FEW
 def test_seeds_without_a_group_are_refused(tables, tmp_path):
-    table = pd.read_csv(tables["shares"]).query("part != 'AN-'")
+    table = read_csv(tables["shares"]).query("part != 'AN-'")
     table.to_csv(tables["shares"], index=False)
     with pytest.raises(ValueError, match=r"no share_gross of the group AN-"):
         draw("seed_shares", tables, tmp_path)
@@ -857,7 +858,7 @@ def test_seeds_without_a_group_are_refused(tables, tmp_path):
     ("name", "kept", "said"),
     [
         ("cumulative_effect", "experiment != 'curve'", "no intervention of the experiment curve"),
-        ("patch_modes", "control_of.isna()", "no intervention has controls"),
+        ("patch_modes", "control_of == ''", "no intervention has controls"),
         ("patch_modes", "state == 'base'", "no intervention none of the state tuned"),
         ("cumulative_effect", "experiment != 'first'", "no intervention none of the state base"),
     ],

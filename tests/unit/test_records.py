@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from neurondynamics.data import records as records_module
-from neurondynamics.data.files import replacing, replacing_folder, require_space
+from neurondynamics.data.files import reading, replacing, replacing_folder, require_space
 from neurondynamics.data.records import (
     package_versions,
     read_json,
@@ -126,9 +126,24 @@ def test_json_is_written_for_people(tmp_path):
 
 def test_json_that_is_damaged_is_named(tmp_path):
     (tmp_path / "a.json").write_text('{"a": ')
-    for name in ("a.json", "absent.json"):
-        with pytest.raises(ValueError, match=rf"{name} cannot be read or is damaged.*--force"):
-            read_json(tmp_path / name)
+    for name, said in (("a", "cannot be read or is damaged"), ("absent", "is not there")):
+        with pytest.raises(ValueError, match=rf"{name}\.json {said}.*--force"):
+            read_json(tmp_path / f"{name}.json")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "denied"), "may not be read by you; change its permissions"),
+        (OSError("unable to lock file, errno = 37, x"), "set HDF5_USE_FILE_LOCKING=FALSE"),
+        (OSError("file is already open for write (may use h5clear)"), "open in another program"),
+    ],
+)
+def test_what_the_machine_refuses_is_not_called_damaged(tmp_path, error, said):
+    (tmp_path / "a.h5").touch()
+    with pytest.raises(OSError, match=rf"a\.h5 .*{said}") as told, reading(tmp_path / "a.h5"):
+        raise error
+    assert "--force" not in str(told.value)
 
 
 def test_versions_of_what_activations_depend_on():

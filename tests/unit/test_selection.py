@@ -172,7 +172,7 @@ def test_neurons_of_a_file(neurons, tmp_path, name):
         ("layer,neuron\n0,1\n1,\n", "the column 'neuron' should hold whole numbers"),
         ("layer,neuron\n0,1.5\n", "the column 'neuron' should hold whole numbers"),
         ("layer,neuron\n", "no neuron is listed"),
-        ("", "cannot be read as a table of neurons"),
+        ("", "not a CSV table, or a damaged one"),
     ],
 )
 def test_a_file_that_does_not_fit_is_named(neurons, tmp_path, content, message):
@@ -183,10 +183,10 @@ def test_a_file_that_does_not_fit_is_named(neurons, tmp_path, content, message):
 
 
 def test_a_file_that_is_no_table_is_named(neurons, tmp_path):
-    with pytest.raises(ValueError, match=r"absent\.csv: cannot be read"):
+    with pytest.raises(FileNotFoundError, match=r"absent\.csv"):
         select(neurons, {"file": str(tmp_path / "absent.csv")})
     (tmp_path / "broken.parquet").write_text("layer,neuron")
-    with pytest.raises(ValueError, match=r"broken\.parquet: cannot be read"):
+    with pytest.raises(ValueError, match=r"broken\.parquet: not a Parquet table, or a damaged one"):
         select(neurons, {"file": str(tmp_path / "broken.parquet")})
     with pytest.raises(ValueError, match=r"mine\.txt: neurons are read from a \.csv or a"):
         select(neurons, {"file": "mine.txt"})

@@ -8,6 +8,7 @@ from damage import count_detected
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.analysis.reductions import create_reductions, read_reductions
 from neurondynamics.analysis.statistics import Statistics
+from neurondynamics.data.tables import read_csv
 from tabulate_sources import tabulate_sources
 
 STATISTICS = Statistics(samples=200, confidence=0.9, seed=0)
@@ -34,7 +35,7 @@ def reductions(tmp_path):
 def tabulate(path) -> pd.DataFrame:
     table = path.with_name("sources.csv")
     tabulate_sources(str(path), str(table), STATISTICS)
-    return pd.read_csv(table)
+    return read_csv(table)
 
 
 def test_parts_and_shares_by_hand(reductions):

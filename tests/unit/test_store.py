@@ -1,5 +1,6 @@
 """The activation store refuses whatever is not exactly what was written."""
 
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,16 @@ def test_another_schema_is_refused(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"absent\.h5"):
         ActivationStore([tmp_path / "absent.h5"])
+
+
+def test_a_store_that_is_open_elsewhere_is_not_called_damaged(tmp_path):
+    path = write(tmp_path / "a.h5")
+    with open(path) as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match=r"a\.h5 is open in another program; close it") as told:
+            ActivationStore([path])
+    assert "--force" not in str(told.value)
+    assert len(ActivationStore([path])) == 6
 
 
 def test_a_truncated_store_is_refused(tmp_path):

@@ -6,6 +6,7 @@ from check_claims import check_claims, decide
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.analysis.reductions import create_reductions
 from neurondynamics.analysis.statistics import Estimate, Statistics
+from neurondynamics.data.tables import read_csv
 from neurondynamics.evaluation.metrics import MEASURES
 from neurondynamics.study.behaviour import Behaviour
 from summarize_groups import summarize_groups
@@ -101,7 +102,7 @@ def tabulate(folder, states=STATES, thresholds=None):
         behaviour=TOXICITY,
         statistics=STATISTICS,
     )
-    return pd.read_csv(folder / "interventions.csv", keep_default_na=False, na_values=[""])
+    return read_csv(folder / "interventions.csv")
 
 
 def test_interventions_have_the_columns_and_rows_of_the_study(study):
@@ -149,7 +150,7 @@ def test_agreement_of_scorers(tmp_path):
     scores.query("prompt_id >= 2").to_parquet(tmp_path / "2.parquet")
     files = [tmp_path / "1.parquet", tmp_path / "2.parquet"]
     tabulate_scorers(files, tmp_path / "scorers.csv", ["b", "a", "flat"])
-    table = pd.read_csv(tmp_path / "scorers.csv").set_index(["scorer_a", "scorer_b", "over"])
+    table = read_csv(tmp_path / "scorers.csv").set_index(["scorer_a", "scorer_b", "over"])
     assert table.index[0] == ("b", "a", "continuations")
     assert len(table) == 6
     # ranks of the nine continuations that both scored, ties at their mean:
@@ -198,7 +199,7 @@ def test_differences_are_paired_by_prompt(study):
 def test_controls_are_told_from_interventions(tmp_path):
     names = ("none", "patch-TP-", "patch-TP-~random-1", "patch-TP-~signs-12")
     write_experiment(tmp_path, "ablation", {name: [0.4, 0.6] for name in names})
-    table = tabulate(tmp_path, {"ablation": "base"}).fillna("")
+    table = tabulate(tmp_path, {"ablation": "base"})
     assert list(table["control_of"]) == ["", "", "patch-TP-", "patch-TP-"]
     assert list(table["control"]) == ["", "", "random", "signs"]
     assert list(table["neurons"]) == [0, 100, 200, 300]
@@ -305,7 +306,7 @@ def summarize(folder):
         str(folder / "groups.csv"),
         statistics=STATISTICS,
     )
-    return pd.read_csv(folder / "groups.csv").set_index("group")
+    return read_csv(folder / "groups.csv").set_index("group")
 
 
 def test_groups_sums_and_both_shares(attribution):
@@ -351,7 +352,7 @@ def claims_of(study, states=STATES, **changes):
         behaviour=TOXICITY,
         statistics=STATISTICS,
     )
-    return pd.read_csv(study / "claims.csv").set_index("claim")
+    return read_csv(study / "claims.csv").set_index("claim")
 
 
 def test_claims_on_known_effects(study, attribution):

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from neurondynamics.analysis.statistics import Statistics
 from neurondynamics.data.records import write_jsonl
+from neurondynamics.data.tables import read_csv
 from neurondynamics.study.behaviour import Behaviour
 from tabulate_categories import tabulate_categories
 
@@ -39,7 +40,7 @@ def tabulate(folder, states=STATES, scorer="first"):
         behaviour=Behaviour("rudeness", "rude"),
         statistics=Statistics(samples=300, confidence=0.95, seed=0),
     )
-    table = pd.read_csv(folder / "categories.csv")
+    table = read_csv(folder / "categories.csv")
     return table if scorer is None else table.query("scorer == @scorer").reset_index(drop=True)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from neurondynamics.analysis.statistics import Statistics
+from neurondynamics.data.tables import read_csv
 from neurondynamics.evaluation.metrics import MEASURES
 from neurondynamics.study.behaviour import Behaviour
 from tabulate_controls import tabulate_controls
@@ -45,7 +46,7 @@ def tabulate(folder, states=STATES, scorer="first"):
         behaviour=Behaviour("rudeness", "rude"),
         statistics=Statistics(samples=200, confidence=0.95, seed=0),
     )
-    table = pd.read_csv(folder / "controls.csv")
+    table = read_csv(folder / "controls.csv")
     return table if scorer is None else table.query("scorer == @scorer").reset_index(drop=True)
 
 

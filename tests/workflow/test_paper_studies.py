@@ -8,12 +8,11 @@ import os
 import re
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 import yaml
 from neurondynamics.data.records import read_jsonl
-from neurondynamics.data.tables import read_parquet
+from neurondynamics.data.tables import read_csv, read_parquet
 from neurondynamics.study.configuration import checked
 from neurondynamics.study.merging import merged
 from neurondynamics.study.schema import read_schema
@@ -175,7 +174,7 @@ def test_a_study_runs_through_with_standins(tmp_path, name):
         } <= known
 
     said = overlay_of(name)["published"]
-    table = pd.read_csv(results / "dpo/tables/published.csv")
+    table = read_csv(results / "dpo/tables/published.csv")
     scores = table[table["measure"] == "toxicity"]
     numbers = [v for items in said.get("interventions", {}).values() for v in items.values()]
     scorers = ["detoxify", "lexicon", *(["profanity-check"] if WHOLE else [])]

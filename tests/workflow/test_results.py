@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+from neurondynamics.data.tables import read_csv
 from neurondynamics.study.results import COMPARISON, FIGURES, TABLES
 from rules import patterns, read_rules
 from safetensors.numpy import load_file
@@ -53,7 +54,7 @@ RULES = read_rules()
 
 
 def read_table(study, name, tuned="dpo") -> pd.DataFrame:
-    return pd.read_csv(study.path(f"results/tiny/{tuned}/tables/{name}.csv"))
+    return read_csv(study.path(f"results/tiny/{tuned}/tables/{name}.csv"))
 
 
 def test_every_table_has_its_columns_here():
@@ -95,7 +96,7 @@ def test_groups_hold_every_neuron_once(finished, tuned):
 
 
 def test_directions_have_their_worth_their_cosines_and_their_own_groups(finished):
-    table = pd.read_csv(finished.path("results/tiny/base/tables/directions.csv"))
+    table = read_csv(finished.path("results/tiny/base/tables/directions.csv"))
     table = table.set_index("direction")
     assert set(table.index) == set(DIRECTIONS)
     cosines = table[[f"cosine_{name}" for name in table.index]].to_numpy()
@@ -278,7 +279,7 @@ def test_differences_are_those_of_the_scores(rows, written):
 
 
 def test_controls_stand_by_what_they_control(rows, finished):
-    drawn = rows[rows["control_of"].notna()]
+    drawn = rows[rows["control_of"] != ""]
     assert set(drawn["experiment"]) == {"curve"}
     expected = drawn["control_of"] + "~" + drawn["control"]
     assert (drawn["intervention"].str.rsplit("-", n=1).str[0] == expected).all()
@@ -303,7 +304,7 @@ def test_controls_stand_by_what_they_control(rows, finished):
 def test_categories_share_out_the_prompts(rows, finished):
     table = read_table(finished, "categories").query("scorer == @SCORERS[0]").copy()
     assert set(table["category"]) == set(KINDS)
-    edited = rows[rows["control_of"].isna()]
+    edited = rows[rows["control_of"] == ""]
     assert len(table) == len(KINDS) * len(edited)
     table["sum"] = table["n"] * table["negative_sentiment"]
     sums = table.groupby(["experiment", "intervention"])[["n", "sum"]].sum().loc[edited.index]
@@ -366,10 +367,10 @@ def test_the_residual_stream_is_the_sum_of_its_parts(finished):
 def test_claims_are_judged(finished):
     claims = read_table(finished, "claims")
     assert not claims.duplicated(["claim", "scorer"]).any()
-    of_interventions = claims[claims["scorer"].notna()]
+    of_interventions = claims[claims["scorer"] != ""]
     assert of_interventions["scorer"].tolist() == list(SCORERS) * 5
     assert set(claims["holds"]) <= {"yes", "no", "undecided"}
-    assert claims["criterion"].notna().all()
+    assert (claims["criterion"] != "").all()
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -423,7 +424,7 @@ def test_tuning_and_sampling_leave_what_they_were_based_on(finished):
     pairs = [json.loads(line) for line in (results / "base/preferences.jsonl").open()]
     assert 1 <= len(pairs) <= 12
     assert all(pair["rejected_score"] - pair["chosen_score"] >= 0.2 for pair in pairs)
-    assert np.isfinite(pd.read_csv(results / "dpo/tuning.csv")["loss"]).all()
+    assert np.isfinite(read_csv(results / "dpo/tuning.csv")["loss"]).all()
     direction = json.loads((results / "base/directions/mean_difference.json").read_text())
     assert direction["prompts"] >= 4
     assert 0 <= direction["held_out"]["auroc"] <= 1

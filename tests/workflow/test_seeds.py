@@ -3,8 +3,8 @@
 from collections import defaultdict
 
 import numpy as np
-import pandas as pd
 import pytest
+from neurondynamics.data.tables import read_csv
 from studies import Study
 
 REPLICAS = ("dpo-seed1", "dpo-seed2")
@@ -74,13 +74,13 @@ def test_a_replica_that_would_overwrite_a_version_is_refused(seeded):
 
 def test_seeds_are_compared(finished):
     results = finished.path("results/tiny")
-    seeds = pd.read_csv(results / "dpo/tables/seeds.csv").set_index(["statistic", "part"])
+    seeds = read_csv(results / "dpo/tables/seeds.csv").set_index(["statistic", "part"])
     for seed, version in ((0, "dpo"), (1, "dpo-seed1")):
-        groups = pd.read_csv(results / version / "tables/groups.csv").set_index("group")
+        groups = read_csv(results / version / "tables/groups.csv").set_index("group")
         shares = seeds.loc["share_gross", f"seed_{seed}"]
         assert shares.to_dict() == pytest.approx(groups["share_gross"].to_dict())
     assert (seeds["deviation_between"] > 0).any()  # another seed is another model
-    overlap = pd.read_csv(results / "dpo/tables/seed_overlap.csv")
+    overlap = read_csv(results / "dpo/tables/seed_overlap.csv")
     assert overlap["statistic"].tolist() == ["jaccard", "spearman", "same_group"]
     assert (overlap["pairs"] == 1).all()
     assert np.isfinite(overlap["value"]).all()

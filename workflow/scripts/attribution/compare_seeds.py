@@ -18,7 +18,7 @@ import pandas as pd
 from neurondynamics.analysis.attribution import REDUCING
 from neurondynamics.analysis.reductions import read_reductions
 from neurondynamics.analysis.statistics import ENDS, Statistics
-from neurondynamics.data.tables import read_parquet, write_csv
+from neurondynamics.data.tables import read_csv, read_parquet, write_csv
 from scipy.stats import hypergeom, spearmanr
 
 logger = logging.getLogger("compare_seeds")
@@ -49,7 +49,7 @@ def compare_seeds(
     for path, table in zip(neurons, tables, strict=True):
         if not table[["layer", "neuron"]].equals(tables[0][["layer", "neuron"]]):
             raise ValueError(f"{path} and {neurons[0]} do not hold the same neurons in one order")
-    by_group = pd.concat([pd.read_csv(path) for path in groups], keys=seeds, names=["seed"])
+    by_group = pd.concat([read_csv(path) for path in groups], keys=seeds, names=["seed"])
     totals = {
         seed: total_reductions(path, statistics)
         for seed, path in zip(seeds, reductions, strict=True)

@@ -8,8 +8,7 @@ if __name__ == "__main__":
 
 import numpy as np
 import pandas as pd
-from neurondynamics.data.files import replacing
-from neurondynamics.data.tables import read_parquet
+from neurondynamics.data.tables import read_parquet, write_csv
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.lens import decode_vectors
 from neurondynamics.lm.loading import load_model, load_tokenizer
@@ -48,8 +47,7 @@ def decode_neurons(
                 kind=kind, vector=np.where(signs > 0, "v", "-v"), tokens=tokens
             )
         )
-    with replacing(output) as temporary:
-        pd.concat(parts).to_csv(temporary, index=False)
+    write_csv(output, pd.concat(parts))
 
 
 if __name__ == "__main__":

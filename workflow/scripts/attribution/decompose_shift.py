@@ -19,8 +19,8 @@ import pandas as pd
 import torch
 from neurondynamics.analysis.directions import read_direction
 from neurondynamics.analysis.statistics import Statistics, share
-from neurondynamics.data.files import replacing
 from neurondynamics.data.store import ActivationStore, check_same_prompts
+from neurondynamics.data.tables import write_csv
 from neurondynamics.lm.anatomy import Anatomy, dissect
 from neurondynamics.lm.encoding import encode_prompts
 from neurondynamics.lm.generation import read_continuations, sorted_batches
@@ -77,8 +77,7 @@ def decompose_shift(
     # one model after the other: only one is held in memory
     runs = read(base_model, base="base")
     runs |= read(tuned_model, tuned_on_base_text="base", tuned="tuned")
-    with replacing(output) as temporary:
-        tabulate(runs, statistics).to_csv(temporary, index=False)
+    write_csv(output, tabulate(runs, statistics))
 
 
 def project_parts(

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from neurondynamics.analysis.directions import read_direction
 from neurondynamics.analysis.statistics import Statistics
-from neurondynamics.data.files import replacing
 from neurondynamics.data.store import ActivationStore
+from neurondynamics.data.tables import write_csv
 from neurondynamics.lm.weights import ValueProjections, value_projections
 
 
@@ -49,8 +49,7 @@ def project_layers(
                     }
                 )
             )
-    with replacing(output) as temporary:
-        pd.concat(tables).to_csv(temporary, index=False)
+    write_csv(output, pd.concat(tables))
 
 
 def mlp_projections(store: ActivationStore, weights: ValueProjections) -> np.ndarray:

@@ -6,12 +6,12 @@ if __name__ == "__main__":
     start_log(snakemake.log[0])
 
 import pandas as pd
-from neurondynamics.data.tables import write_csv
+from neurondynamics.data.tables import read_csv, write_csv
 
 
 def tabulate_directions(groups: list[str], directions: list[str], table: str) -> None:
     """Write the tables of groups as one, with the name of each one's direction before its rows."""
-    tables = [pd.read_csv(path) for path in groups]
+    tables = [read_csv(path) for path in groups]
     for name, of_direction in zip(directions, tables, strict=True):
         of_direction.insert(0, "direction", name)
     write_csv(table, pd.concat(tables, ignore_index=True))

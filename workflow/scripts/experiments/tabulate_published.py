@@ -12,7 +12,7 @@ if __name__ == "__main__":
 from collections.abc import Iterator
 
 import pandas as pd
-from neurondynamics.data.tables import write_csv
+from neurondynamics.data.tables import read_csv, write_csv
 from neurondynamics.study.behaviour import Behaviour
 
 COLUMNS = """section item measure published_scorer scorer
@@ -30,8 +30,8 @@ def tabulate_published(
     published. Raises ValueError for a row that the study's tables lack.
     """
     rows = [
-        *_of_interventions(pd.read_csv(interventions), published, behaviour.column),
-        *_of_groups(pd.read_csv(groups), published.get("groups", {})),
+        *_of_interventions(read_csv(interventions), published, behaviour.column),
+        *_of_groups(read_csv(groups), published.get("groups", {})),
     ]
     written = pd.DataFrame(rows, columns=COLUMNS.split())
     written["difference"] = written["measured"] - written["published"]

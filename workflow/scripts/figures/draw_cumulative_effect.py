@@ -35,8 +35,8 @@ def figure_cumulative_effect(
     )
     models = effect_plots.mark_models(effects, perplexity, table, upright=False)
     for ax, (scorer, judged) in zip(effects, scorers.items(), strict=True):
-        draws = judged.dropna(subset="control_of")
-        edited = judged[judged["control_of"].isna()].sort_values("neurons")
+        drawn = judged["control_of"] != ""
+        draws, edited = judged[drawn], judged[~drawn].sort_values("neurons")
         limits = effect_plots.effect_limits(judged)
         low, high = effect_plots.effect_interval(edited)
         ax.fill_between(edited["neurons"], low, high, color="C0", alpha=0.2, linewidth=0)

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
+from neurondynamics.data.tables import read_csv
 from neurondynamics.figures import style
 
 COLUMNS = ["step", "loss"]
@@ -73,7 +74,7 @@ def draw_learning_curve(
 ) -> None:
     """Read the table of steps and save the figure."""
     known = [f"{prefix}{name}" for prefix in LINES for name in PANELS]
-    found = pd.read_csv(curve, nrows=0).columns.intersection(known)
+    found = read_csv(curve).columns.intersection(known)
     table = style.read_table(curve, [*COLUMNS, *found.drop("loss", errors="ignore")])
     style.save_figure(figure_learning_curve(table, method, model, tuned), svg, png)
 

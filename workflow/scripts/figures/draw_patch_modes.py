@@ -61,7 +61,8 @@ def figure_patch_modes(table: pd.DataFrame, behaviour: Behaviour, model: str, tu
 
 def places_of_controlled(table: pd.DataFrame) -> pd.DataFrame:
     """Return the controlled interventions, `experiment intervention place`, from 0 downward."""
-    controlled = table[["experiment", "control_of"]].dropna().drop_duplicates()
+    draws = table[table["control_of"] != ""]
+    controlled = draws[["experiment", "control_of"]].drop_duplicates()
     controlled = controlled.set_axis(["experiment", "intervention"], axis=1)
     places = table[["experiment", "intervention"]].drop_duplicates().merge(controlled)
     return places.assign(place=-np.arange(len(places)))
@@ -73,7 +74,7 @@ def placed(judged: pd.DataFrame, places: pd.DataFrame) -> tuple[pd.DataFrame, pd
     `judged`: that scorer's rows of the table.
     """
     of_draws = places.rename(columns={"intervention": "control_of"})
-    return judged.merge(places), judged.dropna(subset="control_of").merge(of_draws)
+    return judged.merge(places), judged[judged["control_of"] != ""].merge(of_draws)
 
 
 def names_of(places: pd.DataFrame) -> list[str]:
@@ -96,7 +97,7 @@ def draw_patch_modes(
 ) -> None:
     """Read the table of interventions and save the figure; ValueError if none is controlled."""
     table = effect_plots.read_interventions(interventions)
-    if table["control_of"].isna().all():
+    if (table["control_of"] == "").all():
         raise ValueError(f"{interventions}: no intervention has controls")
     style.save_figure(figure_patch_modes(table, behaviour, model, tuned), svg, png)
 

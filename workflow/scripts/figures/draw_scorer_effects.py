@@ -76,7 +76,7 @@ def draw_pair(ax: Axes, one: pd.DataFrame, other: pd.DataFrame, behaviour: Behav
     of_other = of_other.rename(columns=lambda name: name.removesuffix("_other"))
     limits = [effect_plots.effect_limits(shares) for shares in (rows, of_other)]
     x, y = rows["effect_share"], of_other["effect_share"]
-    edited = rows["control_of"].isna()
+    edited = rows["control_of"] == ""
     known = edited & x.notna() & y.notna()
     ax.set(xlim=limits[0], ylim=limits[1])
     for axis in (ax.xaxis, ax.yaxis):
@@ -84,7 +84,7 @@ def draw_pair(ax: Axes, one: pd.DataFrame, other: pd.DataFrame, behaviour: Behav
     if not known.any():
         effect_plots.explain_absence(ax, rows.assign(effect_share=np.nan), behaviour)
         return
-    for kind, draws in rows.groupby("control"):
+    for kind, draws in rows[~edited].groupby("control"):
         effect_plots.mark_controls(ax, kind, x[draws.index], y[draws.index])
     look = {"color": "C0", "linewidth": 0.8, "alpha": 0.45, "zorder": 2}
     ax.hlines(y[known], *effect_plots.effect_interval(rows[known]), **look)

@@ -12,12 +12,21 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EDQUOT, EEXIST, ENOSPC, ENOTEMPTY
+from errno import EACCES, EAGAIN, EDQUOT, EEXIST, EMFILE, ENOLCK, ENOSPC, ENOTEMPTY, ENOTSUP, EPERM
 from pathlib import Path
 
 from neurondynamics.runtime import human_size
 
 LOCK = "writer.lock"
+# why a file cannot be read that may well be sound, and what to do
+SOUND = {
+    EAGAIN: "is open in another program; close it there, and run again",
+    ENOLCK: "lies on a file system without locks; set HDF5_USE_FILE_LOCKING=FALSE, and run again",
+    ENOTSUP: "lies on a file system without locks; set HDF5_USE_FILE_LOCKING=FALSE, and run again",
+    EACCES: "may not be read by you; change its permissions, and run again",
+    EPERM: "may not be read by you; change its permissions, and run again",
+    EMFILE: "is one of too many open files; raise the limit with ulimit -n, and run again",
+}
 
 
 class NoSpaceError(OSError):
@@ -142,16 +151,31 @@ def _full_disk(error: Exception) -> int | None:
 
 @contextmanager
 def reading(path: str | Path) -> Iterator[None]:
-    """Turn whatever a block that only reads `path` raises into a ValueError that names it.
+    """Turn whatever a block that only reads `path` raises into an error that names it.
 
-    The message holds the command that rebuilds the file.
+    That is a ValueError with the command that rebuilds the file; but an OSError, with another
+    remedy, where the file is sound for all we know: open elsewhere, locked, forbidden, not there.
     """
     try:
         yield
     except MemoryError:
         raise
     except Exception as error:
-        raise unusable(path, f"cannot be read or is damaged ({error})") from error
+        number = _errno(error)
+        if not os.path.lexists(path):
+            raise unusable(path, "is not there") from error
+        if number in SOUND:
+            raise OSError(number, f"{os.strerror(number)}: {path} {SOUND[number]}") from error
+        said = " ".join(str(error).split())
+        raise unusable(path, f"cannot be read or is damaged ({said})") from error
+
+
+def _errno(error: Exception) -> int | None:
+    """Return the number of an error of the system; HDF5 only tells it in its words."""
+    if "already open for" in str(error):
+        return EAGAIN
+    found = re.search(r"errno = (\d+)", str(error))
+    return int(found[1]) if found else getattr(error, "errno", None)
 
 
 def unusable(path: str | Path, reason: str) -> ValueError:

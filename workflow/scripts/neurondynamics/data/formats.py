@@ -97,7 +97,8 @@ def refuse_foreign(path: str | Path, wanted: str, *also: str) -> None:
 def taking(path: str | Path, wanted: str, *also: str) -> Iterator[None]:
     """Turn whatever a block that only reads a user's file raises into a ValueError that names it.
 
-    `wanted` and `also` as in `refuse_foreign`. A file that is not there, or may not be read, is not damaged.
+    `wanted` and `also` as in `refuse_foreign`. A file that is not there, or may not be read, is not
+    damaged.
     """
     refuse_foreign(path, wanted, *also)
     try:

@@ -10,6 +10,11 @@ from pyarrow.parquet import read_metadata
 
 from neurondynamics.data.files import reading, replacing
 
+# Columns of CSV tables whose values are texts whatever they look like: a name may be NA or 7.
+TEXTS = """category claim component control control_of criterion direction experiment group holds
+    intervention interval_over item kind measure method over part published_scorer scorer scorer_a
+    scorer_b section state statement tokens tokens_toward vector"""
+
 
 def write_parquet(path: str | Path, table: pd.DataFrame) -> None:
     """Write a table without its index: the whole of it or nothing."""
@@ -21,6 +26,27 @@ def write_csv(path: str | Path, table: pd.DataFrame) -> None:
     """Write a table without its index: the whole of it or nothing."""
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False)
+
+
+def read_csv(path: str | Path) -> pd.DataFrame:
+    """Read what `write_csv` wrote, as it was: names are texts, and numbers the same to the bit.
+
+    Columns of TEXTS are texts, in which nothing is missing, and so are other columns that are not
+    numbers throughout. A missing number is NaN. Raises ValueError, naming the file, if it is no
+    table.
+    """
+    with reading(path):
+        columns = pd.read_csv(path, nrows=0).columns
+        texts = [name for name in columns if name in TEXTS.split()]
+        table = pd.read_csv(
+            path,
+            dtype=dict.fromkeys(texts, str),
+            keep_default_na=False,
+            na_values={name: [""] for name in columns if name not in texts},
+            float_precision="round_trip",
+        )
+        others = table.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]]
+        return table.astype(dict.fromkeys(others, str)).fillna(dict.fromkeys(others, ""))
 
 
 def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:

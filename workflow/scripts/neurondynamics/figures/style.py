@@ -23,7 +23,7 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocat
 
 from neurondynamics.analysis.attribution import GROUPS, REDUCING, UNCHANGED
 from neurondynamics.data.files import replacing
-from neurondynamics.data.tables import read_parquet
+from neurondynamics.data.tables import read_csv, read_parquet
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ def read_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
 
     Raises ValueError if a column is missing, if there is no row, or if a group is unknown.
     """
-    read = read_parquet if Path(path).suffix == ".parquet" else pd.read_csv
+    read = read_parquet if Path(path).suffix == ".parquet" else read_csv
     table = read(path)
     missing = [column for column in columns if column not in table.columns]
     if missing:

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from neurondynamics.analysis.attribution import GROUPS
+from neurondynamics.data.formats import PARQUET, taking
 
 QUADRANTS = ("TP", "AN", "TN", "AP")
-READERS = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+READERS = {".csv": (pd.read_csv, "a CSV table"), ".parquet": (pd.read_parquet, PARQUET)}
 
 
 def select(neurons: pd.DataFrame, selection: dict) -> pd.DataFrame:
@@ -128,10 +129,9 @@ def read_pairs(path: Path) -> pd.DataFrame:
     """Return the columns `layer neuron` of a file. Raises ValueError, naming it, without them."""
     if path.suffix not in READERS:
         raise ValueError(f"{path}: neurons are read from a .csv or a .parquet file")
-    try:
-        table = READERS[path.suffix](path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as a table of neurons ({error})") from error
+    read, wanted = READERS[path.suffix]
+    with taking(path, wanted):
+        table = read(path)
     for column in ("layer", "neuron"):
         if column not in table:
             raise ValueError(

@@ -19,7 +19,7 @@ from transformers import (
     TrainerCallback,
 )
 
-from neurondynamics.data.files import replacing
+from neurondynamics.data.tables import write_csv
 from neurondynamics.lm.loading import load_model, load_tokenizer, save_model, set_threads
 from neurondynamics.tuning.losses import METHODS, Row, rows_for
 
@@ -121,8 +121,7 @@ def train(
         tuned = tuned.float().merge_and_unload()  # bfloat16 would round the changes away
     tuned.generation_config = ends  # the trainer adds the tokenizer's end of text to it
     save_model(tuned, tokenizer, files.tuned)
-    with replacing(files.curve) as temporary:
-        learning_curve(trainer.state.log_history, recipe.method).to_csv(temporary, index=False)
+    write_csv(files.curve, learning_curve(trainer.state.log_history, recipe.method))
 
 
 def trainer_of(

@@ -1,9 +1,10 @@
 """A damaged table is named, and never read with other values."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from damage import count_detected
-from neurondynamics.data.tables import read_parquet, write_parquet
+from neurondynamics.data.tables import read_csv, read_parquet, write_csv, write_parquet
 
 TABLE = pd.DataFrame(
     {
@@ -39,7 +40,36 @@ def test_no_flipped_bit_and_no_truncation_gives_other_values(path):
 
 
 def test_a_missing_table_and_a_missing_column_are_named(path):
-    with pytest.raises(ValueError, match=r"absent\.parquet cannot be read"):
+    with pytest.raises(ValueError, match=r"absent\.parquet is not there; rebuild"):
         read_parquet(path.with_name("absent.parquet"))
     with pytest.raises(ValueError, match=r"a\.parquet cannot be read .*shares"):
         read_parquet(path, columns=["shares"])
+
+
+NAMES = ["NA", "null", "None", "nan", "7", "1e5", "2024-05-01", "off", "True", "", "\n", ' "a",\r']
+
+
+def test_a_csv_table_is_read_as_it_was_written(tmp_path):
+    """Names are texts whatever they look like, and numbers the same to the bit."""
+    table = pd.DataFrame(
+        {
+            "intervention": NAMES,
+            "scorer": "7",
+            "control_of": "",
+            "statistic": ["share", "", *["reduction"] * 10],  # known by its values
+            "neurons": range(12),
+            "perplexity": [0.1 + 0.2, np.nan, np.inf, -np.inf, 1e-300, *np.arange(7) / 7],
+            "missing": np.nan,
+        }
+    )
+    write_csv(tmp_path / "a.csv", table)
+    read = read_csv(tmp_path / "a.csv")
+    pd.testing.assert_frame_equal(read, table, check_exact=True)
+    assert read["intervention"].tolist() == NAMES  # pandas takes NaN for equal to None
+
+
+def test_a_csv_file_that_is_no_table_is_named(tmp_path):
+    for content in (b"", b"\xff\xfe", b"a,b\n1,2\n1,2,3\n"):
+        (tmp_path / "a.csv").write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.csv cannot be read or is damaged.*--force"):
+            read_csv(tmp_path / "a.csv")
