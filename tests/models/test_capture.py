@@ -12,6 +12,7 @@ import torch
 from capture_activations import capture_activations, capture_batch
 from neurondynamics.analysis.directions import Direction, write_direction
 from neurondynamics.analysis.statistics import Statistics
+from neurondynamics.data.hdf5 import read_texts
 from neurondynamics.data.store import ActivationStore
 from neurondynamics.data.tables import read_csv
 from neurondynamics.lm.weights import value_projections
@@ -71,7 +72,8 @@ def test_means_while_generating(every_case, capture):
     )
     with h5py.File(store) as file:
         order = by_prompt(file)
-        assert [file["prompts"][row].decode() for row in order] == list(tiny.PROMPTS)
+        texts = read_texts(file, "prompts")
+        assert [texts[row] for row in order] == list(tiny.PROMPTS)
         assert file["prompt_ids"][:][order].tolist() == list(range(len(tiny.PROMPTS)))
         assert file["lengths"][:][order].tolist() == [len(new) for new in case.greedy]
         for row, new in zip(file["tokens"][:][order], case.greedy, strict=True):

@@ -4,6 +4,7 @@ import gc
 import json
 
 import numpy as np
+import pandas as pd
 import plain
 import pytest
 import tiny

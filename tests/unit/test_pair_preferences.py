@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+from neurondynamics.data.records import read_jsonl
 from neurondynamics.tuning.pairs import WRITTEN
 from pair_preferences import TEXTS, find_pairs, pair_preferences
 
@@ -31,7 +32,7 @@ def pair(tmp_path, sources, measured=(), **options):
     model = tmp_path / "model"
     tiny.build_tokenizer().save_pretrained(model)
     pair_preferences([str(path) for path in sources], measured, str(model), str(output), **options)
-    pairs = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    pairs = read_jsonl(output)
     assert all(pair.pop(name) for pair in pairs for name in [*WRITTEN, "tokenizer"])
     return pairs
 
@@ -137,7 +138,7 @@ def test_steered_continuations_are_pairs_in_the_order_of_their_prompts(tmp_path,
     assert pair(tmp_path, shards, method="steered") == [first, third]
     assert "1 of 4 pairs have two equal texts" in caplog.text
     assert "1 of 4 pairs lack a continuation" in caplog.text
-    measured = [write_jsonl(tmp_path / "evaluation.jsonl", [{"text": "the hill"}])]
+    measured = [write_jsonl(tmp_path / "evaluation.jsonl", [{"prompt_id": 0, "text": "the hill"}])]
     assert pair(tmp_path, shards, measured, method="steered") == [third]
     assert "1 of 4 pairs have a prompt that the study measures on" in caplog.text
     assert pair(tmp_path, shards, method="steered", maximum=1) in ([first], [third])

@@ -1,8 +1,7 @@
 """The script: a fetched dataset in, documents of plain text out."""
 
-import json
-
 import pytest
+from neurondynamics.data.records import read_jsonl
 from prepare_corpus import prepare_corpus
 
 DUMP = """\
@@ -19,7 +18,7 @@ def prepare(tmp_path, files, **dataset):
         (folder / name).write_text(content)
     dataset["files"] = [{"path": f"inside/a/wheel/{name}"} for name in files]
     prepare_corpus(str(folder), str(tmp_path / "corpus.jsonl"), dataset)
-    return [json.loads(line) for line in (tmp_path / "corpus.jsonl").read_text().splitlines()]
+    return read_jsonl(tmp_path / "corpus.jsonl")
 
 
 def test_a_dump_gives_its_articles_with_prose_and_the_others_are_logged(tmp_path, caplog):

@@ -1,8 +1,10 @@
 """The script: files in, one file per split out."""
 
 import json
+from pathlib import Path
 
 import pytest
+from neurondynamics.data.prompts import read_prompts
 from split_prompts import split_prompts
 
 
@@ -40,21 +42,18 @@ def study(tmp_path):
     }
 
 
-def read(path):
-    with open(path) as file:
-        return [json.loads(line) for line in file]
-
-
 def test_writes_numbered_prompts_with_their_places(study):
     split_prompts(**study)
-    train = read(study["outputs"]["train"])
-    assert [list(record) for record in train] == [["prompt_id", "text", "source", "category"]] * 2
+    train = read_prompts(study["outputs"]["train"])
+    assert [list(record) for record in train] == [
+        ["prompt_id", "split", "text", "source", "category"]
+    ] * 2
     assert [record["prompt_id"] for record in train] == [0, 1]
     assert sorted((r["text"], r["source"], r["category"]) for r in train) == [
         ("I will, three", "sampling:rtp_threat.txt:1", "threat"),
         ("You, one", "sampling:rtp_insult.txt:1", "insult"),
     ]
-    analysis = read(study["outputs"]["analysis"])
+    analysis = read_prompts(study["outputs"]["analysis"])
     assert sorted((r["text"], r["source"], r["category"]) for r in analysis) == [
         ("alpha", "challenge:test.jsonl:2", ""),
         ("beta", "challenge:test.jsonl:3", ""),
@@ -68,7 +67,7 @@ def test_categories_from_scores_reach_the_file(study, tmp_path):
     (tmp_path / "challenge" / "test.jsonl").write_text("\n".join(lines))
     study["datasets"]["challenge"]["category_field"] = ["insult", "threat"]
     split_prompts(**study)
-    assert {r["text"]: r["category"] for r in read(study["outputs"]["analysis"])} == {
+    assert {r["text"]: r["category"] for r in read_prompts(study["outputs"]["analysis"])} == {
         "alpha": "threat",
         "beta": "insult",
         "gamma": "insult",
@@ -89,17 +88,17 @@ def test_only_rows_that_are_wanted_are_prompts(study, tmp_path):
     }
     study["splits"]["analysis"]["number"] = 2
     split_prompts(**study)
-    analysis = read(study["outputs"]["analysis"])
+    analysis = read_prompts(study["outputs"]["analysis"])
     assert sorted(record["text"] for record in analysis) == ["beta", "d"]
 
 
 def test_the_order_of_files_and_folders_does_not_matter(study):
     split_prompts(**study)
-    before = [read(path) for path in study["outputs"].values()]
+    before = [read_prompts(path) for path in study["outputs"].values()]
     study["folders"].reverse()
     study["datasets"]["sampling"]["files"].reverse()
     split_prompts(**study)
-    assert [read(path) for path in study["outputs"].values()] == before
+    assert [read_prompts(path) for path in study["outputs"].values()] == before
 
 
 def test_an_overlap_is_refused_and_nothing_written(study, tmp_path):
@@ -108,3 +107,21 @@ def test_an_overlap_is_refused_and_nothing_written(study, tmp_path):
     with pytest.raises(ValueError, match=r"rtp_insult\.txt, line 2 .* and test\.jsonl, line 1"):
         split_prompts(**study)
     assert not (tmp_path / "out").exists()
+
+
+def test_prompts_that_are_lost_or_of_another_split_are_refused(study):
+    split_prompts(**study)
+    train, analysis = map(Path, study["outputs"].values())
+    lines = analysis.read_text().splitlines(keepends=True)
+    for kept, said in (
+        (lines[:-1], "holds 2 of 3 records"),
+        (lines[1:], "holds 2 of 3 records"),
+        (lines[::-1], "has the prompt 2 where 0 should be"),
+        ([], "holds no record"),
+    ):
+        analysis.write_text("".join(kept))
+        with pytest.raises(ValueError, match=rf"analysis\.jsonl {said}; rebuild .*--force"):
+            read_prompts(analysis)
+    analysis.write_bytes(train.read_bytes())
+    with pytest.raises(ValueError, match=r"analysis\.jsonl holds prompts of the split train"):
+        read_prompts(analysis)

@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 from damage import count_detected, flip
 from neurondynamics.data import store as store_module
-from neurondynamics.data.store import ActivationStore, create_store, stored_bytes
+from neurondynamics.data.store import (
+    ActivationStore,
+    check_same_prompts,
+    create_store,
+    stored_bytes,
+)
 
 LAYERS, NEURONS, NEW = 2, 5, 3
 ATTRIBUTES = {"state": "base", "decoding": {"method": "greedy", "new_tokens": NEW}}
@@ -92,6 +97,93 @@ def test_shards_of_other_models_are_refused(tmp_path, layers, neurons):
         store.append([0], ["x"], np.zeros((1, NEW)), [1], np.zeros((layers, 1, neurons)))
     with pytest.raises(ValueError, match=r"b\.h5 has another number of layers or neurons"):
         ActivationStore([tmp_path / "a.h5", tmp_path / "b.h5"])
+
+
+def test_texts_of_any_length_take_their_own_room(tmp_path, caplog):
+    """One prompt of 1 MB among 200 short ones; HDF5's texts of one length took 200 MB."""
+    caplog.set_level("INFO")
+    texts = ["é" * 500_000, *(f"prompt {n}" for n in range(198)), ""]
+    sizes = {"prompts": 200, "new_tokens": 1, "layers": 1, "neurons": 1}
+    sizes["text_bytes"] = sum(len(text.encode()) for text in texts)
+    with create_store(tmp_path / "a.h5", attributes={}, **sizes) as store:
+        store.append(range(200), texts, np.ones((200, 1)), np.ones(200), np.ones((1, 200, 1)))
+    with ActivationStore([tmp_path / "a.h5"]) as store:
+        assert store.prompts == texts
+    size = (tmp_path / "a.h5").stat().st_size
+    assert size < 1.3 * sizes["text_bytes"]  # the last chunk is stored whole
+    assert "neurons, 981.6 KiB" in caplog.text
+
+
+def made(path, **attributes):
+    """Write a store of one prompt, numbered as its shard, and return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sizes = {"prompts": 1, "new_tokens": 1, "layers": 1, "neurons": 1}
+    with create_store(path, attributes=attributes, **sizes) as store:
+        number = int(attributes.get("shard", "1-of-1")[0])
+        store.append([number], ["x"], np.ones((1, 1)), np.ones(1), np.ones((1, 1, 1)))
+    return path
+
+
+def test_a_store_in_the_place_of_another_is_refused(tmp_path):
+    base = made(tmp_path / "results" / "tiny" / "base" / "1-of-1.h5", state="base")
+    with ActivationStore([base]) as store:
+        assert store.attributes["place"] == "results/tiny/base/1-of-1.h5"
+    moved = base.parent.rename(tmp_path / "results" / "tiny" / "tuned") / base.name
+    with pytest.raises(
+        ValueError,
+        match=r"tuned/1-of-1\.h5 is not .* but results/tiny/base/1-of-1\.h5; rebuild .*--force",
+    ):
+        ActivationStore([moved])
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "results").rename(tmp_path / "elsewhere" / "results")
+    (tmp_path / "elsewhere/results/tiny/tuned").rename(tmp_path / "elsewhere/results/tiny/base")
+    with ActivationStore([tmp_path / "elsewhere/results/tiny/base/1-of-1.h5"]) as store:
+        assert store.attributes["state"] == "base"  # where the study lies does not matter
+
+
+def test_what_a_store_was_made_from_is_held_against_what_is_expected(tmp_path):
+    decoding = {"method": "greedy", "new_tokens": 3}
+    path = made(tmp_path / "a.h5", state="base", weight_digest="ab", decoding=decoding)
+    with ActivationStore([path], {"state": "base", "decoding": decoding, "unknown": 1}) as store:
+        assert len(store) == 1
+    for expected, said in (
+        ({"state": "tuned"}, "its state is base, not tuned"),
+        ({"weight_digest": "cd"}, "its weight digest is ab, not cd"),
+        ({"decoding": decoding | {"new_tokens": 4}}, "its decoding is "),
+    ):
+        with pytest.raises(ValueError, match=rf"a\.h5 was made from other things: {said}"):
+            ActivationStore([path], expected)
+    other = made(tmp_path / "b.h5", state="tuned", prompt_set_digest="2")
+    path = made(tmp_path / "a.h5", state="base", prompt_set_digest="1")
+    with ActivationStore([path]) as one, ActivationStore([other]) as two:  # noqa: SIM117
+        with pytest.raises(ValueError, match=r"b\.h5 .* its prompt set digest is 2, not 1"):
+            check_same_prompts(one, two)
+
+
+def test_shards_are_all_there_once_and_made_alike(tmp_path):
+    one, two = (made(tmp_path / f"{n}.h5", shard=f"{n}-of-2", state="base") for n in (1, 2))
+    with ActivationStore([one, two]) as store:
+        assert store.prompt_ids.tolist() == [1, 2]
+    with ActivationStore([two], whole=False) as store:
+        assert store.prompt_ids.tolist() == [2]
+    with pytest.raises(ValueError, match=r"1\.h5 is of the shards 1-of-2: others lack"):
+        ActivationStore([one])
+    with pytest.raises(ValueError, match=r"1\.h5 holds the shard 1-of-2, which another file"):
+        ActivationStore([one, one])
+    other = made(tmp_path / "2.h5", shard="2-of-2", state="tuned")
+    with pytest.raises(ValueError, match=r"2\.h5 was made .* its state is tuned, not base"):
+        ActivationStore([one, other])
+    unnumbered = made(tmp_path / "2.h5")
+    with pytest.raises(ValueError, match=r"2\.h5 holds a prompt that stands in another"):
+        ActivationStore([made(tmp_path / "1.h5"), unnumbered])
+
+
+def test_a_mean_that_is_not_finite_is_refused_when_it_is_read(tmp_path):
+    path = write(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        file["mean/01"][2, 3] = np.nan
+    with ActivationStore([path]) as store, pytest.raises(ValueError, match=r"a\.h5 holds NaN"):
+        store.mean(1)
 
 
 def test_an_incomplete_store_is_refused(tmp_path):
@@ -230,7 +322,8 @@ def test_sums_and_blocks_do_not_depend_on_the_shards(tmp_path):
         sizes = {"prompts": number, "new_tokens": 1, "layers": 1, "neurons": NEURONS}
         with create_store(path, attributes={}, **sizes) as writer:
             some = means[:, rows]
-            writer.append(range(number), ["x"] * number, np.ones((number, 1)), [1] * number, some)
+            ids = range(rows.start, rows.stop)
+            writer.append(ids, ["x"] * number, np.ones((number, 1)), [1] * number, some)
         return path
 
     whole = [store("whole", slice(0, 11))]

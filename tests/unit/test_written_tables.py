@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from damage import count_detected
-from neurondynamics.data.tables import read_csv, read_parquet, write_csv, write_parquet
+from neurondynamics.data.tables import read_csv, read_parquet, read_shards, write_csv, write_parquet
 
 TABLE = pd.DataFrame(
     {
@@ -73,3 +73,46 @@ def test_a_csv_file_that_is_no_table_is_named(tmp_path):
         (tmp_path / "a.csv").write_bytes(content)
         with pytest.raises(ValueError, match=r"a\.csv cannot be read or is damaged.*--force"):
             read_csv(tmp_path / "a.csv")
+
+
+def shard(folder, number, **made):
+    """Write one of two shards, with a row of its number, and return its path."""
+    path = folder / f"{number}-of-2.parquet"
+    table = pd.DataFrame({"prompt_id": [number]})
+    write_parquet(path, table, {"shard": f"{number}-of-2", "experiment": "a", **made})
+    return path
+
+
+def test_what_a_table_was_made_from_stays_with_it(tmp_path):
+    table = read_parquet(shard(tmp_path, 1, temperature=0.5, settings={"b": 1}))
+    recorded = {"shard": "1-of-2", "experiment": "a", "temperature": 0.5, "settings": '{"b": 1}'}
+    assert table.attrs == recorded
+    write_parquet(tmp_path / "scored.parquet", table.assign(score=0.1), {"scorer": "words"})
+    assert read_parquet(tmp_path / "scored.parquet").attrs == recorded | {"scorer": "words"}
+
+
+def test_shards_are_read_as_one_table_or_refused(tmp_path):
+    one, two = (shard(tmp_path, number, weight_digest="ab") for number in (1, 2))
+    other = shard(tmp_path / "other", 1, experiment="b")
+    shard(tmp_path / "other", 2, experiment="b")
+    assert read_shards([two, one])["prompt_id"].tolist() == [2, 1]
+    assert len(read_shards([one, other, two, tmp_path / "other/2-of-2.parquet"])) == 4
+    for paths, said in (
+        ([one], "1-of-2.parquet is of the shards 1-of-2: others lack"),
+        ([one, one], "holds the shard 1-of-2, which another file holds too"),
+        ([one, other, two], "other/1-of-2.parquet is of the shards 1-of-2"),
+        (
+            [one, shard(tmp_path / "new", 2, weight_digest="c")],
+            "its weight digest is c, not ab; rebuild",
+        ),
+    ):
+        with pytest.raises(ValueError, match=said):
+            read_shards(paths)
+
+
+def test_a_table_in_the_place_of_another_is_refused(tmp_path):
+    path = shard(tmp_path / "results" / "tiny" / "dpo", 1)
+    assert "place" not in read_parquet(path).attrs
+    moved = path.parent.rename(path.parent.with_name("other")) / path.name
+    with pytest.raises(ValueError, match=r"other/1-of-2\.parquet is not .* but results/tiny/dpo/1"):
+        read_parquet(moved)

@@ -384,7 +384,7 @@ def test_stores_are_complete_and_say_how_they_were_made(finished, store):
                 for name, value in file.attrs.items()
             }
             assert attributes["complete"]
-            assert attributes["schema_version"] == 1
+            assert attributes["schema_version"] == 2
             assert attributes["state"] == store.rsplit("/", 1)[1]
             assert attributes["shard"] == shard
             assert attributes["dtype"] == "float32"

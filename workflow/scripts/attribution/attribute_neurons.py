@@ -12,8 +12,9 @@ from neurondynamics.analysis.directions import read_direction
 from neurondynamics.analysis.reductions import create_reductions
 from neurondynamics.data.store import ActivationStore, check_same_prompts
 from neurondynamics.data.tables import write_parquet
+from neurondynamics.lm.loading import weight_digest
 from neurondynamics.lm.weights import ValueProjections, value_projections
-from neurondynamics.runtime import progress
+from neurondynamics.runtime import file_digest, progress
 
 
 def attribute_neurons(
@@ -32,16 +33,21 @@ def attribute_neurons(
 
     `base`, `tuned` and `same_text` are the stores of the base model, of the tuned model on its
     own text and of the tuned model on the base's text. Layers are read one by one and in blocks
-    of prompts. Raises ValueError if the stores do not hold the same prompts.
+    of prompts. Raises ValueError if the stores do not hold the same prompts, or are of other models
+    or states.
     """
     w = read_direction(direction).vector
     of_base = value_projections(base_model, w, dtype)
     of_tuned = value_projections(tuned_model, w, dtype)
+    base_weights, tuned_weights = weight_digest(base_model), weight_digest(tuned_model)
+    made = {"base_weights": base_weights, "tuned_weights": tuned_weights}
+    made["direction"] = file_digest(direction)
+    on_base_text = {"state": "tuned-on-base-text", "weight_digest": tuned_weights}
     with (
-        ActivationStore(base) as a,
-        ActivationStore(tuned) as b,
-        ActivationStore(same_text) as c,
-        create_reductions(reductions, len(a), a.layers) as sums,
+        ActivationStore(base, {"state": "base", "weight_digest": base_weights}) as a,
+        ActivationStore(tuned, {"state": "tuned", "weight_digest": tuned_weights}) as b,
+        ActivationStore(same_text, on_base_text) as c,
+        create_reductions(reductions, len(a), a.layers, made) as sums,
     ):
         check_same_prompts(a, b, c)
         if not np.array_equal(a.tokens, c.tokens):
@@ -60,7 +66,7 @@ def attribute_neurons(
             sums.same_text[:, layer] = before - after
             sums.value[:, layer] = (base_moved + tuned_moved) / 2
             tables.append(table)
-    write_parquet(neurons, pd.concat(tables, ignore_index=True))
+    write_parquet(neurons, pd.concat(tables, ignore_index=True), made)
 
 
 def layer_table(

@@ -12,7 +12,8 @@ if __name__ == "__main__":
 
 import numpy as np
 import torch
-from neurondynamics.data.records import read_jsonl
+from neurondynamics.data.prompts import read_prompts
+from neurondynamics.data.provenance import check_weights
 from neurondynamics.data.store import ActivationStore, create_store
 from neurondynamics.data.tables import read_parquet
 from neurondynamics.interventions.edits import applied
@@ -66,16 +67,20 @@ def capture_activations(
     tokenizer = load_tokenizer(model)
     lm = reading.load(model)
     anatomy = dissect(lm)
-    records = read_jsonl(prompts)
+    records = read_prompts(prompts)
     encoded = encode_prompts(tokenizer, [record["text"] for record in records], reading.max_tokens)
     batches = shard_batches([len(ids) for ids in encoded], reading.batch_size, shard)
-    given = stored_continuations(texts)
-    edits = [] if neurons is None else [ablation(neurons, ablated)]
+    read = {"prompt_set_digest": file_digest(prompts), "max_prompt_tokens": reading.max_tokens}
+    written = {"decoding": {"method": "greedy", "new_tokens": new_tokens}, "shard": shard}
+    given = stored_continuations(texts, read | written)
+    edits = [] if neurons is None else [ablation(neurons, ablated, weight_digest(model))]
     decoding = {"method": "greedy" if given is None else "given", "new_tokens": new_tokens}
     attributes = {**origin, "state": state, "shard": shard}
     attributes |= conditions(model, prompts, reading, decoding)
     sizes = {"layers": len(anatomy.layers), "neurons": anatomy.layers[0].n_neurons}
-    sizes |= {"prompts": sum(map(len, batches)), "new_tokens": new_tokens}
+    own = np.concatenate(batches)
+    sizes |= {"prompts": len(own), "new_tokens": new_tokens}
+    sizes |= {"text_bytes": sum(len(records[i]["text"].encode()) for i in own)}
 
     def capture(rows: np.ndarray) -> tuple[Continuations, np.ndarray]:
         some = [records[i] for i in rows]
@@ -129,17 +134,25 @@ def capture_batch(lm, anatomy, prompts, given, new_tokens, edits):
     return new, recorder.means(torch.float32).numpy()
 
 
-def stored_continuations(stores: list[str]) -> dict[int, list[int]] | None:
-    """Return the continuations that stores hold by prompt_id; None if there are no stores."""
+def stored_continuations(stores: list[str], made: dict) -> dict[int, list[int]] | None:
+    """Return the continuations that stores hold by prompt_id; None if there are no stores.
+
+    `made` is what the stores should record.
+    """
     if not stores:
         return None
-    with ActivationStore(stores) as store:
+    with ActivationStore(stores, made, whole=False) as store:
         return dict(zip(store.prompt_ids.tolist(), store.continuations(), strict=True))
 
 
-def ablation(neurons: str, number: int) -> Edit:
-    """Return the edit that sets the most toxic neurons of a table to zero."""
-    chosen = select(read_parquet(neurons), {"top": number})
+def ablation(neurons: str, number: int, weights: str) -> Edit:
+    """Return the edit that sets the most toxic neurons of a table to zero.
+
+    `weights` is the digest of the model; ValueError for a table about another one.
+    """
+    table = read_parquet(neurons)
+    check_weights(neurons, table.attrs, weights)
+    chosen = select(table, {"top": number})
     return Edit("zero", chosen.layer.to_numpy(), chosen.neuron.to_numpy())
 
 

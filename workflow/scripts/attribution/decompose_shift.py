@@ -25,7 +25,7 @@ from neurondynamics.lm.anatomy import Anatomy, dissect
 from neurondynamics.lm.encoding import encode_prompts
 from neurondynamics.lm.generation import read_continuations, sorted_batches
 from neurondynamics.lm.hooks import PositionMeans, final_residual_sites, hooked
-from neurondynamics.lm.loading import Reading, load_tokenizer
+from neurondynamics.lm.loading import Reading, load_tokenizer, weight_digest
 from neurondynamics.lm.memory import halving
 from neurondynamics.lm.weights import unit
 from neurondynamics.runtime import progress
@@ -60,7 +60,9 @@ def decompose_shift(
     parts do not add up to the total.
     """
     along = torch.from_numpy(unit(read_direction(direction).vector))  # (d_model,)
-    with ActivationStore(base) as first, ActivationStore(tuned) as second:
+    of_base = {"state": "base", "weight_digest": weight_digest(base_model)}
+    of_tuned = {"state": "tuned", "weight_digest": weight_digest(tuned_model)}
+    with ActivationStore(base, of_base) as first, ActivationStore(tuned, of_tuned) as second:
         check_same_prompts(first, second)
         prompts = first.prompts
         texts = {"base": first.continuations(), "tuned": second.continuations()}

@@ -11,6 +11,7 @@ from neurondynamics.analysis.directions import read_direction
 from neurondynamics.analysis.statistics import Statistics
 from neurondynamics.data.store import ActivationStore
 from neurondynamics.data.tables import write_csv
+from neurondynamics.lm.loading import weight_digest
 from neurondynamics.lm.weights import ValueProjections, value_projections
 
 
@@ -33,8 +34,10 @@ def project_layers(
     tables = []
     for model, states in ((base_model, of_base), (tuned_model, of_tuned)):
         weights = value_projections(model, w, dtype)
+        digest = weight_digest(model)
         for state, shards in states.items():
-            with ActivationStore(shards) as store:
+            made = {"state": state, "weight_digest": digest}
+            with ActivationStore(shards, made) as store:
                 projections = mlp_projections(store, weights)
             interval = statistics.mean(projections)
             tables.append(

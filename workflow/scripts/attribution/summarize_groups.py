@@ -21,12 +21,13 @@ def summarize_groups(reductions: str, neurons: str, table: str, statistics: Stat
     """Write one row per group to the CSV file `table`; `n` are the prompts.
 
     `reductions`: HDF5 with the reductions of prompts, layers and groups; `neurons`: parquet with
-    one row per neuron. Raises ValueError where the two disagree on the groups' sums, since one pass
-    over the same activations makes both.
+    one row per neuron. Raises ValueError where the two record other origins or disagree on the
+    groups' sums, since one pass over the same activations makes both.
     """
-    read = read_reductions(reductions)
+    rows = read_parquet(neurons, columns=["group", "reduction"])
+    read = read_reductions(reductions, rows.attrs)
     own_text, same_text = read.own_text.sum(axis=1), read.same_text.sum(axis=1)  # (prompts, groups)
-    by_group = read_parquet(neurons, columns=["group", "reduction"]).groupby("group")
+    by_group = rows.groupby("group")
     counts = by_group.size().reindex(GROUPS, fill_value=0)
     sums = by_group["reduction"].sum().reindex(GROUPS, fill_value=0.0)
     total = own_text.mean(axis=0)  # (groups,)

@@ -19,6 +19,8 @@ import numpy as np
 import pandas as pd
 import torch
 from neurondynamics.analysis.directions import read_vectors
+from neurondynamics.data.prompts import read_prompts
+from neurondynamics.data.provenance import check_weights
 from neurondynamics.data.records import read_jsonl
 from neurondynamics.data.tables import read_parquet, write_parquet
 from neurondynamics.interventions.edits import (
@@ -41,10 +43,10 @@ from neurondynamics.lm.generation import (
     sorted_batches,
     token_losses,
 )
-from neurondynamics.lm.loading import Reading, load_tokenizer
+from neurondynamics.lm.loading import Reading, load_tokenizer, weight_digest
 from neurondynamics.lm.memory import halving
 from neurondynamics.lm.passages import neutral_passages
-from neurondynamics.runtime import progress
+from neurondynamics.runtime import file_digest, progress
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
@@ -121,8 +123,10 @@ def run_experiment(
     choice = dict(zip(searched, choices, strict=True))
     chosen = {name: chosen_steps(steps, choice.get(name)) for name, steps in interventions.items()}
     vectors = read_vectors(directions)
-    resolved = resolve_interventions(read_parquet(neurons), vectors, chosen, experiment)
-    records = read_jsonl(prompts)
+    table, weights = read_parquet(neurons), weight_digest(model)
+    check_weights(neurons, table.attrs, weights)
+    resolved = resolve_interventions(table, vectors, chosen, experiment)
+    records = read_prompts(prompts)
     encoded = encode_prompts(tokenizer, [record["text"] for record in records], reading.max_tokens)
     windows, texts = neutral_passages(
         tokenizer,
@@ -140,9 +144,11 @@ def run_experiment(
     batches = shard_batches([len(item.tokens) for item in items], reading.batch_size, shard)
     written = generate_all(stage, tokenizer, resolved, items, batches, new_tokens)
     measured = measure_losses(stage, resolved, windows, shard)
+    made = {"experiment": experiment, "shard": shard, "weight_digest": weights}
+    made |= {"prompt_set_digest": file_digest(prompts), "corpus": file_digest(corpus)}
     for table, path in ((written, generations), (measured, losses)):
         table.insert(0, "experiment", experiment)
-        write_parquet(path, table)
+        write_parquet(path, table, made)
 
 
 def resolve_interventions(

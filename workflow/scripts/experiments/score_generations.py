@@ -24,7 +24,7 @@ def score_generations(generations: str, scores: str, name: str, scorer: dict) ->
     scored = table[["experiment", "intervention", "prompt_id"]].assign(
         scorer=name, score=make_scorer(**scorer)(table["text"].tolist())
     )
-    write_parquet(scores, scored)
+    write_parquet(scores, scored, {"scorer": name})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ if __name__ == "__main__":
 import pandas as pd
 from neurondynamics.analysis.effects import parse_control, read_effects
 from neurondynamics.analysis.statistics import Statistics
-from neurondynamics.data.records import read_jsonl
+from neurondynamics.data.prompts import read_prompts
 from neurondynamics.data.tables import write_csv
 from neurondynamics.study.behaviour import Behaviour
 
@@ -39,7 +39,7 @@ def tabulate_categories(
     score of a prompt that is not in `prompts`.
     """
     categories = pd.Series(
-        {record["prompt_id"]: record["category"] for record in read_jsonl(prompts)}
+        {record["prompt_id"]: record["category"] for record in read_prompts(prompts)}
     )
     parts = []
     for scorer, effects in read_effects(scores, scorers, states, statistics).items():

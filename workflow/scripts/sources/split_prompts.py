@@ -46,7 +46,10 @@ def split_prompts(
             dataset.get("where"),
         )
     for split, chosen in partition(prompts, splits, seed).items():
-        records = [{"prompt_id": index, **asdict(prompt)} for index, prompt in enumerate(chosen)]
+        records = [
+            {"prompt_id": index, "split": split, **asdict(prompt)}
+            for index, prompt in enumerate(chosen)
+        ]
         write_jsonl(outputs[split], records)
 
 

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from neurondynamics.data.prompts import normalise
-from neurondynamics.data.records import read_jsonl, write_jsonl
+from neurondynamics.data.prompts import normalise, read_prompts
+from neurondynamics.data.records import write_jsonl
 from neurondynamics.data.rows import text_of, with_texts
-from neurondynamics.data.tables import read_parquet
+from neurondynamics.data.tables import read_shards
 from neurondynamics.data.texts import fetched_files, read_rows
 from neurondynamics.lm.loading import load_tokenizer, tokenizer_digest
 from neurondynamics.tuning.pairs import WRITTEN, with_tokens
@@ -65,13 +65,13 @@ def pair_preferences(
     if method == "sampled":
         pairs = sampled_pairs(sources, margin).assign(tokenizer=digest)
     elif method == "steered":
-        steered = pd.concat(map(read_parquet, sources)).sort_values("prompt_id")
+        steered = read_shards(sources).sort_values("prompt_id")
         pairs = steered.assign(tokenizer=digest)
     else:
         pairs = ready_pairs(sources[0], dataset)
     number = len(pairs)
     pairs = with_tokens(pairs.reset_index(drop=True), load_tokenizer(model), digest)
-    pairs = usable(pairs, {record["text"] for path in measured for record in read_jsonl(path)})
+    pairs = usable(pairs, {record["text"] for path in measured for record in read_prompts(path)})
     if pairs.empty:
         raise ValueError(f"{sources[0]}: none of its {number} pairs can be tuned on")
     kept = np.arange(len(pairs))
@@ -87,7 +87,7 @@ def sampled_pairs(continuations: list[str], margin: float) -> pd.DataFrame:
     `continuations`: parquet files with columns prompt_id, sample, prompt, text, score, the shards
     of one table. Raises ValueError where no pair reaches the margin.
     """
-    table = pd.concat(map(read_parquet, continuations), ignore_index=True)
+    table = read_shards(continuations)
     pairs = find_pairs(table)
     gap = pairs["rejected_score"] - pairs["chosen_score"]
     wide = pairs[(gap >= margin) & (gap > 0)]

@@ -7,13 +7,13 @@ if __name__ == "__main__":
 
 import numpy as np
 import pandas as pd
-from neurondynamics.data.records import read_jsonl
+from neurondynamics.data.prompts import read_prompts
 from neurondynamics.data.tables import write_parquet
 from neurondynamics.lm.encoding import decode_continuations, encode_prompts
 from neurondynamics.lm.generation import decode, prefill, sampling_uniforms, shard_batches
-from neurondynamics.lm.loading import Reading, load_tokenizer
+from neurondynamics.lm.loading import Reading, load_tokenizer, weight_digest
 from neurondynamics.lm.memory import halving
-from neurondynamics.runtime import progress
+from neurondynamics.runtime import file_digest, progress
 
 
 def sample_continuations(
@@ -34,7 +34,7 @@ def sample_continuations(
     """
     tokenizer = load_tokenizer(model)
     lm = reading.load(model)
-    records = read_jsonl(prompts)
+    records = read_prompts(prompts)
     texts = [record["text"] for record in records]
     encoded = encode_prompts(tokenizer, texts, reading.max_tokens)
     lengths = [len(ids) for ids in encoded]
@@ -57,7 +57,9 @@ def sample_continuations(
                 record = records[some[place]]
                 rows.append((record["prompt_id"], number, record["text"], text, tokens))
     table = pd.DataFrame(rows, columns=["prompt_id", "sample", "prompt", "text", "tokens"])
-    write_parquet(output, table.sort_values(["prompt_id", "sample"]))
+    made = {"weight_digest": weight_digest(model), "prompt_set_digest": file_digest(prompts)}
+    made |= {"shard": shard, "samples": samples, "temperature": temperature}
+    write_parquet(output, table.sort_values(["prompt_id", "sample"]), made)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ from neurondynamics.data.records import read_jsonl
 from neurondynamics.data.tables import write_parquet
 from neurondynamics.lm.encoding import decode_continuations, encode_prompts
 from neurondynamics.lm.generation import decode, prefill, sampling_uniforms, shard_batches
-from neurondynamics.lm.loading import Reading, load_tokenizer
+from neurondynamics.lm.loading import Reading, load_tokenizer, weight_digest
 from neurondynamics.lm.memory import halving
-from neurondynamics.runtime import progress
+from neurondynamics.runtime import file_digest, progress
 from neurondynamics.tuning.steering import Guide, Strength, class_probabilities, steer
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,8 @@ def steer_continuations(
         table["rejected_score"].mean(),
         100 * (table["rejected_score"] > table["chosen_score"]).mean(),
     )
-    write_parquet(output, table)
+    made = {"weight_digest": weight_digest(model), "corpus": file_digest(corpus)}
+    write_parquet(output, table, made | {"shard": shard, "direction": file_digest(direction)})
 
 
 def choose_sentences(texts: list[str], number: int, seed: int) -> list[str]:

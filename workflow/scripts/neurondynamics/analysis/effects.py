@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from neurondynamics.analysis.statistics import Estimate, Statistics, share, wilson
-from neurondynamics.data.tables import read_parquet
+from neurondynamics.data.tables import read_shards
 
 BASELINE = "none"
 CONTROL = re.compile(r"(?P<of>[^~]+)~(?P<kind>random|signs)-(?P<draw>[0-9]+)")
@@ -58,7 +58,7 @@ def read_experiments(paths: list[str], names: Iterable[str]) -> dict[str, pd.Dat
 
 def read_together(paths: list[str]) -> pd.DataFrame:
     """Read the shards of tables as one, its rows in the order of prompts or windows."""
-    table = pd.concat(map(read_parquet, paths), ignore_index=True)
+    table = read_shards(paths)
     order = [column for column in ("window", "corpus", "prompt_id") if column in table]
     return table.sort_values(order, kind="stable")
 

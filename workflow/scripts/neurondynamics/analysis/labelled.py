@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from neurondynamics.data.files import reading, replacing
 from neurondynamics.data.rows import Row, is_measured, number_of, text_of, with_texts
-from neurondynamics.data.tables import read_parquet
+from neurondynamics.data.tables import read_shards
 from neurondynamics.data.texts import read_rows
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ def mixed_prompts(scored: Iterable[str | Path], threshold: float) -> pd.DataFram
     in two splits. With such prompts alone a direction is no detector of topics. Raises ValueError
     if they are too few.
     """
-    table = pd.concat(map(read_parquet, scored)).dropna(subset="score")
+    table = read_shards(scored).dropna(subset="score")
     table = table.sort_values(["prompt", "sample"])  # whatever the files, one order
     table["toward"] = table.score > threshold
     table["group"] = table.groupby("prompt").ngroup()

@@ -11,6 +11,9 @@ import h5py
 import numpy as np
 
 from neurondynamics.data.files import reading, replacing
+from neurondynamics.data.provenance import check_place, place_of
+
+TEXT_CHUNK = 2**18  # bytes; a chunk of 4 GiB could be written, but not read
 
 
 class Sink(io.FileIO):
@@ -49,6 +52,8 @@ class Sink(io.FileIO):
 def create_hdf5(path: str | Path, size: int) -> Iterator[tuple[h5py.File, Sink]]:
     """Open a new HDF5 file for writing; it appears under its name once it is whole.
 
+    It records its place.
+
     `size` is the number of bytes to be written. Raises OSError where the disk has no room for
     them or is full on the way; the sink tells so in the midst of a long piece of work.
     """
@@ -56,6 +61,8 @@ def create_hdf5(path: str | Path, size: int) -> Iterator[tuple[h5py.File, Sink]]
         try:
             # only the newest format has checksums for all that is not data
             with h5py.File(sink, "w", libver="latest") as file:
+                for name, place in place_of(path).items():
+                    write_attribute(file, name, place)
                 yield file, sink
         finally:
             sink.check()
@@ -70,10 +77,22 @@ def create_dataset(
 
 
 def write_texts(file: h5py.File, name: str, texts: list[str]) -> None:
-    """Write a dataset of texts. They get one length: HDF5 has no checksum for those of many."""
-    encoded = np.array([text.encode() for text in texts])
-    dtype = h5py.string_dtype("utf-8", encoded.itemsize)
-    create_dataset(file, name, encoded.shape, dtype, encoded.shape)[:] = encoded.astype(dtype)
+    """Write texts of any lengths as a group: one array of `bytes`, and the `ends` of texts in it.
+
+    HDF5's own texts have no checksum where their lengths differ.
+    """
+    encoded = [text.encode() for text in texts]
+    ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)  # (n,)
+    joined = np.frombuffer(b"".join(encoded) or b"\0", np.uint8)  # there are no empty datasets
+    create_dataset(file, f"{name}/bytes", joined.shape, "u1", (TEXT_CHUNK,))[:] = joined
+    create_dataset(file, f"{name}/ends", ends.shape, "i8", (TEXT_CHUNK // 8,))[:] = ends
+
+
+def read_texts(file: h5py.File, name: str) -> list[str]:
+    """Read what `write_texts` wrote. Raises ValueError, naming the file, for damage."""
+    with reading(file.filename):
+        joined, ends = file[f"{name}/bytes"][:].tobytes(), file[f"{name}/ends"][:].tolist()
+        return [joined[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def write_attribute(file: h5py.File, name: str, value: str | int | float | bool) -> None:
@@ -85,19 +104,26 @@ def write_attribute(file: h5py.File, name: str, value: str | int | float | bool)
 
 
 def read_attributes(file: h5py.File) -> dict:
-    """Return all attributes, texts as `str`. Raises ValueError, naming the file, for damage."""
+    """Return all attributes as Python has them. Raises ValueError, naming the file, for damage."""
     with reading(file.filename):
-        plain = dict(file.attrs)
-        return {
-            name: value.decode() if isinstance(value, bytes) else value
-            for name, value in plain.items()
-        }
+        return {name: _plain(value) for name, value in file.attrs.items()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.decode()
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def open_hdf5(path: str | Path) -> h5py.File:
-    """Open a file for reading. Raises ValueError, naming it, if it is truncated or damaged."""
+    """Open a file for reading.
+
+    Raises ValueError, naming it, if it is truncated or damaged, or was written to another place.
+    """
     with reading(path):
-        return h5py.File(path, "r")
+        file = h5py.File(path, "r")
+    check_place(path, read_attributes(file))
+    return file
 
 
 def read_dataset(file: h5py.File, name: str, rows: slice = slice(None)) -> np.ndarray:

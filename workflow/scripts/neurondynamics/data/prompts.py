@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations, takewhile
 from pathlib import Path
 
+from neurondynamics.data.files import unusable
+from neurondynamics.data.records import read_jsonl
 from neurondynamics.data.rows import Row, field, is_measured, number_of, text_of, with_texts
 from neurondynamics.data.texts import read_rows
 
@@ -92,6 +94,20 @@ def read_dataset(
     if lacking:
         logger.warning("%s: %d of %d prompts have no category", name, lacking, len(prompts))
     return prompts
+
+
+def read_prompts(path: str | Path) -> list[dict]:
+    """Read the prompts of a split, as `split_prompts` writes them, in the order of their numbers.
+
+    Raises ValueError, naming the file, if it has lost a prompt or is that of another split.
+    """
+    records = read_jsonl(path)
+    for number, record in enumerate(records):
+        if record["prompt_id"] != number:
+            raise unusable(path, f"has the prompt {record['prompt_id']} where {number} should be")
+        if record.get("split", Path(path).stem) != Path(path).stem:
+            raise unusable(path, f"holds prompts of the split {record['split']}")
+    return records
 
 
 def _category(row: Row, name: str | list[str] | None) -> str:

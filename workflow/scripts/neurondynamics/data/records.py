@@ -6,9 +6,10 @@ import importlib.metadata
 import json
 from pathlib import Path
 
-from neurondynamics.data.files import reading, replacing
+from neurondynamics.data.files import reading, replacing, unusable
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "h5py")
+NUMBER = "of"  # records in all, by which a reader knows that a line was lost
 ONE_A_LINE = "wanted is one JSON object a line: `jq -c '.[]'` writes a list so, `jq -c .` an object"
 
 
@@ -40,17 +41,28 @@ def parse_object(line: str, place: str) -> dict:
 
 
 def read_jsonl(path: str | Path) -> list[dict]:
-    """Read what `write_jsonl` wrote. Raises ValueError, naming file and line, if it is damaged."""
+    """Read what `write_jsonl` wrote.
+
+    Raises ValueError, naming file and line, if it is damaged, is empty or has lost a line.
+    """
     with reading(path), open(path, encoding="utf-8") as file:
         lines = enumerate(file, start=1)
-        return [parse_object(line, f"{path}, line {number}") for number, line in lines]
+        records = [parse_object(line, f"{path}, line {number}") for number, line in lines]
+    if not records:
+        raise unusable(path, "holds no record")
+    for record in records:
+        number = record.pop(NUMBER, len(records))
+        if number != len(records):
+            raise unusable(path, f"holds {len(records)} of {number} records")
+    return records
 
 
 def write_jsonl(path: str | Path, records: list[dict]) -> None:
-    """Write one JSON object a line, in the order given."""
+    """Write one JSON object a line, in the order given; each says how many there are."""
+    number = {NUMBER: len(records)}
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         for record in records:
-            file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+            file.write(json.dumps(record | number, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def package_versions() -> dict[str, str]:

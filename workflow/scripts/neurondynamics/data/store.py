@@ -1,17 +1,17 @@
 """The activation store: mean activations of every neuron per prompt, in HDF5.
 
-Layout: `prompt_ids` (n,), `prompts` (n,), `tokens` (n, T) int32 with -1 after a continuation's
-end, `lengths` (n,), and per layer `mean/00`, `mean/01`, ... (n, d_mlp) float32: means over the
-new-token positions. Datasets are chunked by row block and all content carries checksums, so that
-a flipped bit is an error on reading. The attributes say how the store was made.
+Layout: `prompt_ids` (n,), `prompts/bytes`, the texts one after the other in UTF-8, and where they
+end there, `prompts/ends` (n,), `tokens` (n, T) int32 with -1 after a continuation's end, `lengths`
+(n,), and per layer `mean/00`, `mean/01`, ... (n, d_mlp) float32: means over the new-token
+positions. Datasets are chunked by row block and all content carries checksums, so that a flipped
+bit is an error on reading. The attributes say how the store was made.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -26,16 +26,20 @@ from neurondynamics.data.hdf5 import (
     open_hdf5,
     read_attributes,
     read_dataset,
+    read_texts,
     write_attribute,
     write_texts,
 )
+from neurondynamics.data.provenance import UNRECORDED, check_made, check_shards, plain
 from neurondynamics.data.records import package_versions
 from neurondynamics.limits import ROWS_PER_CHUNK
 from neurondynamics.runtime import human_size
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# what stores that are compared have in common, as far as it is recorded
+COMMON = ("prompt_set_digest", "max_prompt_tokens", "dtype")
 
 
 class StoreWriter:
@@ -113,22 +117,22 @@ def create_store(
     layers: int,
     neurons: int,
     attributes: dict,
+    text_bytes: int = 0,
 ) -> Iterator[StoreWriter]:
     """Open a new store for writing; it appears under its name once it is whole.
 
     `attributes` are recorded beside the schema version and the package versions; nested values
-    as JSON. The size is logged before anything is written. Raises OSError where the disk has no
-    room for it.
+    as JSON. `text_bytes` is how long all prompts are in UTF-8. The size is logged before anything
+    is written. Raises OSError where the disk has no room for it.
     """
-    size = stored_bytes(prompts, new_tokens, layers, neurons)
+    size = stored_bytes(prompts, new_tokens, layers, neurons) + text_bytes
     logger.info(
         "store %s: %d prompts x %d layers x %d neurons, %s",
         path, prompts, layers, neurons, human_size(size),
     )  # fmt: skip
     with create_hdf5(path, size) as (file, sink):
         for name, value in {**attributes, "packages": package_versions()}.items():
-            plain = isinstance(value, str | int | float)
-            write_attribute(file, name, value if plain else json.dumps(value, sort_keys=True))
+            write_attribute(file, name, plain(value))
         write_attribute(file, "schema_version", SCHEMA_VERSION)
         write_attribute(file, "complete", False)
         writer = StoreWriter(file, sink, prompts, new_tokens, layers, neurons)
@@ -147,21 +151,30 @@ def stored_bytes(prompts: int, new_tokens: int, layers: int, neurons: int) -> in
 class ActivationStore:
     """Reads a store that consists of one or more shard files, in the order given.
 
-    Raises ValueError if a file is unreadable, incomplete, of another schema, or does not match
-    the first in shape; the message names the file. Use as a context manager.
+    `made` are attributes that every file should have, such as the state; `whole` says that the
+    files should be all shards. Raises ValueError if a file is unreadable, incomplete, of another
+    schema, in the place of another, made otherwise than `made` says or than the first one, or of
+    another shape, and for a prompt that two files hold; the message names the file. Use as a
+    context manager.
     """
 
-    def __init__(self, paths: Sequence[str | Path]):
+    def __init__(self, paths: Sequence[str | Path], made: Mapping = UNRECORDED, whole: bool = True):
         with ExitStack() as opened:
             self._files = [opened.enter_context(_open_complete(path)) for path in paths]
             self.layers, self.neurons = self._shape()
+            attributes = [read_attributes(file) for file in self._files]
+            for path, of_file in zip(paths, attributes, strict=True):
+                check_made(path, of_file, made)
+            check_shards(list(paths), attributes, whole)
             self._close = opened.pop_all().close
-        self.attributes = read_attributes(self._files[0])
+        self.attributes, self.path = attributes[0], paths[0]
         self.prompt_ids = self._all("prompt_ids")  # (n,)
-        self.prompts = [text.decode() for text in self._all("prompts")]
+        self.prompts = [text for file in self._files for text in read_texts(file, "prompts")]
         self.tokens = self._all("tokens")  # (n, T)
         self.lengths = self._all("lengths")  # (n,)
         self._rows = [len(read_dataset(file, "lengths")) for file in self._files]
+        if len(set(self.prompt_ids.tolist())) < len(self.prompt_ids):
+            raise unusable(paths[-1], "holds a prompt that stands in another file or row too")
 
     def _shape(self) -> tuple[int, int]:
         shapes = []
@@ -201,6 +214,8 @@ class ActivationStore:
                 own = slice(max(start - first, 0), min(start + rows - first, number))
                 if own.start < own.stop:
                     parts.append(read_dataset(file, name, own))
+                    if not np.isfinite(parts[-1]).all():
+                        raise unusable(file.filename, f"holds NaN or infinity in layer {layer}")
                 first += number
             yield np.concatenate(parts) if len(parts) > 1 else parts[0]
 
@@ -228,8 +243,10 @@ def _open_complete(path: str | Path) -> h5py.File:
 
 
 def check_same_prompts(first: ActivationStore, *others: ActivationStore) -> None:
-    """Raise ValueError unless all stores hold the same prompts in the same order."""
+    """Raise ValueError unless all stores hold the same prompts in the same order, read alike."""
+    common = {name: first.attributes[name] for name in COMMON if name in first.attributes}
     for other in others:
+        check_made(other.path, other.attributes, common)
         if other.prompts != first.prompts:
             raise ValueError(
                 f"the stores of the states {first.attributes['state']} and "

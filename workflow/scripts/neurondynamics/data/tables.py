@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 from pyarrow.parquet import read_metadata
 
 from neurondynamics.data.files import reading, replacing
+from neurondynamics.data.provenance import UNRECORDED, check_place, check_shards, place_of, plain
 
 # Columns of CSV tables whose values are texts whatever they look like: a name may be NA or 7.
 TEXTS = """category claim component control control_of criterion direction experiment group holds
@@ -16,8 +17,14 @@ TEXTS = """category claim component control control_of criterion direction exper
     scorer_b section state statement tokens tokens_toward vector"""
 
 
-def write_parquet(path: str | Path, table: pd.DataFrame) -> None:
-    """Write a table without its index: the whole of it or nothing."""
+def write_parquet(path: str | Path, table: pd.DataFrame, made: Mapping = UNRECORDED) -> None:
+    """Write a table without its index: the whole of it or nothing.
+
+    Recorded are its place, what it was `made` from, and what the table's `attrs` say already.
+    """
+    table = table.copy(deep=False)
+    recorded = {name: plain(value) for name, value in {**table.attrs, **made}.items()}
+    table.attrs = recorded | place_of(path)
     with replacing(path) as temporary:
         table.to_parquet(temporary, index=False, write_page_checksum=True)
 
@@ -50,14 +57,26 @@ def read_csv(path: str | Path) -> pd.DataFrame:
 
 
 def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read what `write_parquet` wrote, or some columns of it.
+    """Read what `write_parquet` wrote, or some columns of it; its `attrs` are what is recorded.
 
-    Raises ValueError, naming the file, if it is truncated or damaged; without its checksums,
-    damage may crash the process.
+    Raises ValueError, naming the file, if it is truncated or damaged, or was written to another
+    place; without its checksums, damage may crash the process.
     """
     with reading(path):
         table = pd.read_parquet(path, columns=columns, page_checksum_verification=True)
         rows = read_metadata(path).num_rows  # the list of pages has no checksum
         if len(table) != rows:
             raise ValueError(f"{len(table)} of {rows} rows")
-        return table
+    check_place(path, table.attrs)
+    table.attrs.pop("place", None)
+    return table
+
+
+def read_shards(paths: Sequence[str | Path]) -> pd.DataFrame:
+    """Read all shards of a table as one, in the order given.
+
+    Raises ValueError, naming the file, as `read_parquet` and `check_shards` do.
+    """
+    tables = [read_parquet(path) for path in paths]
+    check_shards(list(paths), [table.attrs for table in tables])
+    return pd.concat(tables, ignore_index=True)
