@@ -1,6 +1,7 @@
 """The neuron table and the sums per prompt, end to end, against sums over single positions."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from decode_neurons import decode_neurons
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.analysis.directions import Direction, write_direction
 from neurondynamics.data import store
+from neurondynamics.data.hdf5 import write_attribute
 from neurondynamics.data.tables import read_csv
 from neurondynamics.lm.weights import ValueProjections
 from neurondynamics.study.behaviour import Behaviour
@@ -210,10 +212,10 @@ def llama(case_of, tmp_path, prompts_file):
     return capture
 
 
-def attribute(case, tmp_path, base, tuned, same):
+def attribute(case, tmp_path, base, tuned, same, tuned_model=None):
     write_direction(tmp_path / "direction.safetensors", Direction(W, 0.0))
     attribute_neurons(
-        [base], [tuned], [same], str(case.folder), str(case.folder),
+        [base], [tuned], [same], str(case.folder), tuned_model or str(case.folder),
         str(tmp_path / "direction.safetensors"), str(tmp_path / "neurons.parquet"),
         str(tmp_path / "reductions.h5"), dtype="float32",
     )  # fmt: skip
@@ -222,7 +224,12 @@ def attribute(case, tmp_path, base, tuned, same):
 
 def test_a_model_against_itself_changes_nothing(case_of, llama, tmp_path):
     base = llama("base")
-    table = attribute(case_of("llama"), tmp_path, base, llama("tuned"), base)
+    stores = [str(tmp_path / f"{state}.h5") for state in ("tuned", "tuned-on-base-text")]
+    for store in stores:
+        shutil.copy(base, store)
+        with h5py.File(store, "r+") as file:
+            write_attribute(file, "state", Path(store).stem)
+    table = attribute(case_of("llama"), tmp_path, base, *stores)
     assert set(table.group) == {"unchanged"}
     assert (table.filter(like="reduction") == 0).all(axis=None)
 
@@ -230,12 +237,23 @@ def test_a_model_against_itself_changes_nothing(case_of, llama, tmp_path):
 def test_stores_of_other_prompts_are_refused(case_of, llama, tmp_path, prompts_file):
     base = llama("base")
     lines = prompts_file.read_text().splitlines(keepends=True)
-    (tmp_path / "others.jsonl").write_text("".join(reversed(lines)))
+    (tmp_path / "others.jsonl").write_text("".join(lines[:-1]))
     other = llama("tuned", prompts=str(tmp_path / "others.jsonl"))
-    with pytest.raises(ValueError, match=r"base and tuned hold different prompts"):
-        attribute(case_of("llama"), tmp_path, base, other, base)
+    same = llama("tuned-on-base-text", texts=[base])
+    with pytest.raises(ValueError, match=r"tuned\.h5 was made .* its prompt set digest is"):
+        attribute(case_of("llama"), tmp_path, base, other, same)
     assert not (tmp_path / "neurons.parquet").exists()
     assert not (tmp_path / "reductions.h5").exists()
+
+
+def test_the_store_of_another_state_or_model_is_refused(case_of, llama, tmp_path):
+    case, base = case_of("llama"), llama("base")
+    with pytest.raises(ValueError, match=r"base\.h5 was made .* its state is base, not tuned;"):
+        attribute(case, tmp_path, base, base, base)
+    tuned, same = llama("tuned"), llama("tuned-on-base-text", texts=[base])
+    other = tiny.save(tiny.nudge(tiny.build_model("llama"), 0.1), tmp_path / "other")
+    with pytest.raises(ValueError, match=r"tuned\.h5 was made .* its weight digest is"):
+        attribute(case, tmp_path, base, tuned, same, tuned_model=str(other))
 
 
 def test_text_of_another_run_does_not_pass_for_the_same_text(case_of, llama, tmp_path):
@@ -315,9 +333,10 @@ block = np.random.default_rng(0).normal(size=(layers, 256, neurons)).astype("f4"
 def peak(prompts):
     path = str(folder / f"{prompts}.h5")
     sizes = {"prompts": prompts, "new_tokens": 1, "layers": layers, "neurons": neurons}
-    with create_store(path, attributes={"state": "base"}, **sizes) as store:
-        for _ in range(prompts // 256):
-            store.append(range(256), ["x"] * 256, np.ones((256, 1)), np.ones(256), block)
+    with create_store(path, attributes={}, **sizes) as store:
+        for start in range(0, prompts, 256):
+            rows = range(start, start + 256)
+            store.append(rows, ["x"] * 256, np.ones((256, 1)), np.ones(256), block)
     paths = [path]
     attribute_neurons(
         paths, paths, paths, model, model, direction,

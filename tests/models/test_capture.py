@@ -162,8 +162,9 @@ def test_given_text_is_read_unedited_or_not_at_all(case_of, capture):
 @pytest.mark.parametrize(("number", "given"), [(2, False), (3, True)])
 def test_shards_hold_the_rows_of_one_store_to_the_bit(case, capture, number, given):
     def run(name, shard):
-        texts = [str(capture(case.folder, f"text-{name}", shard=shard))] if given else []
-        return capture(case.folder, name, shard=shard, texts=texts)
+        made = {"shard": shard, "state": "base"}
+        texts = [str(capture(case.folder, f"text-{name}", **made))] if given else []
+        return capture(case.folder, name, texts=texts, **made)
 
     whole = run("whole", "1-of-1")
     shards = [run(f"shard{k}", f"{k}-of-{number}") for k in range(1, number + 1)]

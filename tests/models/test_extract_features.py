@@ -56,7 +56,7 @@ def means(case, texts, first=0, layer=LAYER):
 def test_features_of_a_dataset_are_means_over_its_own_tokens(case_of, extract, dataset, family):
     case = case_of(family)
     features, rows = extract(case, [dataset], COMMENTS)
-    assert rows.tolist() == [row for row, text in enumerate(TEXTS) if text]
+    assert rows.tolist() == list(range(len(TEXTS) - 1))  # of the rows that have a text
     assert features.dtype == np.float32
     expected = means(case, [text for text in TEXTS if text])
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4)

@@ -58,9 +58,9 @@ def capture_activations(
 
     `texts` are the stores whose continuations are read; empty to generate. `neurons` is the
     neuron table whose `ablated` most toxic neurons are set to zero; None for no intervention.
-    `origin` (model, revision, seed) is recorded in the store.
-    Raises ValueError, naming the prompt, where activations or logits are not finite, and where
-    both texts and neurons are given: neurons are ablated while generating only.
+    `origin` (model, revision, seed) is recorded. Raises ValueError, naming the prompt, where
+    activations or logits are not finite, for texts of other prompts or decoding, and where both
+    texts and neurons are given: neurons are ablated while generating only.
     """
     if texts and neurons is not None:
         raise ValueError(f"{state}: neurons are ablated while generating, not in given texts")
@@ -75,8 +75,8 @@ def capture_activations(
     given = stored_continuations(texts, read | written)
     edits = [] if neurons is None else [ablation(neurons, ablated, weight_digest(model))]
     decoding = {"method": "greedy" if given is None else "given", "new_tokens": new_tokens}
-    attributes = {**origin, "state": state, "shard": shard}
-    attributes |= conditions(model, prompts, reading, decoding)
+    made = {**origin, "state": state, "shard": shard}
+    made |= conditions(model, prompts, reading, decoding)
     sizes = {"layers": len(anatomy.layers), "neurons": anatomy.layers[0].n_neurons}
     own = np.concatenate(batches)
     sizes |= {"prompts": len(own), "new_tokens": new_tokens}
@@ -93,7 +93,7 @@ def capture_activations(
                 f"{error}; prompt {culprit['prompt_id']}: {culprit['text']!r}"
             ) from error
 
-    with create_store(output, attributes=attributes, **sizes) as store:
+    with create_store(output, attributes=made, **sizes) as store:
         doing = f"capturing {state} in batches of {reading.batch_size} prompts"
         for batch in progress(batches, doing):
             for rows, (new, means) in halving(batch, capture):
