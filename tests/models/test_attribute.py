@@ -225,10 +225,10 @@ def attribute(case, tmp_path, base, tuned, same, tuned_model=None):
 def test_a_model_against_itself_changes_nothing(case_of, llama, tmp_path):
     base = llama("base")
     stores = [str(tmp_path / f"{state}.h5") for state in ("tuned", "tuned-on-base-text")]
-    for store in stores:
-        shutil.copy(base, store)
-        with h5py.File(store, "r+") as file:
-            write_attribute(file, "state", Path(store).stem)
+    for path in stores:
+        shutil.copy(base, path)
+        with h5py.File(path, "r+") as file:
+            write_attribute(file, "state", Path(path).stem)
     table = attribute(case_of("llama"), tmp_path, base, *stores)
     assert set(table.group) == {"unchanged"}
     assert (table.filter(like="reduction") == 0).all(axis=None)

@@ -71,16 +71,15 @@ def capture_activations(
     encoded = encode_prompts(tokenizer, [record["text"] for record in records], reading.max_tokens)
     batches = shard_batches([len(ids) for ids in encoded], reading.batch_size, shard)
     read = {"prompt_set_digest": file_digest(prompts), "max_prompt_tokens": reading.max_tokens}
-    written = {"decoding": {"method": "greedy", "new_tokens": new_tokens}, "shard": shard}
-    given = stored_continuations(texts, read | written)
+    greedy = {"method": "greedy", "new_tokens": new_tokens}
+    given = stored_continuations(texts, read | {"decoding": greedy, "shard": shard})
     edits = [] if neurons is None else [ablation(neurons, ablated, weight_digest(model))]
-    decoding = {"method": "greedy" if given is None else "given", "new_tokens": new_tokens}
+    decoding = greedy if given is None else greedy | {"method": "given"}
     made = {**origin, "state": state, "shard": shard}
     made |= conditions(model, prompts, reading, decoding)
+    own = [records[i]["text"].encode() for batch in batches for i in batch]
     sizes = {"layers": len(anatomy.layers), "neurons": anatomy.layers[0].n_neurons}
-    own = np.concatenate(batches)
-    sizes |= {"prompts": len(own), "new_tokens": new_tokens}
-    sizes |= {"text_bytes": sum(len(records[i]["text"].encode()) for i in own)}
+    sizes |= {"prompts": len(own), "new_tokens": new_tokens, "text_bytes": sum(map(len, own))}
 
     def capture(rows: np.ndarray) -> tuple[Continuations, np.ndarray]:
         some = [records[i] for i in rows]
