@@ -305,3 +305,13 @@ def test_a_truncated_direction_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"probe\.safetensors cannot be read or is damaged"):
         read_direction(path)
+
+
+def test_a_direction_in_the_place_of_another_is_refused(tmp_path):
+    folder = tmp_path / "results" / "tiny" / "base" / "directions"
+    folder.mkdir(parents=True)
+    write_direction(folder / "probe.safetensors", Direction(np.ones(3), 0.5))
+    assert read_direction(folder / "probe.safetensors").intercept == 0.5
+    (folder / "probe.safetensors").rename(folder / "svd.safetensors")
+    with pytest.raises(ValueError, match=r"svd\.safetensors is not .* but results/.*/probe\.s"):
+        read_direction(folder / "svd.safetensors")

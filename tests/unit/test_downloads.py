@@ -10,6 +10,7 @@ import zipfile
 
 import pytest
 from neurondynamics.fetching import retries
+from neurondynamics.fetching.archives import take_members
 from neurondynamics.fetching.sources import fetch_files
 from servers import Content, Files, serving
 
@@ -190,3 +191,18 @@ def test_a_checkpoint_is_no_archive_though_it_is_a_zip_file(tmp_path):
     pack(tmp_path / "a.zip", MODEL).rename(tmp_path / "a.ckpt")
     (taken,) = fetch_files({"path": str(tmp_path / "a.ckpt")}, tmp_path / "out")
     assert taken.read_bytes() == (tmp_path / "a.ckpt").read_bytes()
+
+
+def test_an_encrypted_archive_is_named_with_the_remedy(tmp_path):
+    path = tmp_path / "e.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", "x")
+    content = bytearray(path.read_bytes())
+    content[6] |= 1  # the flag of a password, in both headers
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"^e\.zip is encrypted \(.*a\.txt.*\): unpack it"):
+        take_members(path, ["a.txt"], tmp_path)
+    path.write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ValueError, match=r"^e\.zip is a pointer of git-lfs, not .*git lfs pull"):
+        take_members(path, ["a.txt"], tmp_path)

@@ -13,7 +13,6 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 from neurondynamics.data.prompts import read_prompts
-from neurondynamics.data.provenance import check_weights
 from neurondynamics.data.store import ActivationStore, create_store
 from neurondynamics.data.tables import read_parquet
 from neurondynamics.interventions.edits import applied
@@ -149,9 +148,7 @@ def ablation(neurons: str, number: int, weights: str) -> Edit:
 
     `weights` is the digest of the model; ValueError for a table about another one.
     """
-    table = read_parquet(neurons)
-    check_weights(neurons, table.attrs, weights)
-    chosen = select(table, {"top": number})
+    chosen = select(read_parquet(neurons, weights=weights), {"top": number})
     return Edit("zero", chosen.layer.to_numpy(), chosen.neuron.to_numpy())
 
 

@@ -8,7 +8,6 @@ if __name__ == "__main__":
 
 import numpy as np
 import pandas as pd
-from neurondynamics.data.provenance import check_weights
 from neurondynamics.data.tables import read_parquet, write_csv
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.lens import decode_vectors
@@ -23,8 +22,7 @@ def decode_neurons(
 
     A neuron against the direction is shown by what it promotes when negatively activated, −v.
     """
-    table = read_parquet(neurons)
-    check_weights(neurons, table.attrs, weight_digest(model))
+    table = read_parquet(neurons, weights=weight_digest(model))
     kinds = {
         f"most {behaviour.adjective}": (table.nlargest(number, "cosine"), 1),
         f"most {behaviour.anti}": (table.nsmallest(number, "cosine"), -1),

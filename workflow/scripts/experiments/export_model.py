@@ -86,7 +86,7 @@ def export_model(
     steps = chosen_steps(steps, choice)
     lm = load_model(model, "auto", "cpu")
     key = f"experiments.{experiment}.interventions.{intervention}"
-    table = read_parquet(neurons)
+    table = read_parquet(neurons, weights=weight_digest(model))
     try:
         edits = plan_edits(table, steps, read_vectors(directions))
     except ValueError as error:

@@ -20,7 +20,6 @@ import pandas as pd
 import torch
 from neurondynamics.analysis.directions import read_vectors
 from neurondynamics.data.prompts import read_prompts
-from neurondynamics.data.provenance import check_weights
 from neurondynamics.data.records import read_jsonl
 from neurondynamics.data.tables import read_parquet, write_parquet
 from neurondynamics.interventions.edits import (
@@ -123,8 +122,7 @@ def run_experiment(
     choice = dict(zip(searched, choices, strict=True))
     chosen = {name: chosen_steps(steps, choice.get(name)) for name, steps in interventions.items()}
     vectors = read_vectors(directions)
-    table, weights = read_parquet(neurons), weight_digest(model)
-    check_weights(neurons, table.attrs, weights)
+    table = read_parquet(neurons, weights=weight_digest(model))
     resolved = resolve_interventions(table, vectors, chosen, experiment)
     records = read_prompts(prompts)
     encoded = encode_prompts(tokenizer, [record["text"] for record in records], reading.max_tokens)
@@ -144,7 +142,7 @@ def run_experiment(
     batches = shard_batches([len(item.tokens) for item in items], reading.batch_size, shard)
     written = generate_all(stage, tokenizer, resolved, items, batches, new_tokens)
     measured = measure_losses(stage, resolved, windows, shard)
-    made = {"experiment": experiment, "shard": shard, "weight_digest": weights}
+    made = {"experiment": experiment, "shard": shard, "weight_digest": weight_digest(model)}
     made |= {"prompt_set_digest": file_digest(prompts), "corpus": file_digest(corpus)}
     for table, path in ((written, generations), (measured, losses)):
         table.insert(0, "experiment", experiment)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
-from neurondynamics.data.files import reading, replacing
+from neurondynamics.data.tensors import read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -58,15 +57,13 @@ def write_direction(path: str | Path, direction: Direction) -> None:
     vector = np.ascontiguousarray(direction.vector, np.float64)
     if not np.isfinite(vector).all() or not vector.any():
         raise ValueError("the direction is zero or not finite")
-    with replacing(path) as temporary:
-        save_file({"vector": vector, "intercept": np.array([direction.intercept])}, temporary)
+    write_tensors(path, {"vector": vector, "intercept": np.array([direction.intercept])})
 
 
 def read_direction(path: str | Path) -> Direction:
-    """Read what `write_direction` wrote. Raises ValueError, naming the file, if it is damaged."""
-    with reading(path):
-        tensors = load_file(path)
-        return Direction(tensors["vector"], float(tensors["intercept"][0]))
+    """Read what `write_direction` wrote. Raises ValueError as `read_tensors` does."""
+    vector, intercept = read_tensors(path, ("vector", "intercept"))
+    return Direction(vector, float(intercept[0]))
 
 
 def read_vectors(paths: Iterable[str | Path]) -> dict[str, np.ndarray]:

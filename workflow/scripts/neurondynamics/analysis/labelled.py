@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import load_file, save_file
 
-from neurondynamics.data.files import reading, replacing
 from neurondynamics.data.rows import Row, is_measured, number_of, text_of, with_texts
 from neurondynamics.data.tables import read_shards
+from neurondynamics.data.tensors import read_tensors, write_tensors
 from neurondynamics.data.texts import read_rows
 
 logger = logging.getLogger(__name__)
@@ -78,12 +77,10 @@ def labels_of(texts: Sequence[str], rows: Sequence[Row], label: str) -> pd.DataF
 
 def write_features(path: str | Path, features: np.ndarray, rows: np.ndarray) -> None:
     """Write features (n, d_model) and the numbers of their texts (n,) as safetensors."""
-    with replacing(path, features.nbytes) as temporary:
-        save_file({"features": features, "rows": rows}, temporary)
+    write_tensors(path, {"features": features, "rows": rows})
 
 
 def read_features(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read what `write_features` wrote. Raises ValueError, naming the file, if it is damaged."""
-    with reading(path):
-        tensors = load_file(path)
-        return tensors["features"], tensors["rows"]
+    """Read what `write_features` wrote. Raises ValueError as `read_tensors` does."""
+    features, rows = read_tensors(path, ("features", "rows"))
+    return features, rows

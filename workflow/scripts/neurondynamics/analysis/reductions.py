@@ -67,7 +67,7 @@ def read_reductions(path: str | Path, made: Mapping = UNRECORDED) -> Reductions:
     with open_hdf5(path) as file:
         attributes = read_attributes(file)
         check_made(path, attributes, made)
-        names = attributes["groups"].split()
+        names = attributes.get("groups", "").split()
         if names != list(GROUPS):
             raise unusable(path, f"has the groups {', '.join(names)}, not {', '.join(GROUPS)}")
         return Reductions(*(read_dataset(file, name) for name in DATASETS))

@@ -9,7 +9,14 @@ import pandas as pd
 from pyarrow.parquet import read_metadata
 
 from neurondynamics.data.files import reading, replacing
-from neurondynamics.data.provenance import UNRECORDED, check_place, check_shards, place_of, plain
+from neurondynamics.data.provenance import (
+    UNRECORDED,
+    check_place,
+    check_shards,
+    check_weights,
+    place_of,
+    plain,
+)
 
 # Columns of CSV tables whose values are texts whatever they look like: a name may be NA or 7.
 TEXTS = """category claim component control control_of criterion direction experiment group holds
@@ -56,9 +63,12 @@ def read_csv(path: str | Path) -> pd.DataFrame:
         return table.astype(dict.fromkeys(others, str)).fillna(dict.fromkeys(others, ""))
 
 
-def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+def read_parquet(
+    path: str | Path, columns: Sequence[str] | None = None, weights: str | None = None
+) -> pd.DataFrame:
     """Read what `write_parquet` wrote, or some columns of it; its `attrs` are what is recorded.
 
+    `weights` is the digest of a model that a table of neurons should be about.
     Raises ValueError, naming the file, if it is truncated or damaged, or was written to another
     place; without its checksums, damage may crash the process.
     """
@@ -68,6 +78,8 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pd.D
         if len(table) != rows:
             raise ValueError(f"{len(table)} of {rows} rows")
     check_place(path, table.attrs)
+    if weights is not None:
+        check_weights(path, table.attrs, weights)
     table.attrs.pop("place", None)
     return table
 

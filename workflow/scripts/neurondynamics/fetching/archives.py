@@ -16,9 +16,11 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from neurondynamics.data.files import require_space
+from neurondynamics.data.formats import BZIP2, REMEDIES, what_is
 from neurondynamics.runtime import progress
 
 SUFFIXES = (".zip", ".whl", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+READ = ("a zip archive", "a tar archive", "a gzip archive", BZIP2, "an xz archive")
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, tarfile.TarError, BadGzipFile, LZMAError)
 DAMAGE += (struct.error, UnicodeError, OverflowError, IndexError)  # of headers
 
@@ -41,6 +43,9 @@ def opened(path: Path) -> Iterator[dict[str, Member]]:
 
     Raises ValueError if it is damaged or encrypted, also where that shows within the block.
     """
+    found = what_is(path)
+    if found not in (None, *READ):
+        raise ValueError(f"{path.name} is {found}, not a zip or tar archive: {REMEDIES[found]}")
     try:
         if zipfile.is_zipfile(path) or str(path).lower().endswith((".zip", ".whl")):
             with zipfile.ZipFile(path) as archive:
