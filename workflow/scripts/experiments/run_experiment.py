@@ -107,13 +107,12 @@ def run_experiment(
     """Write a shard's continuations of prompts and passages, and its losses of text windows.
 
     `interventions` maps a name to its list of steps, or to {best_of: the interventions of a
-    search}; `choices` are the files that say which one was chosen, in the order of these
-    interventions. `tuned_model` is the folder that paired patches
-    follow, or None; `directions` the files of what is subtracted, by their names. The passages
-    are those of `continued`, or else of `corpus`; `passages` holds the keys of the configuration's
-    `corpus` that give numbers and widths. Raises ValueError, naming the intervention, for a
-    selection that does not fit the model and for a NaN or infinite output, then with the prompt or
-    window too.
+    search}; `choices` say which one was chosen, in the order of these. `tuned_model` is the folder
+    that paired patches follow, or None; `directions` the files of what is subtracted, by their
+    names. The passages are those of `continued`, or else of `corpus`; `passages` holds the keys of
+    the configuration's `corpus` that give numbers and widths. Raises ValueError, naming the
+    intervention, for a selection that does not fit the model and for a NaN or infinite output, then
+    with the prompt or window too.
     """
     tokenizer = load_tokenizer(model)
     leader = None if tuned_model is None else reading.load(tuned_model)
@@ -121,9 +120,8 @@ def run_experiment(
     searched = (name for name, steps in interventions.items() if isinstance(steps, dict))
     choice = dict(zip(searched, choices, strict=True))
     chosen = {name: chosen_steps(steps, choice.get(name)) for name, steps in interventions.items()}
-    vectors = read_vectors(directions)
     table = read_parquet(neurons, weights=weight_digest(model))
-    resolved = resolve_interventions(table, vectors, chosen, experiment)
+    resolved = resolve_interventions(table, read_vectors(directions), chosen, experiment)
     records = read_prompts(prompts)
     encoded = encode_prompts(tokenizer, [record["text"] for record in records], reading.max_tokens)
     windows, texts = neutral_passages(

@@ -5,6 +5,8 @@ from neurondynamics.runtime import start_log
 if __name__ == "__main__":
     start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from neurondynamics.data.prompts import read_prompts
@@ -59,6 +61,7 @@ def sample_continuations(
     table = pd.DataFrame(rows, columns=["prompt_id", "sample", "prompt", "text", "tokens"])
     made = {"weight_digest": weight_digest(model), "prompt_set_digest": file_digest(prompts)}
     made |= {"shard": shard, "samples": samples, "temperature": temperature}
+    made["split"] = Path(prompts).stem
     write_parquet(output, table.sort_values(["prompt_id", "sample"]), made)
 
 

@@ -18,7 +18,7 @@ from neurondynamics.data.files import unusable
 UNRECORDED: Mapping = MappingProxyType({})  # nothing is recorded, or nothing expected
 ROOT = "results"
 OWN = ("place", "shard", "packages")  # of what is recorded, all else is alike in all shards
-THING = ("experiment", "scorer")  # that tell things of one kind apart
+THING = ("experiment", "scorer", "split")  # that tell things of one kind apart
 
 
 def place_of(path: str | Path) -> dict[str, str]:
@@ -67,8 +67,9 @@ def check_shards(
 ) -> None:
     """Raise ValueError if files are no shards of things, or one is given twice or is missing.
 
-    Files are of one thing that record the same experiment and scorer, or none. Shards are numbered
-    as in "1-of-2"; what records no number is not counted. `whole`: all of them should be there.
+    Files are of one thing that record the same experiment, scorer and split, or none. Shards are
+    numbered as in "1-of-2"; what records no number is not counted. `whole`: all of them should be
+    there.
     """
     things: dict[tuple, list[tuple]] = {}
     for path, of_one in zip(paths, recorded, strict=True):
