@@ -111,8 +111,7 @@ def run_experiment(
     that paired patches follow, or None; `directions` the files of what is subtracted, by their
     names. The passages are those of `continued`, or else of `corpus`; `passages` holds the keys of
     the configuration's `corpus` that give numbers and widths. Raises ValueError, naming the
-    intervention, for a selection that does not fit the model and for a NaN or infinite output, then
-    with the prompt or window too.
+    intervention, for a selection that does not fit the model and for outputs that are not finite.
     """
     tokenizer = load_tokenizer(model)
     leader = None if tuned_model is None else reading.load(tuned_model)
