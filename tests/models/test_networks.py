@@ -11,6 +11,7 @@ import tiny
 import torch
 import transformers
 from damage import flip
+from fetch_scorer import check_part
 from neurondynamics.evaluation.scorers import make_scorer
 
 TEXTS = ["you are an idiot", "nice", "you are nice .", "idiot idiot", "an idiot ."]
@@ -271,11 +272,15 @@ def test_a_folder_that_holds_no_classifier_is_refused(tmp_path):
         ValueError, match=r"no text classifier of this configuration: it lacks classifier\.bias"
     ):
         classifier(tmp_path, "LABEL_0")
-    (source / "config.json").unlink()
-    with pytest.raises(ValueError, match="source cannot be read as a text classifier"):
-        classifier(tmp_path, "NEGATIVE")
     (source / "model.safetensors").rename(source / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="no weights in safetensors, the only format that is read"):
+    with pytest.raises(
+        ValueError, match=r"no model\*\.safetensors\. Its pytorch_model\.bin is not"
+    ):
+        classifier(tmp_path, "NEGATIVE")
+    (source / "config.json").unlink()
+    with pytest.raises(
+        ValueError, match=r"source is no Hugging Face model folder: it holds no con"
+    ):
         classifier(tmp_path, "NEGATIVE")
 
 
@@ -291,3 +296,32 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path, monkeypatch):
 
     monkeypatch.setattr(transformers.BertForSequenceClassification, "forward", small)
     np.testing.assert_allclose(classifier(tmp_path, "NEGATIVE")(TEXTS), expected, atol=1e-6)
+
+
+def test_a_classifier_without_tokenizer_is_refused(tmp_path):
+    """Every word would be unknown, and all texts of a length have one score."""
+    source = write_classifier(tmp_path / "mine", "Bert", ["fine", "toxic"], None)
+    write_detoxify(tmp_path / "published", "original")
+    for folder in (source, tmp_path / "published" / "configuration"):
+        (folder / "vocab.txt").unlink()
+        with pytest.raises(ValueError, match=f"{folder} holds no tokenizer"):
+            check_part(folder)
+    with pytest.raises(ValueError, match="mine/source holds no tokenizer"):
+        classifier(tmp_path / "mine", "toxic")
+    with pytest.raises(ValueError, match="configuration holds no tokenizer"):
+        detoxify(tmp_path / "published")
+
+
+def test_padding_that_the_model_has_no_embedding_for(tmp_path, caplog):
+    """Texts are read one at a time, and one that holds such a token is refused by name."""
+    source = write_classifier(tmp_path, "Bert", ["fine", "toxic"], None)
+    alone = classifier(tmp_path, "toxic")(TEXTS)
+    words = (source / "vocab.txt").read_text().split()
+    vocabulary = [*words, "<new>"]
+    (source / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    (source / "tokenizer_config.json").write_text('{"pad_token": "<new>"}')
+    scorer = classifier(tmp_path, "toxic")
+    np.testing.assert_allclose(scorer(TEXTS), alone, rtol=1e-5)
+    assert "texts are read one at a time" in caplog.text
+    with pytest.raises(ValueError, match=f"no embedding for '<new>', token {len(words)}"):
+        scorer(["you are <new>"])

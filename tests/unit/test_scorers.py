@@ -131,12 +131,12 @@ def test_fetch_scorer_keeps_files_of_equal_names_apart(tmp_path):
     parts = {}
     for part in ("source", "configuration"):
         (tmp_path / part).mkdir()
-        (tmp_path / part / "config.json").write_text(part)
-        parts[part] = {"path": str(tmp_path / part / "config.json")}
+        (tmp_path / part / "words.txt").write_text(part)
+        parts[part] = {"path": str(tmp_path / part / "words.txt")}
     fetched = tmp_path / "fetched"
     fetch_scorer(parts, str(fetched))
     for part in parts:
-        assert (fetched / part / "config.json").read_text() == part
+        assert (fetched / part / "words.txt").read_text() == part
     with pytest.raises(ValueError, match="nowhere"):
         fetch_scorer(parts | {"configuration": {"path": str(tmp_path / "nowhere")}}, str(fetched))
-    assert (fetched / "configuration" / "config.json").read_text() == "configuration"
+    assert (fetched / "configuration" / "words.txt").read_text() == "configuration"

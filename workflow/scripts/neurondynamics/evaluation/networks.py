@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import transformers
 
+from neurondynamics.fetching.folders import check_description, check_folder, check_tokenizer
 from neurondynamics.lm.devices import resolve_device
 from neurondynamics.lm.memory import halving
 from neurondynamics.runtime import file_digest, progress
@@ -56,9 +57,25 @@ class Network:
         self._device = resolve_device(device)
         self._model, self._tokenizer = model.to(self._device).eval(), tokenizer
         self._column, self._to_probabilities = column, to_probabilities
-        # without a token for padding, only single texts can be read
-        self._batch_size = 1 if tokenizer.pad_token is None else batch_size
+        self._embeddings = model.get_input_embeddings().num_embeddings
+        self._batch_size = batch_size if self._can_pad(model.config.pad_token_id) else 1
         self._longest = _longest(model, tokenizer)
+
+    def _can_pad(self, expected: int | None) -> bool:
+        """Tell whether the tokenizer pads with a token that the model takes for padding.
+
+        Without one, only single texts can be read. Models that classify at a text's last token tell
+        it from padding by the `pad_token_id` of their config.json.
+        """
+        pad = self._tokenizer.pad_token_id
+        fits = pad is not None and pad < self._embeddings and expected in (None, pad)
+        if not fits:
+            logger.warning(
+                "texts are read one at a time: the tokenizer pads with %s, the model of %d "
+                "embeddings takes %s for padding",
+                *(pad, self._embeddings, expected),
+            )
+        return fits
 
     def readable(self, texts: list[str]) -> np.ndarray:
         markers = self._tokenizer.num_special_tokens_to_add()
@@ -90,8 +107,15 @@ class Network:
         return self._to_probabilities(logits.double())[:, self._column].cpu().numpy()
 
     def _lengths(self, texts: list[str]) -> list[int]:
-        encoded = self._tokenizer(texts, truncation=True, max_length=self._longest)
-        return [len(tokens) for tokens in encoded["input_ids"]]
+        encoded = self._tokenizer(texts, truncation=True, max_length=self._longest)["input_ids"]
+        for text, ids in zip(texts, encoded, strict=True):
+            if max(ids, default=0) >= self._embeddings:
+                token = self._tokenizer.convert_ids_to_tokens(max(ids))
+                raise ValueError(
+                    f"the classifier has no embedding for {token!r}, token {max(ids)} of its "
+                    f"tokenizer, in the text {text[:80]!r}: take the tokenizer that belongs to it"
+                )
+        return [len(ids) for ids in encoded]
 
 
 def load_classifier(folder: Path, label: str, batch_size: int, device: str) -> Network:
@@ -103,11 +127,7 @@ def load_classifier(folder: Path, label: str, batch_size: int, device: str) -> N
     Raises ValueError for a folder that holds no such classifier, and for a label that is not in
     the `id2label` of its config.json, with those that are.
     """
-    if not any(folder.glob("*.safetensors")):
-        raise ValueError(
-            f"{folder} holds no weights in safetensors, the only format that is read; load the "
-            "classifier with transformers and write it anew with save_pretrained"
-        )
+    check_folder(folder)
     options = {"local_files_only": True, "trust_remote_code": False}
     try:
         model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
@@ -148,6 +168,8 @@ def load_detoxify(
             f"{configuration} holds no config.json: it needs those and the tokenizer files of the "
             f"model that {checkpoint.name} was trained from"
         )
+    check_description(configuration)
+    check_tokenizer(configuration)
     stored = _read_checkpoint(checkpoint)
     try:
         architecture = stored["config"]["arch"]["args"]

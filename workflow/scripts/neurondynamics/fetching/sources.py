@@ -10,7 +10,8 @@ import logging
 import os
 import re
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -37,6 +38,8 @@ MODEL_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "spiece.model",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
@@ -98,6 +101,32 @@ def fetch_files(source: dict, folder: str | Path, repo_type: str = "model") -> l
             taken = _copy([Path(file["path"]) for file in files], ready)
             _verify_all(taken, files, "")
     return [folder / path.name for path in taken]
+
+
+def name_of(source: dict) -> str:
+    """Return what a message calls the folder that a source is: a path, or where it came from."""
+    if "url" in source:
+        return url_name(source["url"])
+    for origin in ("wheel", "hub"):
+        if origin in source:
+            return source[origin]
+    path = Path(source["path"] if "path" in source else source["files"][0]["path"])
+    return str(path if path.is_dir() or is_archive(path) else path.parent)
+
+
+@contextmanager
+def naming(source: dict, *passed: Path) -> Iterator[None]:
+    """Let a ValueError name a source of a model, not the folders that its files pass through."""
+    try:
+        yield
+    except ValueError as error:
+        message = str(error)
+        for folder in passed:
+            for path in (str(folder.resolve()), str(folder)):
+                message = message.replace(path, name_of(source))
+        if name_of(source) not in message:
+            message = f"{name_of(source)}: {message}"
+        raise ValueError(message) from error
 
 
 def _refuse_bad_files(source: dict) -> None:
