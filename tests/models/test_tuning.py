@@ -12,6 +12,7 @@ import torch
 import tune_model
 from neurondynamics.data.tables import read_csv
 from neurondynamics.lm.loading import load_model, load_tokenizer, tokenizer_digest
+from neurondynamics.lm.special import decide_special, read_special, write_special
 from neurondynamics.tuning import training
 from neurondynamics.tuning.losses import PreferenceTrainer, hold_out, tokenise_pairs
 from neurondynamics.tuning.pairs import with_tokens
@@ -225,6 +226,40 @@ def test_the_tuned_model_reads_and_ends_texts_as_the_base_does(case_of, tune):
     assert tuned.generation_config.eos_token_id == case.model.generation_config.eos_token_id
     tokenizer = load_tokenizer(tune(case.folder, "again"))
     assert tokenizer(list(tiny.PROMPTS)).input_ids == case.prompts
+
+
+def test_a_pad_token_without_embedding_is_not_needed(tune, tmp_path):
+    folder = tiny.write_model(tmp_path / "base", "gpt2")
+    tokenizer = tiny.build_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+    padded = load_model(tune(folder), "float32", "cpu").state_dict()
+    plain_folder = tiny.write_model(tmp_path / "plain", "gpt2")
+    expected = load_model(tune(plain_folder, "again"), "float32", "cpu").state_dict()
+    for name, weight in expected.items():
+        torch.testing.assert_close(padded[name], weight, rtol=0, atol=0)
+    assert load_tokenizer(tmp_path / "tuned").pad_token == "[PAD]"
+
+
+def test_what_was_decided_of_the_base_model_goes_with_the_tuned_one(tune, tmp_path):
+    folder = tiny.write_model(tmp_path / "base", "llama")
+    record = decide_special(folder, load_tokenizer(folder)) | {"ends": [5, 7]}
+    write_special(record, folder)
+    tuned = tune(folder)
+    assert read_special(tuned) == record
+    assert load_model(tuned, "float32", "cpu").generation_config.eos_token_id == [5, 7]
+    lost = json.loads((tuned / "precision.json").read_text())["bfloat16"]
+    assert 0 < lost < 2
+
+
+def test_a_pair_longer_than_the_model_reads_is_refused(tune, tmp_path):
+    folder = tiny.write_model(tmp_path / "base", "gpt2")
+    texts = pd.DataFrame([{**TEXTS[0], "chosen": " man" * 140}])
+    (long,) = with_tokens(texts, tiny.build_tokenizer(), "tiny").to_dict("records")
+    with pytest.raises(ValueError, match=r"reads at most 128 tokens.*of the longest pair: 283"):
+        tune(folder, pairs=[*PAIRS, long])
+    assert not (tmp_path / "tuned").exists()
+    tune(folder, pairs=[*PAIRS, long], continuation_tokens=20)
 
 
 def test_an_end_that_the_tokenizer_does_not_name_stays_the_only_one(tune, tmp_path):

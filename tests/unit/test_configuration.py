@@ -80,7 +80,7 @@ def test_every_overlay_of_the_guides_passes(guide, number, overlay, tmp_path, mo
         described.write_text("{}")
         digest = hashlib.sha256(b"{}").hexdigest()
         (tmp_path / "resources" / "shapes").mkdir(parents=True)
-        shape = {key: DEFAULT["model"][key] for key in SHAPE}
+        shape = {key: DEFAULT["model"][key] for key in SHAPE} | {"positions": 2048}
         (tmp_path / "resources" / "shapes" / f"{digest}.json").write_text(json.dumps(shape))
     overlaid(overlay)
 

@@ -20,8 +20,7 @@ rule fetch_model:
         mem_mb=memory_of("fetch_model"),
         runtime=120,
     params:
-        source=sources.model_source,
-        shape=sources.model_shape,
+        settings=sources.fetching,
         code=code_digest("sources/fetch_model"),
     script:
         "../scripts/sources/fetch_model.py"

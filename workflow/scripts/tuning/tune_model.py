@@ -12,7 +12,10 @@ from neurondynamics.data.records import read_jsonl
 from neurondynamics.lm.devices import is_gpu, take_gpus
 from neurondynamics.lm.loading import load_tokenizer, tokenizer_digest
 from neurondynamics.lm.memory import fitting
-from neurondynamics.tuning.losses import hold_out, tokenise_pairs
+from neurondynamics.lm.precision import record_change
+from neurondynamics.lm.shape import check_positions
+from neurondynamics.lm.special import read_special, write_special
+from neurondynamics.tuning.losses import Row, hold_out, tokenise_pairs
 from neurondynamics.tuning.processes import run_together
 from neurondynamics.tuning.training import Files, Recipe, train, write_rows
 
@@ -38,8 +41,9 @@ def tune_model(
     Where memory runs out, training starts again with half the pairs at a time and twice the
     accumulation, which are the same steps on the same pairs (in a last batch that is not full, its
     halves count alike; KTO estimates a divergence on the pairs that are read together). Raises
-    ValueError with the pair's prompt if a loss is not finite, and MemoryError if memory is short
-    for an odd number of pairs.
+    ValueError with the pair's prompt if a loss is not finite, for a pair that is longer than the
+    model reads, and if no weight has moved, and MemoryError if memory is short for an odd number of
+    pairs.
     """
     chosen = Recipe(**recipe)
     processes = count_processes(device, chosen.gpus)
@@ -55,6 +59,10 @@ def tune_model(
                 *(chosen, files, device, max(1, threads // processes), at_once, processes),
             ),
         )
+        record_change(model, staged)
+        special = read_special(model)
+        if special is not None:
+            write_special(special, staged)
 
 
 def tokenised(
@@ -78,9 +86,18 @@ def tokenised(
         logger.info("%s: %d pairs", name, len(some))
     lengths = {"prompt_tokens": recipe.prompt_tokens}
     lengths["continuation_tokens"] = recipe.continuation_tokens
-    return {
+    rows = {
         name: tokenise_pairs(tokenizer, some, max_tokens, **lengths) for name, some in parts.items()
     }
+    check_positions(model, length_of_pairs([row for some in rows.values() for row in some]))
+    return rows
+
+
+def length_of_pairs(rows: list[Row]) -> dict[str, int]:
+    """Return how many tokens the longest text of pairs has, by what it is called in a message."""
+    texts = (row["prompt_ids"] + row[key] for row in rows for key in ("chosen_ids", "rejected_ids"))
+    longest = max(map(len, texts), default=0)
+    return {"prompt_tokens and continuation_tokens of the version, of the longest pair": longest}
 
 
 def count_processes(device: str, gpus: int) -> int:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from pathlib import Path
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from neurondynamics.data.formats import refuse_foreign
 from neurondynamics.lm.likeness import tokenizer_differences
 from neurondynamics.lm.loading import load_model, load_tokenizer, save_model
 
 logger = logging.getLogger(__name__)
+
+TEXTS, TOKENS = 4, 8  # on which a merged model is compared with its adapter
+TOLERANCE = 1e-4  # of logits, relative, in float32
 
 
 def dequantise(files: list[Path], folder: str | Path) -> None:
@@ -26,6 +31,7 @@ def dequantise(files: list[Path], folder: str | Path) -> None:
         names = ", ".join(file.name for file in files)
         raise ValueError(f"name one GGUF file alone, not {names}: a split one has to be merged")
     (file,) = files
+    refuse_foreign(file, "a GGUF file")
     logger.info("dequantising %s", file.name)
     options = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
@@ -44,34 +50,122 @@ def dequantise(files: list[Path], folder: str | Path) -> None:
 
 
 def merge_adapter(adapter: Path, base: str | Path, folder: str | Path) -> None:
-    """Save a LoRA adapter merged into the base model, in that one's precision, as a whole model.
+    """Save a LoRA adapter merged into the base model, in float32, as a whole model.
 
-    Raises ValueError if it is an adapter of another kind, holds no safetensors, comes with another
-    tokenizer, or does not fit the base model.
+    In float32 whatever the base model is stored in, since a small change would be rounded away.
+    Where the adapter changes one of two parts that share a weight, they no longer do. Raises
+    ValueError if it comes with another tokenizer, does not fit the base model, or what was saved
+    computes other logits than peft does with base model and adapter.
     """
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    if config.get("peft_type") != "LORA":
-        raise ValueError(f"the adapter is of the kind {config.get('peft_type')}, and only LORA is")
-    if not (adapter / "adapter_model.safetensors").exists():
-        raise ValueError("the adapter has no adapter_model.safetensors; pickles are not read")
     if (adapter / "tokenizer.json").exists():
-        differences = tokenizer_differences(load_tokenizer(base), load_tokenizer(adapter))
-        if differences:
-            raise ValueError(f"the adapter has another tokenizer than the base: {differences[0]}")
+        _check_tokenizer(adapter, base)
     trained_on = config.get("base_model_name_or_path")
     logger.info("merging an adapter trained on %s into %s", trained_on, base)
-    model = load_model(base, "auto", "cpu")
+    model = load_model(base, "float32", "cpu")
     stored = load_file(adapter / "adapter_model.safetensors")
+    unfit = f"the adapter, trained on {trained_on}, does not fit:"
     try:
-        adapted = PeftModel.from_pretrained(model, adapter, local_files_only=True)
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"the adapter, trained on {trained_on}, does not fit: {error}") from error
+        with warnings.catch_warnings():  # of weights that are missing, which are counted below
+            warnings.simplefilter("ignore")
+            adapted = PeftModel.from_pretrained(model, adapter, local_files_only=True)
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # whatever peft and torch make of files that are not of this model
+        raise ValueError(f"{unfit} {error}") from error
     taken = set(get_peft_model_state_dict(adapted))
     lacking, odd = sorted(taken - set(stored)), sorted(set(stored) - taken)
     if lacking or odd:
         raise ValueError(
-            f"the adapter, trained on {trained_on}, does not fit: "
-            f"{len(odd)} of its weights have no place, such as {(odd or ['none'])[0]}, and "
+            f"{unfit} {len(odd)} of its weights have no place, such as {(odd or ['none'])[0]}, and "
             f"{len(lacking)} are missing, such as {(lacking or ['none'])[0]}"
         )
-    save_model(adapted.merge_and_unload(), load_tokenizer(base), folder)
+    tokens = _some_tokens(model)
+    expected = _logits(adapted, tokens)
+    tied = _untie(model)
+    try:
+        merged = adapted.merge_and_unload()
+    except RuntimeError as error:  # such as biases that the base model has no place for
+        raise ValueError(
+            f"the adapter, trained on {trained_on}, cannot be merged: {error}"
+        ) from error
+    if tied:
+        _tie_if_equal(merged)
+    save_model(merged, load_tokenizer(base), folder)
+    del model, adapted, merged
+    _check_logits(expected, _logits(load_model(folder, "float32", "cpu"), tokens))
+
+
+def _check_tokenizer(adapter: Path, base: str | Path) -> None:
+    own, tokenizer = load_tokenizer(base), load_tokenizer(adapter)
+    tokenizer.embeddings = own.embeddings  # an adapter has none of its own
+    differences = tokenizer_differences(own, tokenizer)
+    if differences:
+        raise ValueError(
+            f"the adapter has another tokenizer than the base model: {differences[0]}. If it was "
+            "trained on the base model's own, remove the tokenizer's files from its folder"
+        )
+    added = sorted(n for n in tokenizer.get_vocab().values() if n >= own.embeddings)
+    if added:
+        logger.warning(
+            "the adapter's tokenizer adds %s, which the model has no embedding for: passed over",
+            ", ".join(map(repr, tokenizer.convert_ids_to_tokens(added))),
+        )
+
+
+def _untie(model: PreTrainedModel) -> bool:
+    """Give a model's unembedding a weight of its own, under whatever an adapter wraps around it.
+
+    Returns whether it shared the embedding's.
+    """
+    layer = _innermost(model.get_output_embeddings())
+    if layer.weight is not _innermost(model.get_input_embeddings()).weight:
+        return False
+    layer.weight = torch.nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+    return True
+
+
+def _innermost(layer: torch.nn.Module) -> torch.nn.Module:
+    while True:
+        if hasattr(layer, "base_layer"):
+            layer = layer.base_layer
+        elif hasattr(layer, "original_module"):
+            layer = layer.original_module
+        else:
+            return layer
+
+
+def _tie_if_equal(model: PreTrainedModel) -> None:
+    """Let embedding and unembedding share a weight again if an adapter left them equal."""
+    embedding, unembedding = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = torch.equal(embedding.weight, unembedding.weight)
+    if tied:
+        unembedding.weight = embedding.weight
+    else:
+        logger.info("embedding and unembedding share no weight any more: one was adapted")
+    for config in (model.config, model.config.get_text_config()):  # peft says no in any case
+        config.tie_word_embeddings = tied
+
+
+def _some_tokens(model: PreTrainedModel) -> torch.Tensor:
+    """Return token ids from all of the vocabulary, (texts, tokens)."""
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    return torch.linspace(0, vocabulary - 1, TEXTS * TOKENS).long().view(TEXTS, TOKENS)
+
+
+@torch.inference_mode()
+def _logits(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    return model.eval()(input_ids=tokens, use_cache=False).logits
+
+
+def _check_logits(expected: torch.Tensor, found: torch.Tensor) -> None:
+    """Raise ValueError if logits, (texts, tokens, vocabulary), differ by more than rounding."""
+    size = float(expected.double().norm())
+    difference = float((found.double() - expected.double()).norm()) / max(size, 1e-30)
+    logger.info("logits of the merged model differ from peft's by %.1e, relative", difference)
+    if not difference <= TOLERANCE:
+        raise ValueError(
+            f"the merged model's logits differ from those of base model and adapter by "
+            f"{difference:.2g} of their norm, and at most {TOLERANCE:g} is rounding: merge the "
+            "adapter with its own software, save the whole model, and name that"
+        )

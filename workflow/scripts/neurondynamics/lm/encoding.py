@@ -41,11 +41,28 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
     """Return the tokens of texts, with those that begin every text.
 
     Those that a tokenizer puts behind a text are left out: they say that nothing follows, and what
-    is read here is continued, or cut.
+    is read here is continued, or cut. Raises ValueError as `refuse_unknown`.
     """
     _, behind = added_tokens(tokenizer)
     encoded = tokenizer(list(texts)).input_ids if texts else []
+    refuse_unknown(tokenizer, texts, encoded)
     return [ids[: len(ids) - len(behind)] for ids in encoded]
+
+
+def refuse_unknown(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], encoded: Sequence[Sequence[int]]
+) -> None:
+    """Raise ValueError naming a text, and its token, that the model has no embedding for."""
+    known = getattr(tokenizer, "embeddings", None)
+    if known is None or known >= len(tokenizer):
+        return
+    for text, ids in zip(texts, encoded, strict=True):
+        if max(ids, default=0) >= known:
+            token = tokenizer.convert_ids_to_tokens(max(ids))
+            raise ValueError(
+                f"the text {text[:80]!r} holds {token!r}, token {max(ids)} of the tokenizer, and "
+                f"the model has {known} embeddings: leave the text out, or remove {token!r} from it"
+            )
 
 
 def encode_prompts(

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from neurondynamics.data.files import replacing_folder
 from neurondynamics.lm.devices import resolve_device
+from neurondynamics.lm.precision import refuse_lost
+from neurondynamics.lm.special import read_special
 from neurondynamics.runtime import file_digest
+
+LOCAL = {"local_files_only": True, "trust_remote_code": False}  # neither the hub nor foreign code
 
 
 @dataclass(frozen=True)
@@ -46,17 +54,56 @@ def load_model(folder: str | Path, dtype: str, device: str) -> PreTrainedModel:
     """Load a causal language model for inference from a local folder of safetensors.
 
     `dtype` is a name of torch's, or `auto` for the one that the folder is stored in. Code and
-    pickles in the folder are never run.
+    pickles in the folder are never run. Texts end at the tokens that were decided on when the
+    model was brought, or where its own files say so. Raises ValueError if too much of the change
+    that tuning made is lost in `dtype` (see `refuse_lost`).
     """
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
-    )
+    refuse_lost(folder, dtype)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **LOCAL)
+    special = read_special(folder)
+    if special is not None:
+        ends = special["ends"]
+        model.generation_config.eos_token_id = ends[0] if len(ends) == 1 else ends or None
     return model.to(resolve_device(device)).eval().requires_grad_(False)
 
 
+def load_config(folder: str | Path) -> PreTrainedConfig:
+    """Load the configuration of a local model folder. Raises ValueError as `understanding`."""
+    with understanding(folder, "model"):
+        return AutoConfig.from_pretrained(folder, **LOCAL)
+
+
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a local model folder, without any code in it."""
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    """Load the tokenizer of a local model folder, without any code in it.
+
+    Its `embeddings` says how many tokens the folder's model has embeddings for, if it holds one.
+    Raises ValueError as `understanding`.
+    """
+    with understanding(folder, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
+        tokenizer("a")  # settings of a wrong kind show once they are used
+    if (Path(folder) / "config.json").is_file():
+        tokenizer.embeddings = load_config(folder).get_text_config().vocab_size
+    return tokenizer
+
+
+@contextmanager
+def understanding(folder: str | Path, what: str) -> Iterator[None]:
+    """Turn whatever a library makes of a folder's files into a ValueError that names the folder."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{folder} cannot be read as a {what}: {reason_of(error)}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """Return the first sentence of what a library says, which may list hundreds of names."""
+    if "trust_remote_code" in str(error):
+        return "it is made by code of its own repository, which is not run"
+    lines = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
+    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
 
 
 def save_model(

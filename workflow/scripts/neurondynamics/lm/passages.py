@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from neurondynamics.lm.encoding import added_tokens, encode_texts
+from neurondynamics.lm.encoding import added_tokens, encode_texts, refuse_unknown
 
 
 def neutral_passages(
@@ -31,7 +31,9 @@ def neutral_passages(
     begin, _ = added_tokens(tokenizer)
     width = window_tokens - len(begin)
     pieces = []
-    for ids in tokenizer(articles, add_special_tokens=False).input_ids:
+    encoded = tokenizer(articles, add_special_tokens=False).input_ids
+    refuse_unknown(tokenizer, articles, encoded)
+    for ids in encoded:
         ends = range(width, len(ids) + 1, width)
         pieces += [begin + ids[end - width : end] for end in ends]
     paragraphs = [line for article in continued for line in article.split("\n") if line.strip()]

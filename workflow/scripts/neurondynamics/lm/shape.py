@@ -21,31 +21,44 @@ from transformers import (
 )
 
 from neurondynamics.lm.anatomy import dissect
+from neurondynamics.lm.loading import LOCAL, reason_of, understanding
+
+TOO_LONG = (  # positions, lengths by their keys
+    "the model reads at most {} tokens, the positions of its config.json, and is asked for more: "
+    "{}. Lower that"
+)
 
 
-def read_shape(folder: str | Path) -> dict[str, int]:
-    """Return layers, neurons (d_mlp), width (d_model), key_value_width, vocabulary, parameters.
+def read_shape(folder: str | Path) -> dict[str, int | None]:
+    """Return layers, neurons (d_mlp), width (d_model), key_value_width, vocabulary, parameters,
+    and positions, the tokens that the model reads at most (None where nothing says).
 
     The model is built on torch's meta device, which has no memory, so this is cheap for a model of
     any size. `key_value_width` is what a layer keeps of one token as keys; tied parameters count
-    once. Raises ValueError if a weight is missing from the files or layers differ from each other,
-    and whatever transformers and safetensors raise for files that are damaged or do not fit.
+    once. Raises ValueError if files are damaged, do not fit or lack a weight, or layers differ from
+    each other.
     """
-    model, report = AutoModelForCausalLM.from_pretrained(
-        folder,
-        device_map="meta",
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
+    with understanding(folder, "model"):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            device_map="meta",
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **LOCAL,
+        )
+    for name, stored, built in sorted(report["mismatched_keys"]):
+        raise ValueError(
+            f"the weights of {folder} do not fit its config.json: {name} is stored as "
+            f"{list(stored)}, and config.json makes it {list(built)}. They are of different models"
+        )
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise ValueError(f"the weight files of {folder} lack {len(missing)}, such as {missing[0]}")
     return _shape_of(model, folder)
 
 
-def described_shape(folder: str | Path, gguf_file: str | None = None) -> dict[str, int]:
+def described_shape(folder: str | Path, gguf_file: str | None = None) -> dict[str, int | None]:
     """Return the same of the model that a folder's config.json, or a GGUF file, describes.
 
     No weights need be there. Raises ValueError as `read_shape`, and if the model is none that
@@ -63,16 +76,8 @@ def described_shape(folder: str | Path, gguf_file: str | None = None) -> dict[st
     except (OSError, ImportError):
         raise
     except Exception as error:  # whatever transformers makes of values that it did not expect
-        raise ValueError(_reason(error)) from error
+        raise ValueError(reason_of(error)) from error
     return _shape_of(model, folder)
-
-
-def _reason(error: Exception) -> str:
-    """Return the first sentence of what transformers says, which may list hundreds of names."""
-    if "trust_remote_code" in str(error):
-        return "it is made by code of its own repository, which is not run"
-    lines = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
-    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
 
 
 def _shape_of(model: PreTrainedModel, folder: str | Path) -> dict[str, int]:
@@ -96,7 +101,28 @@ def _shape_of(model: PreTrainedModel, folder: str | Path) -> dict[str, int]:
         "key_value_width": kept.pop(),
         "vocabulary": anatomy.unembedding.weight.shape[0],
         "parameters": model.num_parameters(),
+        "positions": _positions(model),
     }
+
+
+def _positions(model: PreTrainedModel) -> int | None:
+    if getattr(model.config, "alibi", False):  # biases by distance, of any length
+        return None
+    found = getattr(model.config, "max_position_embeddings", None)
+    return found if type(found) is int and found > 0 else None
+
+
+def check_positions(folder: str | Path, lengths: dict[str, int]) -> None:
+    """Raise ValueError if a model reads fewer tokens than the configuration asks for.
+
+    `lengths` are tokens by the keys that they follow from. The positions that config.json states
+    are those that the model was trained on; computing beyond them either fails or means nothing.
+    """
+    positions = read_shape(folder)["positions"]
+    if positions is not None:
+        too_long = [f"{key}: {n}" for key, n in lengths.items() if n > positions]
+        if too_long:
+            raise ValueError(TOO_LONG.format(positions, ", ".join(too_long)))
 
 
 def check_shape(folder: str | Path, declared: dict[str, int]) -> None:

@@ -11,7 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from neurondynamics.study import attribution, directions, experiments, local, sources, tuning
+from neurondynamics.study import (
+    attribution,
+    directions,
+    experiments,
+    lengths,
+    local,
+    sources,
+    tuning,
+)
 from neurondynamics.study.loader import parse, read_text
 from neurondynamics.study.merging import merged
 from neurondynamics.study.schema import mistakes, read_schema
@@ -21,7 +29,7 @@ from neurondynamics.study.types import typed
 from neurondynamics.study.wording import known
 
 LONGEST = 1000  # characters that are said of one mistake
-STAGES = (sources, tuning, directions, attribution, experiments)
+STAGES = (sources, tuning, directions, attribution, experiments, lengths)
 
 
 def layers(workflow: Any, config: dict, default: Path) -> list[dict]:

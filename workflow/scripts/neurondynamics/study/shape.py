@@ -23,11 +23,14 @@ from neurondynamics.study.costs import SHAPE
 NAME = "config.json"
 RESOURCES = Path("resources")  # in the working directory
 SCRIPTS = Path(__file__).resolve().parents[2]
+POSITIONS = ("positions",)
 BY_HAND = f"or state {', '.join(SHAPE)} under `model`"
 
 
 def with_shape(config: dict, main_process: bool) -> dict:
     """Return a configuration whose model has a dtype and all of its shape; what is stated stays.
+
+    Where the shape is read, `positions` is too: how many tokens the model reads, or None.
 
     Raises ValueError, with the key, if what is not stated cannot be read. Only the main process
     asks the hub, and works out what is not known yet.
@@ -35,22 +38,35 @@ def with_shape(config: dict, main_process: bool) -> dict:
     model = config["model"]
     missing = [key for key in SHAPE if key not in model]
     try:
-        found = _found(model, main_process) if missing else {}
+        found = _found(model, main_process) if missing else _stated_positions(model)
     except OSError as error:  # which names the path
         raise ValueError(
             f"model.source: the model's shape cannot be read or kept: {error}. Correct that, "
             f"{BY_HAND}."
         ) from error
-    filled = {**model, **{key: found[key] for key in missing}}
+    filled = {**model, **{key: found[key] for key in (*missing, *POSITIONS) if key in found}}
     return {**config, "model": {**filled, "dtype": model.get("dtype", "float32")}}
 
 
-def _found(model: dict, main_process: bool) -> dict[str, int]:
+def _stated_positions(model: dict) -> dict[str, int]:
+    """Return the `positions` that the config.json of a local folder states, if it does.
+
+    They stand there under one of two names; biases by distance need none.
+    """
+    folder = model.get("source", {}).get("path")
+    stated = _mapping(Path(folder, NAME)) if folder and Path(folder).is_dir() else {}
+    for key in () if stated.get("alibi") else ("max_position_embeddings", "n_positions"):
+        if type(stated.get(key)) is int and stated[key] > 0:
+            return {"positions": stated[key]}
+    return {}
+
+
+def _found(model: dict, main_process: bool) -> dict[str, int | None]:
     described = _description(model, main_process)
     digest = hashlib.sha256(described.read_bytes()).hexdigest()
     known = RESOURCES / "shapes" / f"{digest}.json"
     kept = _mapping(known)
-    if all(type(kept.get(key)) is int and kept[key] > 0 for key in SHAPE):
+    if all(type(kept.get(key)) is int and kept[key] > 0 for key in SHAPE) and "positions" in kept:
         return kept
     if not main_process:
         raise _not_prepared(known)
@@ -120,7 +136,7 @@ def _from_hub(repository: str, revision: str, path: str, main_process: bool) -> 
     return kept
 
 
-def worked_out(folder: Path, gguf_file: str | None = None) -> dict[str, int]:
+def worked_out(folder: Path, gguf_file: str | None = None) -> dict[str, int | None]:
     """Return the shape that a folder's config.json, or a GGUF file in it, describes.
 
     Raises ValueError with the key `model.source` and the reason: the file cannot be read, it

@@ -11,6 +11,7 @@ from snakemake.exceptions import WorkflowError
 
 from neurondynamics.limits import NETWORKS
 from neurondynamics.study.costs import PROCESS, SHAPE, model_of
+from neurondynamics.study.lengths import longest
 from neurondynamics.study.schema import ORIGINS
 from neurondynamics.study.stage import SPLITS, Stage, linked
 from neurondynamics.study.wording import known
@@ -78,9 +79,19 @@ class Sources(Stage):
         """Return the local files that a model is copied from."""
         return list(map(linked, local_files(self.model_source(wildcards))))
 
-    def model_shape(self, wildcards) -> dict[str, int]:
-        """Return the base model's shape; a tuned version is compared with the base model itself."""
-        return {key: self.config["model"][key] for key in SHAPE if self._is_base(wildcards)}
+    def fetching(self, wildcards) -> dict:
+        """Return where a model comes from, and what it is held against once it is there.
+
+        A tuned version's shape is compared with the base model itself. How much is read is known
+        to fit the base model where its positions are.
+        """
+        model = self.config["model"]
+        settings = {"source": self.model_source(wildcards), "shape": {}, "dtype": model["dtype"]}
+        if self._is_base(wildcards):
+            settings["shape"] = {key: model[key] for key in SHAPE}
+        if not self._is_base(wildcards) or "positions" not in model:
+            settings["lengths"] = longest(self.config)
+        return settings
 
     def model_to_be_like(self, wildcards) -> list[str] | str:
         """Return the folder of the base model, for a tuned version that is brought."""
@@ -245,8 +256,9 @@ def _fetching(config: dict, fetched: str = "", **_) -> float:
     # a dequantised model and its plain copy
     copies = 2 if any(map(is_gguf, (config["model"], *config["tuned"].values()))) else 0
     # a tuned version may be an adapter, which is merged into the model; others are not loaded
-    merged = model_of(config).weights if fetched in config["tuned"] else 0
-    return PROCESS + max(merged, copies * model_of(config, "float32").weights)
+    model = model_of(config, "float32")
+    merged = model.weights + model.vocabulary * model.width * model.itemsize
+    return PROCESS + max(merged * (fetched in config["tuned"]), copies * model.weights)
 
 
 def _scoring(config: dict, scorer: str | None = None, **_) -> float:

@@ -21,6 +21,7 @@ from transformers import (
 
 from neurondynamics.data.tables import write_csv
 from neurondynamics.lm.loading import load_model, load_tokenizer, save_model, set_threads
+from neurondynamics.lm.special import padded_for_training
 from neurondynamics.tuning.losses import METHODS, Row, rows_for
 
 logger = logging.getLogger(__name__)
@@ -101,9 +102,7 @@ def train(
     early stopping, the weights of the lowest loss on held-out pairs are those that are kept.
     """
     set_threads(threads)
-    tokenizer = load_tokenizer(files.model)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = padded_for_training(load_tokenizer(files.model))
     frozen = recipe.precision if recipe.lora else "float32"
     policy = without_dropout(load_model(files.model, frozen, device))
     ends = copy.deepcopy(policy.generation_config)
@@ -120,7 +119,7 @@ def train(
     if recipe.lora:
         tuned = tuned.float().merge_and_unload()  # bfloat16 would round the changes away
     tuned.generation_config = ends  # the trainer adds the tokenizer's end of text to it
-    save_model(tuned, tokenizer, files.tuned)
+    save_model(tuned, load_tokenizer(files.model), files.tuned)
     write_csv(files.curve, learning_curve(trainer.state.log_history, recipe.method))
 
 

@@ -1,0 +1,113 @@
+"""What is left of a change of weights in the precision that a study reads models in."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from neurondynamics.data.files import reading, replacing
+
+logger = logging.getLogger(__name__)
+
+RECORD = "precision.json"
+NARROW = "bfloat16"  # of the precisions that a study can read in, the one that rounds
+PART = 2**22  # weights at a time, of which there are copies in float64
+LOST = 0.1  # of a change, by relative norm, at most
+
+
+def record_change(base: str | Path, tuned: str | Path) -> None:
+    """Write into a tuned model's folder how much of its change is lost if it is read in bfloat16.
+
+    With b and t the weights as they are stored, and r the rounding, that is
+    ||(r(t) - r(b)) - (t - b)|| / ||t - b|| over all weights. Raises ValueError if they are equal.
+    """
+    change, lost = 0.0, 0.0
+    first, second = _Weights(base), _Weights(tuned)
+    for name in second.names_beside(first):
+        before, after = first[name], second[name]
+        if before.shape != after.shape:
+            raise ValueError(
+                f"{name} is {list(after.shape)} in the tuned version, {list(before.shape)} in base"
+            )
+        for old, new in zip(*(x.flatten().split(PART) for x in (before, after)), strict=True):
+            moved = new.double() - old.double()
+            change += float(moved.square().sum())
+            rounded = new.bfloat16().double() - old.bfloat16().double()
+            lost += float((rounded - moved).square().sum())
+    if change == 0:
+        raise ValueError(
+            "the tuned version's weights are those of the base model; nothing was tuned (an "
+            "adapter whose lora_B is zero was not trained, a failed merge leaves the base model)"
+        )
+    share = math.sqrt(lost / change)
+    logger.info("of the change, %.4g in norm, %.2g is lost in %s", math.sqrt(change), share, NARROW)
+    with replacing(Path(tuned) / RECORD) as temporary:
+        temporary.write_text(json.dumps({NARROW: share}) + "\n", encoding="utf-8")
+
+
+def refuse_lost(folder: str | Path, dtype: str) -> None:
+    """Raise ValueError if more than a tenth of a tuned model's change is lost in a precision."""
+    path = Path(folder) / RECORD
+    if dtype != NARROW or not path.is_file():
+        return
+    with reading(path):
+        share = float(json.loads(path.read_text(encoding="utf-8"))[NARROW])
+    if not share <= LOST:
+        raise ValueError(
+            f"model.dtype: {NARROW} rounds away what tuning changed: of the difference between "
+            f"the tuned model and the base model, {share:.0%} in norm is lost, and at most "
+            f"{LOST:.0%} may be. Set model.dtype to float32, which takes twice the memory"
+        )
+
+
+class _Weights:
+    """The parameters of a model folder by the names that transformers gives them, one at a time."""
+
+    def __init__(self, folder: str | Path):
+        options = {"local_files_only": True, "trust_remote_code": False}
+        with torch.device("meta"):
+            config = AutoConfig.from_pretrained(folder, **options)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        self._tied = dict(getattr(model, "_tied_weights_keys", None) or {})
+        self._files, self._loaded = {}, None
+        prefix = f"{model.base_model_prefix}."
+        for file in sorted(Path(folder).glob("model*.safetensors")):
+            with safe_open(file, "pt") as stored:
+                for name in stored.keys():  # noqa: SIM118
+                    for meant in (name, prefix + name, name.removeprefix(prefix)):
+                        if meant in parameters:
+                            self._files[meant] = (file, name)
+                            break
+        self.names = sorted(parameters)
+        lacking = [name for name in self.names if self._source(name) not in self._files]
+        if lacking:  # stored in another form, which only transformers knows to turn into this
+            self._loaded = AutoModelForCausalLM.from_pretrained(
+                folder, dtype="auto", use_safetensors=True, **options
+            ).state_dict()
+
+    def names_beside(self, other: _Weights) -> Iterator[str]:
+        """Yield the names of all parameters, those that two share in both models once."""
+        seen = set()
+        for name in self.names:
+            sources = (self._source(name), other._source(name))
+            if sources not in seen:
+                seen.add(sources)
+                yield name
+
+    def _source(self, name: str) -> str:
+        return name if name in self._files else self._tied.get(name, name)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if self._loaded is not None:
+            return self._loaded[name]
+        file, stored = self._files[self._source(name)]
+        with safe_open(file, "pt") as opened:
+            return opened.get_tensor(stored)
