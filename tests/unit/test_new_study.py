@@ -9,11 +9,13 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from neurondynamics.study import shape
 from neurondynamics.study.configuration import checked
 from neurondynamics.study.costs import SHAPE
+from safetensors.numpy import save_file
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "workflow" / "new_study.py"
@@ -44,6 +46,8 @@ def here(tmp_path, monkeypatch):
     for name in ("my-model", "tuned", "base"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps({"of": name}))
+        (tmp_path / name / "tokenizer.json").write_text('{"model": {}}')
+        save_file({"weight": np.zeros(1)}, tmp_path / name / "model.safetensors")
     (tmp_path / "Model Q4.gguf").write_bytes(b"GGUF")
     with zipfile.ZipFile(tmp_path / "Packed.zip", "w") as archive:
         archive.writestr("inside/config.json", "{}")

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from neurondynamics.data.prompts import Prompt, partition, read_dataset
 from neurondynamics.data.texts import read_rows
+from neurondynamics.fetching.folders import check_folder
 from neurondynamics.study.interventions import files_in
 from neurondynamics.study.sources import (
     CORPORA,
@@ -199,6 +200,8 @@ def _sources(config: dict) -> Iterator[Check]:
         if "path" in source and not key.startswith("directions."):
             terms = [partial(_read_lexicon, source["path"])] if source in lexicons else []
             stage, name = key.split(".")[:2]
+            if stage in ("model", "tuned") and Path(source["path"]).is_dir():
+                terms = [partial(check_folder, source["path"])]
             made = f"resources/models/{config['model']['name'] if stage == 'model' else name}"
             made = f"resources/scorers/{name}" if stage == "scorers" else made
             yield Check(f"{key}.path", local_files(source), source in lexicons, terms, made)
