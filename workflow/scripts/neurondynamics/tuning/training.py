@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 from datasets import Dataset, load_from_disk
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from torch import nn
 from transformers import (
     EarlyStoppingCallback,
@@ -117,10 +117,24 @@ def train(
         )
     tuned = trainer.accelerator.unwrap_model(trainer.model)
     if recipe.lora:
-        tuned = tuned.float().merge_and_unload()  # bfloat16 would round the changes away
+        tuned = merged(tuned, load_model(files.model, "float32", "cpu"))
     tuned.generation_config = ends  # the trainer adds the tokenizer's end of text to it
     save_model(tuned, load_tokenizer(files.model), files.tuned)
     write_csv(files.curve, learning_curve(trainer.state.log_history, recipe.method))
+
+
+def merged(adapted: PeftModel, exact: PreTrainedModel) -> PreTrainedModel:
+    """Merge adapters into the weights of the model that they were trained on, in float32.
+
+    Those that were read in bfloat16 for training are rounded, and would round what is added.
+    """
+    adapted = adapted.float().cpu()
+    weights = exact.state_dict()
+    for name, parameter in adapted.get_base_model().named_parameters():
+        plain = name.replace(".base_layer", "")
+        if plain in weights:
+            parameter.data.copy_(weights[plain])
+    return adapted.merge_and_unload()
 
 
 def trainer_of(
