@@ -6,6 +6,7 @@ NEURONDYNAMICS_FUZZ=whole tries every value in every key; otherwise some of them
 import copy
 import os
 import random
+import resource
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from neurondynamics.study.types import _alternatives as alternatives
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = read_yaml(ROOT / "config.yaml")
 PATIENCE = 5.0  # seconds a study may take, on a busy machine
+MEMORY = 2 * 2**20  # KiB
 NUMBER = 100  # of what is tried in the suite
 DEEP = "[" * 150 + "]" * 150
 VALUES = (  # as they stand in a file
@@ -166,7 +168,9 @@ def test_the_other_study_passes():
 
 
 def test_a_study_is_refused_by_name_or_can_be_planned():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
     wrong = [(case, said) for case in drawn() if (said := tried(*case))]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEMORY
     assert not wrong, "\n".join(f"{case}: {said}" for case, said in wrong[:20])
 
 
