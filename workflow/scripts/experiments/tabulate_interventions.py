@@ -75,7 +75,7 @@ def tabulate_interventions(
         for experiment, intervention in estimates.index
         for scorer, (continuations, estimates) in judged.items()
     ]
-    written = pd.DataFrame(rows, columns=list(columns)).astype({"neurons": int})
+    written = pd.DataFrame(rows, columns=list(columns)).astype({"neurons": int, "n_paired": int})
     write_csv(table, written.rename(columns=behaviour.columns))
 
 
