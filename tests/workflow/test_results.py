@@ -143,7 +143,7 @@ DRAWS = ["random-1", "random-2", "signs-1"]  # of every intervention of the expe
 @pytest.fixture(scope="module")
 def rows(finished) -> pd.DataFrame:
     """The table of interventions by experiment and intervention, as the first scorer judges."""
-    table = read_table(finished, "interventions").query("scorer == @SCORERS[0]")
+    table = read_table(finished, "interventions").query("scorer == @SCORERS[1]")
     return table.set_index(["experiment", "intervention"], drop=False)
 
 
@@ -154,7 +154,7 @@ def written(finished) -> dict[str, pd.DataFrame]:
     keys = ["experiment", "intervention", "prompt_id"]
     return {
         name: pd.read_parquet(folder / name / "generations").merge(
-            pd.read_parquet(folder / name / "scores" / SCORERS[0]).assign(corpus="prompts"),
+            pd.read_parquet(folder / name / "scores" / SCORERS[1]).assign(corpus="prompts"),
             on=[*keys, "corpus"],
             how="left",
             validate="1:1",
@@ -285,7 +285,7 @@ def test_controls_stand_by_what_they_control(rows, finished):
     assert (drawn["intervention"].str.rsplit("-", n=1).str[0] == expected).all()
     for (experiment, _), row in drawn.iterrows():
         assert row["neurons"] == rows.loc[(experiment, row["control_of"]), "neurons"]
-    table = read_table(finished, "controls").query("scorer == @SCORERS[0]")
+    table = read_table(finished, "controls").query("scorer == @SCORERS[1]")
     table = table.set_index(["intervention", "control"])
     assert table["draws"].to_dict() == {
         (name, kind): draws
@@ -302,7 +302,7 @@ def test_controls_stand_by_what_they_control(rows, finished):
 
 
 def test_categories_share_out_the_prompts(rows, finished):
-    table = read_table(finished, "categories").query("scorer == @SCORERS[0]").copy()
+    table = read_table(finished, "categories").query("scorer == @SCORERS[1]").copy()
     assert set(table["category"]) == set(KINDS)
     edited = rows[rows["control_of"] == ""]
     assert len(table) == len(KINDS) * len(edited)
