@@ -204,8 +204,80 @@ def test_pairs_without_a_text_are_left_out(tmp_path, caplog):
     assert "2 of 4 rows have no text in the field" in caplog.text
 
 
+SOUND = {"prompt": "You are a", "chosen": " man", "rejected": " dog"}
+
+
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        {"chosen_tokens": [5, 6], "rejected_tokens": [7]},  # of other texts
+        {"chosen_tokens": [9999], "rejected_tokens": [-5]},
+        {"chosen_tokens": None, "rejected_tokens": None},
+        {"chosen_tokens": "[5, 6]", "rejected_tokens": "[7]"},
+        {"chosen_tokens": [], "rejected_tokens": [1.5]},
+        {"chosen_tokens": [True], "rejected_tokens": {"a": 1}},
+        {},
+    ],
+)
+def test_tokens_that_a_file_claims_are_held_against_its_texts(tmp_path, claimed):
+    (plain,) = with_tokens_of(tmp_path, SOUND)
+    (found,) = with_tokens_of(tmp_path, SOUND | claimed | {"tokenizer": plain["tokenizer"]})
+    assert found == plain
+
+
+def test_other_tokens_of_the_same_text_are_kept(tmp_path):
+    """A model may write a word letter by letter, which its text does not give back."""
+    (plain,) = with_tokens_of(tmp_path, SOUND)
+    letters = [tiny.build_tokenizer().convert_tokens_to_ids(letter) for letter in "Ġman"]
+    assert letters != plain["chosen_tokens"]
+    (found,) = with_tokens_of(tmp_path, plain | {"chosen_tokens": letters})
+    assert found["chosen_tokens"] == letters
+
+
+def with_tokens_of(tmp_path, *records):
+    path = write_jsonl(tmp_path / "lee" / "pairs.jsonl", records)
+    tiny.build_tokenizer().save_pretrained(tmp_path / "model")
+    output = tmp_path / "out.jsonl"
+    options = {"method": "ready", "maximum": 9, "seed": 0, "dataset": DATASET}
+    pair_preferences([str(path.parent)], [], str(tmp_path / "model"), str(output), **options)
+    return [
+        {key: value for key, value in record.items() if key != "of"}
+        for record in map(json.loads, output.read_text().splitlines())
+    ]
+
+
+def test_blanks_that_end_a_prompt_begin_its_continuations(tmp_path):
+    given = {"prompt": "You are a ", "chosen": "man", "rejected": "dog"}
+    assert ready(tmp_path, [given]) == [SOUND]
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        ("You are a man", "You are a man indeed", "You are a man no"),
+        ("You are a man", "you are A man indeed", " no"),
+        ("You  are a\nman", "You are a man indeed", " no"),
+        ("You are a man", '"You are a man" indeed', " no"),
+        ("You are", "You are", " no"),
+    ],
+)
+def test_a_row_that_repeats_its_prompt_is_left_out_and_most_are_refused(tmp_path, caplog, again):
+    repeating = dict(zip(("prompt", "chosen", "rejected"), again, strict=True))
+    assert ready(tmp_path, [SOUND, repeating, SOUND | {"prompt": "I am a"}])[0] == SOUND
+    assert "1 of 3 rows repeat their prompt and are left out, the first of them" in caplog.text
+    with pytest.raises(ValueError, match=r"pairs\.jsonl, line 1: .* as in 2 of 3 rows"):
+        ready(tmp_path, [repeating, repeating, SOUND])
+
+
+def test_a_short_prompt_may_stand_in_its_continuation(tmp_path):
+    pairs = [{"prompt": "I", "chosen": "'m angry", "rejected": " I said"}]
+    assert ready(tmp_path, pairs) == pairs
+
+
 def test_pairs_need_their_fields_and_something_to_learn_from(tmp_path):
     with pytest.raises(ValueError, match=r"line 1: no field 'prompt'; there are text, chosen"):
         ready(tmp_path, [{"text": "a", "chosen": " b"}])
-    with pytest.raises(ValueError, match="none of its 1 pairs can be tuned on"):
+    with pytest.raises(
+        ValueError, match="none of its 1 pairs can be tuned on: 1 have two equal texts"
+    ):
         ready(tmp_path, [{"prompt": "a", "chosen": " b", "rejected": " b"}])

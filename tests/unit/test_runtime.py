@@ -99,7 +99,9 @@ SECRETS = {
     "PGPASSWORD": "pg-secret",
     "OPENAI_APIKEY": "sk-1234",
     "GITHUB_PAT": "ghp_9876",
-    "AWS_ACCESS_KEY_ID": "AKIA1234",
+    "HFTOKEN": "hf_no_underscore",
+    "DB_PWD": "pwd-12345",
+    "HF_AUTH": "auth-12345",
 }
 
 
@@ -157,16 +159,18 @@ def test_secrets_of_a_url_in_use_are_left_out_of_others_messages(url, monkeypatc
         assert "abcdefgh" not in redact(text) or "?" not in url
 
 
-def test_the_password_of_a_proxy_is_left_out(monkeypatch):
-    monkeypatch.setenv("HTTPS_PROXY", "http://me:pa55w0rd@proxy:8080")
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_the_password_of_a_proxy_is_left_out(monkeypatch, scheme):
+    monkeypatch.setenv("HTTPS_PROXY", f"{scheme}me:pa55w0rd@proxy:8080")
     assert "pa55w0rd" not in redact("tunnel as me:pa55w0rd failed")
 
 
 def test_what_is_no_secret_stays(monkeypatch):
     plain = {"SORT_KEY": "abc", "KEYBOARD": "qwerty", "MONKEY": "banana"}
-    for name, value in (plain | {"TOKENIZERS_PARALLELISM": "false"}).items():
+    words = {"TOKENIZERS_PARALLELISM": "false", "SOME_KEY": "false", "KEY_DIR": "qwerty"}
+    for name, value in (plain | words | {"DEPLOY_KEY": "/tmp"}).items():
         monkeypatch.setenv(name, value)
-    text = "abc qwerty banana false"
+    text = "abc qwerty banana false /tmp"
     assert redact(text) == text
 
 

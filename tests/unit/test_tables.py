@@ -8,7 +8,7 @@ from neurondynamics.analysis.reductions import create_reductions
 from neurondynamics.analysis.statistics import Estimate, Statistics
 from neurondynamics.data.tables import read_csv
 from neurondynamics.evaluation.metrics import MEASURES
-from neurondynamics.study.behaviour import Behaviour
+from neurondynamics.study.behaviour import OTHER_COLUMNS, Behaviour
 from summarize_groups import summarize_groups
 from tabulate_interventions import tabulate_interventions
 from tabulate_scorers import tabulate_scorers
@@ -113,6 +113,18 @@ def test_interventions_have_the_columns_and_rows_of_the_study(study):
     assert list(table["neurons"]) == [0, 100, 200] * 3
     assert (table["n"] == 200).all()
     assert (table["missing"] == 0).all()
+
+
+def test_no_column_is_named_after_the_behaviour_as_another_is(study):
+    """Every column but those of scores is one that a behaviour may not be called."""
+    table = tabulate(study)
+    own = set(TOXICITY.columns.values())
+    assert set(table) - own <= set(OTHER_COLUMNS.split())
+    assert TOXICITY.clash is None
+    for name in ("neurons", "Effect share", "n", "f1", "perplexity"):
+        assert Behaviour(name, "odd").clash is not None
+    assert Behaviour("odd fraction", "odd").clash == "odd_fraction"
+    assert Behaviour("!", "odd").clash == "without a name"
 
 
 def test_every_scorer_has_a_row_of_its_own(study):

@@ -13,6 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qsl, quote, unquote
@@ -24,10 +25,12 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SECRET_NAME = re.compile(
-    r"(^|_)(TOKEN|KEY|SECRET|PAT|PASS|CREDENTIAL|COOKIE)S?(_|$)|PASSWORD|PASSWD|APIKEY",
+    r"((^|_)(KEY|PAT|PASS|AUTH|BEARER|COOKIE|CREDENTIAL)S?|_PWD|(TOKEN|SECRET|PASSWORD)S?|PASSWD"
+    r"|APIKEY)$",
     re.IGNORECASE,
 )
 URL = re.compile(r"\b\w[\w+.-]*://[^\s'\"<>]+")
+WORDS = ("true", "false", "none", "null", "True", "False", "None")
 TOLD = (ValueError, OSError, MemoryError)  # whose messages say all that there is to say
 FAILED = "failed"  # the logger of what ends a job
 TRACEBACK = re.compile(r"\n(Traceback \(most recent call last\)|  \+ Exception Group)")
@@ -102,13 +105,20 @@ def redact(text: str) -> str:
     for name, value in os.environ.items():
         if SECRET_NAME.search(name):
             secrets.add(value)
-        elif "@" in value and URL.fullmatch(value):
-            secrets.add(_parts(value)[1])
-    long = {value for value in secrets if len(value) >= 4}  # a shorter one is no secret
+        elif name.lower().endswith("_proxy") and "@" in value:
+            secrets.add(value.partition("://")[2].rpartition("@")[0] or value.rpartition("@")[0])
+    # a shorter one is no secret, and neither is a word or what lies on the disk for all to see
+    long = {one for one in secrets if len(one) >= 4 and one not in WORDS and not _is_path(one)}
     spellings = {form for value in long for form in (value, quote(value, safe=""))}
     for spelling in sorted(spellings, key=len, reverse=True):  # one may be part of another
         text = text.replace(spelling, "***")
     return URL.sub(lambda found: shown_url(found[0]), text)
+
+
+def _is_path(text: str) -> bool:
+    with suppress(OSError, ValueError):  # too long, or with a zero
+        return os.path.isabs(text) and os.path.exists(text)
+    return False
 
 
 _SECRETS: set[str] = set()  # of the URLs that this process was given

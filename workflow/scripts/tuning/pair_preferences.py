@@ -26,12 +26,13 @@ from neurondynamics.data.rows import text_of, with_texts
 from neurondynamics.data.tables import read_shards
 from neurondynamics.data.texts import fetched_files, read_rows
 from neurondynamics.lm.loading import load_tokenizer, tokenizer_digest
-from neurondynamics.tuning.pairs import WRITTEN, with_tokens
+from neurondynamics.tuning.pairs import WRITTEN, believed, with_tokens
 
 logger = logging.getLogger("pair_preferences")
 
 TEXTS = ["prompt", "chosen", "rejected"]
 CUT = "\N{REPLACEMENT CHARACTER}"  # stands for bytes that make no whole character
+LONG = 3  # words of a prompt that no continuation begins with by chance
 SHOWN = 80  # characters of a prompt in the log
 LEE = ["prompt_text", "unpert_gen_text", "pert_gen_text"]  # the same, as Lee et al. name them
 
@@ -70,10 +71,15 @@ def pair_preferences(
     else:
         pairs = ready_pairs(sources[0], dataset)
     number = len(pairs)
-    pairs = with_tokens(pairs.reset_index(drop=True), load_tokenizer(model), digest)
-    pairs = usable(pairs, {record["text"] for path in measured for record in read_prompts(path)})
+    tokenizer = load_tokenizer(model)
+    if method == "ready":
+        pairs = believed(pairs, tokenizer, digest)
+    pairs = with_tokens(pairs.reset_index(drop=True), tokenizer, digest)
+    known = {record["text"] for path in measured for record in read_prompts(path)}
+    pairs, left_out = usable(pairs, known)
     if pairs.empty:
-        raise ValueError(f"{sources[0]}: none of its {number} pairs can be tuned on")
+        why = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise ValueError(f"{sources[0]}: none of its {number} pairs can be tuned on: {why}")
     kept = np.arange(len(pairs))
     if len(pairs) > maximum:
         kept = np.sort(np.random.default_rng(seed).choice(len(pairs), maximum, replace=False))
@@ -131,9 +137,10 @@ def ready_pairs(folder: str, dataset: dict) -> pd.DataFrame:
     """Return the pairs of a fetched dataset; rows without one of the three texts are left out.
 
     Its rows have the fields prompt, chosen and rejected, or those of Lee et al.; in a file that
-    `pair_preferences` wrote also tokens and the digest of their tokenizer. Raises ValueError naming
-    the file and the line of a row that has not, and of the first one whose texts begin with their
-    prompt, if most do: prompt and continuation together would say the prompt twice.
+    `pair_preferences` wrote also tokens and the digest of their tokenizer. Blanks that end a prompt
+    begin its continuations, where tokenizers have them. A row whose texts begin with their prompt,
+    which the model would read twice, is left out. Raises ValueError naming the file and the line of
+    a row that has not these fields, and of the first one that repeats its prompt, if most do.
     """
     name, paths = Path(folder).name, fetched_files(dataset, folder)
     rows = read_rows(name, paths, dataset["format"], dataset.get("where"))
@@ -147,22 +154,46 @@ def ready_pairs(folder: str, dataset: dict) -> pd.DataFrame:
             f"{names[0]!r}, as in {sum(repeating)} of {len(rows)} rows, so the model would read it "
             "twice; take it off, so that only what follows the prompt is left"
         )
-    tokens = [[row.get(name) for name in (*WRITTEN, "tokenizer")] for row in rows]
-    return pd.DataFrame(texts, columns=TEXTS).join(
-        pd.DataFrame(tokens, columns=[*WRITTEN, "tokenizer"])
-    )
+    if any(repeating):
+        logger.warning(
+            "%d of %d rows repeat their prompt and are left out, the first of them %s",
+            *(sum(repeating), len(rows), rows[repeating.index(True)].place),
+        )
+    columns = [*TEXTS, *WRITTEN, "tokenizer"]
+    pairs = [
+        [*blanks_moved(*of_row), *(row.get(name) for name in columns[3:])]
+        for row, of_row, repeats in zip(rows, texts, repeating, strict=True)
+        if not repeats
+    ]
+    return pd.DataFrame(pairs, columns=columns)
 
 
 def repeats_prompt(prompt: str, chosen: str, rejected: str) -> bool:
-    """Return whether a continuation begins with its prompt."""
-    start = prompt.strip()
-    return any(text.strip().startswith(start) for text in (chosen, rejected))
+    """Return whether a continuation begins with its prompt.
+
+    They count as the same as prompts do (see `normalise`); of a prompt of one word or two, which a
+    continuation may well begin with, only to the letter and without a blank before it.
+    """
+    start = normalise(prompt)
+    for text in (chosen, rejected):
+        said = normalise(text)
+        again = said.startswith(start) and not said[len(start) : len(start) + 1].isalnum()
+        if again and (len(start.split()) >= LONG or text.startswith(prompt.strip())):
+            return True
+    return False
 
 
-def usable(pairs: pd.DataFrame, measured: set[str]) -> pd.DataFrame:
-    """Leave out pairs that teach nothing and those of prompts that are measured on; log how many.
+def blanks_moved(prompt: str, chosen: str, rejected: str) -> tuple[str, str, str]:
+    """Return a prompt without the blanks at its end, which its continuations begin with instead."""
+    kept = prompt.rstrip()
+    return kept, *(prompt[len(kept) :] + text for text in (chosen, rejected))
 
-    Prompts count as the same if they are after `normalise`.
+
+def usable(pairs: pd.DataFrame, measured: set[str]) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Leave out pairs that teach nothing and those of prompts that are measured on; say how many.
+
+    Returns the others, and the number of those left out for each reason, which are logged. Prompts
+    count as the same if they are after `normalise`.
     """
     known = {normalise(text) for text in measured}
     blank = ~(pairs["chosen"].str.strip() != "") | ~(pairs["rejected"].str.strip() != "")
@@ -182,7 +213,8 @@ def usable(pairs: pd.DataFrame, measured: set[str]) -> pd.DataFrame:
                 "%d of %d pairs %s and are left out, the first of them of the prompt %r",
                 *(which.sum(), len(pairs), reason, pairs["prompt"][which].iloc[0][:SHOWN]),
             )
-    return pairs[~np.logical_or.reduce(list(reasons.values()))]
+    left_out = {reason: int(which.sum()) for reason, which in reasons.items() if which.any()}
+    return pairs[~np.logical_or.reduce(list(reasons.values()))], left_out
 
 
 if __name__ == "__main__":

@@ -107,6 +107,8 @@ def decode_continuations(
     Special tokens have no text. Where a prompt ends within a character that its continuation
     completes, the text is that of the new tokens alone.
     """
+    if not continuations:
+        return []
     options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
     wholes = [[*prompt, *new] for prompt, new in zip(prompts, continuations, strict=True)]
     before = tokenizer.batch_decode(list(prompts), **options)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from neurondynamics.runtime import keep_secret
 from neurondynamics.study import (
     attribution,
     directions,
@@ -41,10 +42,22 @@ def layers(workflow: Any, config: dict, default: Path) -> list[dict]:
     one as a module and gives it a `config`, that is the whole study.
     """
     if workflow.modifier.skip_configfile:
-        return [config]
-    settings = workflow.config_settings
-    overlays = [*map(overlay, settings.configfiles), stated(settings.config_args or [])]
-    return overlays if settings.replace_workflow_config else [overlay(default), *overlays]
+        found = [config]
+    else:
+        settings = workflow.config_settings
+        found = [*map(overlay, settings.configfiles), stated(settings.config_args or [])]
+        found = found if settings.replace_workflow_config else [overlay(default), *found]
+    _keep_secrets(found)
+    return found
+
+
+def _keep_secrets(value: Any) -> None:
+    """Let no message hold the password or query of an address that a configuration names."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        _keep_secrets(part)
+    if isinstance(value, str) and "://" in value:
+        keep_secret(value)
 
 
 def stated(arguments: list[str]) -> dict:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
+import numpy as np
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
-from neurondynamics.lm.encoding import encode_continuations
+from neurondynamics.lm.encoding import decode_continuations, encode_continuations, encode_texts
+
+logger = logging.getLogger(__name__)
 
 SIDES = ("chosen", "rejected")
 WRITTEN = [f"{side}_tokens" for side in SIDES]
@@ -32,3 +37,34 @@ def with_tokens(
             for tokens, kept in zip(written, own, strict=True)
         ]
     return pairs.assign(**columns, tokenizer=digest)
+
+
+def believed(pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, digest: str) -> pd.DataFrame:
+    """Return pairs of a file that claim this tokenizer only where their tokens bear that out.
+
+    Those are tokens of this tokenizer, for which the model has embeddings, and they decode to the
+    texts beside them: a person may have edited these, or a program have rewritten the file.
+    """
+    known = getattr(tokenizer, "embeddings", len(tokenizer))
+    claimed = [digest == other for other in pairs["tokenizer"]]
+    sound = np.array(claimed, dtype=bool)
+    for side in SIDES:
+        sound &= np.array([_are_tokens(tokens, known) for tokens in pairs[f"{side}_tokens"]], bool)
+    some = pairs[sound]
+    prompts, alike = encode_texts(tokenizer, some["prompt"].tolist()), []
+    for side in SIDES:
+        said = decode_continuations(tokenizer, prompts, some[f"{side}_tokens"].tolist())
+        alike.append([one == text for one, text in zip(said, some[side], strict=True)])
+    sound[sound] = np.all(alike, axis=0)
+    lost = sum(claimed) - int(sound.sum())
+    if lost:
+        logger.warning("%d pairs have tokens that are not those of their texts, which count", lost)
+    return pairs.assign(tokenizer=pairs["tokenizer"].where(sound, None))
+
+
+def _are_tokens(tokens: object, known: int) -> bool:
+    return (
+        isinstance(tokens, (list, np.ndarray))
+        and len(tokens) > 0
+        and all(isinstance(one, (int, np.integer)) and 0 <= one < known for one in tokens)
+    )
