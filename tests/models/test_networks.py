@@ -13,6 +13,7 @@ import transformers
 from damage import flip
 from fetch_scorer import check_part
 from neurondynamics.evaluation.scorers import make_scorer
+from safetensors.torch import load_file, save_file
 
 TEXTS = ["you are an idiot", "nice", "you are nice .", "idiot idiot", "an idiot ."]
 WORDS = ["you", "are", "an", "idiot", "nice", "."]
@@ -281,6 +282,18 @@ def test_a_folder_that_holds_no_classifier_is_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"source is no Hugging Face model folder: it holds no con"
     ):
+        classifier(tmp_path, "NEGATIVE")
+
+
+def test_layers_that_a_classifier_would_not_read_are_refused(tmp_path):
+    source = write_classifier(tmp_path, "Bert", ["POSITIVE", "NEGATIVE"], None)
+    weights = load_file(source / "model.safetensors")
+    weights |= {"cls.predictions.bias": torch.zeros(3), "lm_head.bias": torch.zeros(3)}
+    save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
+    classifier(tmp_path, "NEGATIVE")  # heads of other tasks do no harm
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    with pytest.raises(ValueError, match=r"no place for, 16, such as bert\.encoder\.layer\.1\."):
         classifier(tmp_path, "NEGATIVE")
 
 

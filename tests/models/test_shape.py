@@ -83,6 +83,58 @@ def test_a_missing_weight_is_named(copied):
         read_shape(copied)
 
 
+def without_biases(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"attention_bias": False, "mlp_bias": False}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def with_a_layer_less(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+
+
+def holding(*names):
+    def change(folder):
+        more = {name: torch.zeros(4, 4) for name in names}
+        save_file(load_file(folder / WEIGHTS) | more, folder / WEIGHTS, metadata={"format": "pt"})
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (without_biases, r"21, such as model\.layers\.0\.mlp\.down_proj\.bias"),
+        (with_a_layer_less, r"16, such as model\.layers\.2\.input_layernorm\.weight"),
+        (
+            holding("model.layers.0.self_attn.q_proj.lora_A.default.weight"),
+            r"1, such as model\.layers\.0\.self_attn\.q_proj\.lora_A.*merge what has to be merged",
+        ),
+    ],
+)
+def test_weights_that_the_model_has_no_place_for_are_refused(copied, change, said):
+    """Without them another model would be studied."""
+    change(copied)
+    with pytest.raises(ValueError, match=rf"config\.json has no place for: {said}"):
+        read_shape(copied)
+
+
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [
+        ("gpt2", ["h.0.attn.bias", "transformer.h.1.attn.masked_bias"]),
+        ("gptj", ["transformer.h.0.attn.bias", "transformer.h.0.attn.masked_bias"]),
+        ("gpt_neox", ["gpt_neox.layers.0.attention.bias", "gpt_neox.layers.0.rotary_emb.inv_freq"]),
+        ("llama", ["model.layers.0.self_attn.rotary_emb.inv_freq", "v_head.summary.weight"]),
+    ],
+)
+def test_old_buffers_and_heads_of_training_do_no_harm(case_of, tmp_path, family, names):
+    folder = shutil.copytree(case_of(family).folder, tmp_path / "model")
+    holding(*names)(folder)
+    assert read_shape(folder) == read_shape(case_of(family).folder)
+
+
 def test_weights_of_another_size_are_refused(copied):
     config = json.loads((copied / "config.json").read_text())
     (copied / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))

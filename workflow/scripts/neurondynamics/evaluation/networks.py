@@ -17,6 +17,7 @@ import transformers
 
 from neurondynamics.fetching.folders import check_description, check_folder, check_tokenizer
 from neurondynamics.lm.devices import resolve_device
+from neurondynamics.lm.loading import left_over
 from neurondynamics.lm.memory import halving
 from neurondynamics.runtime import file_digest, progress
 
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 LONGEST = 8192  # tokens of a text at most, whatever a model and its tokenizer allow
 PUBLISHED_NAME = re.compile(r"-([0-9a-f]{8})\.ckpt$")  # with the beginning of its sha256
+NUMBERED = re.compile(r"\.\d+\.")  # in the name of a tensor of a layer
 # what does not fit is reported, and refused in our own words
 READING = {
     "dtype": torch.float32,
@@ -214,10 +216,17 @@ def _read_checkpoint(path: Path) -> dict:
 
 
 def _refuse_incomplete(report: dict, path: Path) -> None:
-    """Refuse weights that would stay random. Those left over, such as old buffers, do no harm."""
+    """Refuse weights that would stay random, and stored ones of layers that would not be read.
+
+    Heads left over of other tasks, such as a pooler, have no part in what a classifier computes;
+    within layers, which have numbers, only old buffers have none.
+    """
     problems = [f"lacks {name}" for name in sorted(report["missing_keys"])]
     for name, stored, expected in sorted(report["mismatched_keys"]):
         problems.insert(0, f"has {name} of shape {list(stored)}, not {list(expected)}")
+    odd = left_over(name for name in report["unexpected_keys"] if NUMBERED.search(name))
+    if odd:
+        problems.append(f"has tensors that config.json has no place for, {odd}")
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         first = ", ".join(problems[:5])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,13 @@ from neurondynamics.lm.precision import refuse_lost
 from neurondynamics.lm.special import read_special
 from neurondynamics.runtime import file_digest
 
+# stored by some versions of software, and no part of what a language model computes: masks,
+# positions, and a head that only training read
+HARMLESS = re.compile(
+    r"(^|\.)(attn|attention)\.(attention\.)?(masked_)?bias$|(^|\.)inv_freq$|(^|\.)(cos|sin)_cached$"
+    r"|(^|\.)position_ids$|^v_head\."
+)
+SHOWN = 3  # tensors that a message names
 LOCAL = {"local_files_only": True, "trust_remote_code": False}  # neither the hub nor foreign code
 
 
@@ -96,6 +104,15 @@ def understanding(folder: str | Path, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise ValueError(f"{folder} cannot be read as a {what}: {reason_of(error)}") from error
+
+
+def left_over(names: Iterable[str]) -> str:
+    """Say which stored tensors a model has no place for, though it may be another without them.
+
+    `names` are those that transformers did not use; empty if all are harmless.
+    """
+    odd = sorted(name for name in names if not HARMLESS.search(name))
+    return f"{len(odd)}, such as {', '.join(odd[:SHOWN])}" if odd else ""
 
 
 def reason_of(error: Exception) -> str:

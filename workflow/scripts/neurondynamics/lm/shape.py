@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from neurondynamics.lm.anatomy import dissect
-from neurondynamics.lm.loading import LOCAL, reason_of, understanding
+from neurondynamics.lm.loading import LOCAL, left_over, reason_of, understanding
 
 TOO_LONG = (  # positions, lengths by their keys
     "the model reads at most {} tokens, the positions of its config.json, and is asked for more: "
@@ -35,8 +35,8 @@ def read_shape(folder: str | Path) -> dict[str, int | None]:
 
     The model is built on torch's meta device, which has no memory, so this is cheap for a model of
     any size. `key_value_width` is what a layer keeps of one token as keys; tied parameters count
-    once. Raises ValueError if files are damaged, do not fit or lack a weight, or layers differ from
-    each other.
+    once. Raises ValueError if files are damaged, do not fit, lack a weight or hold one that the
+    model has no place for, or layers differ from each other.
     """
     with understanding(folder, "model"):
         model, report = AutoModelForCausalLM.from_pretrained(
@@ -55,6 +55,14 @@ def read_shape(folder: str | Path) -> dict[str, int | None]:
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise ValueError(f"the weight files of {folder} lack {len(missing)}, such as {missing[0]}")
+    odd = left_over(report["unexpected_keys"])
+    if odd:
+        raise ValueError(
+            f"the weights of {folder} have tensors that its config.json has no place for: {odd}. "
+            "Without them it is another model: take the config.json that belongs to the weights, "
+            "or load both with the software that made them, merge what has to be merged, and save "
+            "the whole model with save_pretrained"
+        )
     return _shape_of(model, folder)
 
 
