@@ -325,6 +325,17 @@ def test_a_classifier_without_tokenizer_is_refused(tmp_path):
         detoxify(tmp_path / "published")
 
 
+def test_a_classifier_with_the_tokenizer_of_another_model_is_refused(tmp_path):
+    source = write_classifier(tmp_path / "mine", "Bert", ["fine", "toxic"], None)
+    write_detoxify(tmp_path / "published", "original")
+    for folder in (source, tmp_path / "published" / "configuration"):
+        (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
+    with pytest.raises(ValueError, match="source: the tokenizer has 5 tokens for the 11 embedd"):
+        classifier(tmp_path / "mine", "toxic")
+    with pytest.raises(ValueError, match="configuration: the tokenizer has 5 tokens for the 11"):
+        detoxify(tmp_path / "published", label="toxicity")
+
+
 def test_padding_that_the_model_has_no_embedding_for(tmp_path, caplog):
     """Texts are read one at a time, and one that holds such a token is refused by name."""
     source = write_classifier(tmp_path, "Bert", ["fine", "toxic"], None)

@@ -9,7 +9,7 @@ from neurondynamics.lm.encoding import added_tokens, encode_prompts
 from neurondynamics.lm.generation import end_tokens
 from neurondynamics.lm.loading import load_model, load_tokenizer
 from neurondynamics.lm.special import padded_for_training, read_special
-from tokenizers import processors
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 CHAT = "{% for m in messages %}{{ m['content'] }}<|turn|>{% endfor %}"
@@ -146,6 +146,35 @@ def test_a_tokenizer_of_another_model_is_refused(source, tmp_path):
     model.save_pretrained(source)
     with pytest.raises(ValueError, match="tokenizer has 400 tokens and the model 392 embeddings"):
         bring(tmp_path, source)
+
+
+def with_words(words):
+    """Return a tokenizer of whole words, to whom others are unknown, and say nothing of that."""
+    vocabulary = {word: number for number, word in enumerate(["[UNK]", *words])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a"], "mine: the tokenizer has 2 tokens for the 400 embeddings of the model, less than"),
+        ([f"w{number}" for number in range(198)], "has 199 tokens for the 400 embeddings"),
+    ],
+)
+def test_a_tokenizer_with_few_tokens_is_of_another_model(source, tmp_path, words, said):
+    with_words(words).save_pretrained(source)
+    with pytest.raises(ValueError, match=said):
+        bring(tmp_path, source)
+
+
+@pytest.mark.parametrize("known", ["the", "the people of house said that"])
+def test_a_tokenizer_that_knows_no_ordinary_words_is_told(source, tmp_path, caplog, known):
+    words = known.split()
+    with_words([*words, *(f"w{number}" for number in range(300))]).save_pretrained(source)
+    bring(tmp_path, source)
+    assert ("does not know 11 of 12 ordinary English words" in caplog.text) == (len(words) == 1)
 
 
 def test_a_tokenizer_without_special_tokens_can_be_trained_with(source):

@@ -17,6 +17,7 @@ import transformers
 
 from neurondynamics.fetching.folders import check_description, check_folder, check_tokenizer
 from neurondynamics.lm.devices import resolve_device
+from neurondynamics.lm.encoding import check_vocabulary
 from neurondynamics.lm.loading import left_over
 from neurondynamics.lm.memory import halving
 from neurondynamics.runtime import file_digest, progress
@@ -139,6 +140,7 @@ def load_classifier(folder: Path, label: str, batch_size: int, device: str) -> N
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{folder} cannot be read as a text classifier: {error}") from error
     _refuse_incomplete(report, folder)
+    check_vocabulary(tokenizer, model.get_input_embeddings().num_embeddings, folder)
     config = model.config
     if config.problem_type == "regression":
         shape, to_probabilities = "as it is", torch.Tensor.clone
@@ -196,6 +198,7 @@ def load_detoxify(
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{checkpoint} and {configuration} do not fit: {error}") from error
     _refuse_incomplete(report, checkpoint)
+    check_vocabulary(tokenizer, model.get_input_embeddings().num_embeddings, configuration)
     logger.info("%s: class %r through a sigmoid", architecture["model_name"], label)
     return Network(model, tokenizer, column, torch.sigmoid, batch_size, device)
 

@@ -7,12 +7,63 @@ wrote is kept as tokens, and a text that follows another is encoded and decoded 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
+logger = logging.getLogger(__name__)
+
+# Models round their embeddings up to a multiple of 64 or so and reserve some, a few per cent of a
+# real vocabulary (a third of one of bytes alone); a tokenizer of another model has 30,000 for
+# 250,000, or a handful.
+LEAST = 0.5  # of a model's embeddings that its tokenizer has tokens for
+ORDINARY = (
+    "the",
+    "of",
+    "in",
+    "that",
+    "was",
+    "a",
+    "good",
+    "word",
+    "house",
+    "people",
+    "said",
+    "there",
+)
 PROBES = ("a", " a", "A", "1", ".", "the")  # a vocabulary of words may lack some
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, embeddings: int, folder: object) -> None:
+    """Raise ValueError if a tokenizer has tokens for less than half of a model's embeddings.
+
+    A warning is logged if most of some ordinary English words are unknown to it, or no token at
+    all: texts that hold only such words are all alike to the model. `folder` is whose it is.
+    """
+    numbers = {number for number in tokenizer.get_vocab().values() if number < embeddings}
+    if len(numbers) < LEAST * embeddings:
+        raise ValueError(
+            f"{folder}: the tokenizer has {len(numbers)} tokens for the {embeddings} embeddings of "
+            "the model, less than half: they are of different models, take the tokenizer that "
+            "belongs to the weights"
+        )
+    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    named = getattr(model, "unk_token", None)
+    unknown = {tokenizer.unk_token_id, tokenizer.get_vocab().get(named)}
+    encoded = tokenizer(list(ORDINARY), add_special_tokens=False).input_ids
+    lost = [
+        word
+        for word, ids in zip(ORDINARY, encoded, strict=True)
+        if not ids or unknown.intersection(ids)
+    ]
+    if len(lost) > len(ORDINARY) / 2:
+        logger.warning(
+            "%s: the tokenizer does not know %d of %d ordinary English words, such as %r; if the "
+            "texts are English, it is of another model or damaged",
+            *(folder, len(lost), len(ORDINARY), lost[0]),
+        )
 
 
 @lru_cache

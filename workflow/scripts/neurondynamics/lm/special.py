@@ -13,7 +13,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from neurondynamics.data.files import reading, replacing
-from neurondynamics.lm.encoding import added_tokens
+from neurondynamics.lm.encoding import added_tokens, check_vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ def decide_special(folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> di
             f"embeddings; {tokenizer.convert_ids_to_tokens(ordinary[0])!r} is {ordinary[0]}: they "
             "are of different models, take the tokenizer that belongs to the weights"
         )
+    check_vocabulary(tokenizer, known, folder)
     begin, finish = added_tokens(tokenizer)
     beyond = [number for number in (*begin, *finish) if number >= known]
     if beyond:
