@@ -73,3 +73,15 @@ def test_a_tuned_version_that_is_the_base_model_is_refused(base, tmp_path, prefi
         ValueError, match="source: the tuned version's weights are those of the base"
     ):
         fetch(tmp_path / "tuned", source, base, "float32")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("whose", ["base model", "tuned version"])
+def test_weights_that_are_no_numbers_are_named(base, tmp_path, value, whose):
+    model = tiny.nudge(tiny.build_model("gpt2"), 0.05)
+    model.transformer.h[1].ln_2.bias[3] = value
+    folders = [base, tiny.save(model, tmp_path / "spoilt")]
+    if whose == "base model":
+        folders.reverse()
+    with pytest.raises(ValueError, match=rf"1 of the 32 weights .*h\.1\.ln_2\.bias of the {whose}"):
+        record_change(*folders)

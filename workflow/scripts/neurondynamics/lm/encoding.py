@@ -20,18 +20,7 @@ logger = logging.getLogger(__name__)
 # 250,000, or a handful.
 LEAST = 0.5  # of a model's embeddings that its tokenizer has tokens for
 ORDINARY = (
-    "the",
-    "of",
-    "in",
-    "that",
-    "was",
-    "a",
-    "good",
-    "word",
-    "house",
-    "people",
-    "said",
-    "there",
+    *("the", "people", "of", "house", "said", "that", "a", "good", "word", "was", "in", "there"),
 )
 PROBES = ("a", " a", "A", "1", ".", "the")  # a vocabulary of words may lack some
 

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from safetensors import safe_open
@@ -26,7 +27,8 @@ def record_change(base: str | Path, tuned: str | Path) -> None:
     """Write into a tuned model's folder how much of its change is lost if it is read in bfloat16.
 
     With b and t the weights as they are stored, and r the rounding, that is
-    ||(r(t) - r(b)) - (t - b)|| / ||t - b|| over all weights. Raises ValueError if they are equal.
+    ||(r(t) - r(b)) - (t - b)|| / ||t - b|| over all weights. Raises ValueError if they are
+    equal, or one is no number.
     """
     change, lost = 0.0, 0.0
     first, second = _Weights(base), _Weights(tuned)
@@ -41,6 +43,8 @@ def record_change(base: str | Path, tuned: str | Path) -> None:
             change += float(moved.square().sum())
             rounded = new.bfloat16().double() - old.bfloat16().double()
             lost += float((rounded - moved).square().sum())
+        if not math.isfinite(change):
+            _refuse_no_number(name, before, after)
     if change == 0:
         raise ValueError(
             "the tuned version's weights are those of the base model; nothing was tuned (an "
@@ -50,6 +54,17 @@ def record_change(base: str | Path, tuned: str | Path) -> None:
     logger.info("of the change, %.4g in norm, %.2g is lost in %s", math.sqrt(change), share, NARROW)
     with replacing(Path(tuned) / RECORD) as temporary:
         temporary.write_text(json.dumps({NARROW: share}) + "\n", encoding="utf-8")
+
+
+def _refuse_no_number(name: str, before: torch.Tensor, after: torch.Tensor) -> NoReturn:
+    base = not bool(torch.isfinite(before).all())
+    weights = before if base else after
+    raise ValueError(
+        f"{int((~torch.isfinite(weights)).sum())} of the {weights.numel()} weights {name} of the "
+        f"{'base model' if base else 'tuned version'} are NaN or infinite, and so is all that it "
+        "computes: the tuning diverged or the file is damaged; take an earlier checkpoint, or "
+        "fetch it again"
+    )
 
 
 def refuse_lost(folder: str | Path, dtype: str) -> None:
