@@ -39,6 +39,20 @@ def test_no_flipped_bit_and_no_truncation_gives_other_values(path):
     assert count_detected(path, read, 150, f"{path} cannot be read or is damaged") > 120
 
 
+def test_an_attribution_of_other_models_is_refused(tmp_path):
+    """Of those that a table was made from, either may read it; one that records none may any."""
+    path = tmp_path / "neurons.parquet"
+    table = TABLE.copy()
+    write_parquet(path, table)
+    read_parquet(path, weights="another")
+    table.attrs = {"base_weights": "one", "tuned_weights": "two"}
+    write_parquet(path, table)
+    for weights in (None, "one", "two"):
+        read_parquet(path, weights=weights)
+    with pytest.raises(ValueError, match=r"neurons\.parquet was made from other models than the"):
+        read_parquet(path, weights="another")
+
+
 def test_a_missing_table_and_a_missing_column_are_named(path):
     with pytest.raises(ValueError, match=r"absent\.parquet is not there; rebuild"):
         read_parquet(path.with_name("absent.parquet"))
