@@ -20,7 +20,7 @@ def folder(tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
     write(folder / "config.json", CONFIG)
-    write(folder / "tokenizer.json", {"model": {"vocab": {}}})
+    write(folder / "tokenizer.json", {"model": {"vocab": {}, "dropout": None}})
     places = {}
     for number, (name, shape) in enumerate(WEIGHTS.items(), start=1):
         places[name] = f"model-0000{number}-of-00002.safetensors"
@@ -115,6 +115,10 @@ FIRST = "model-00001-of-00002.safetensors"
         (quantised, r"quantization_config \(bitsandbytes\).* dequantize\(\)"),
         (rewrite("config.json", attn_implementation="flash_attention_2"), "remove the key, which"),
         (rewrite("config.json", torch_dtype="torch.bfloat16"), "torch_dtype .* write bfloat16"),
+        (
+            replaced("tokenizer.json", {"model": {"type": "BPE", "dropout": 0.1}}),
+            r"tokenizer\.json: model\.dropout is 0\.1, so a text has other tokens each time",
+        ),
         (both_kinds, "holds a whole model, model-00001.* and an adapter, adapter_model.safetens"),
     ],
 )
@@ -135,6 +139,12 @@ def test_what_a_merge_leaves_behind_makes_no_adapter(folder):
     assert is_adapter(folder)
     with pytest.raises(ValueError, match=r"the adapter has no adapter_model\.safetensors"):
         check_folder(folder)
+
+
+def test_an_adapter_of_other_layers_is_refused(tmp_path):
+    write(tmp_path / "adapter_config.json", ADAPTER | {"layer_replication": [[0, 2], [1, 3]]})
+    with pytest.raises(ValueError, match=r"adapter_config\.json: layer_replication gives the ad"):
+        check_folder(tmp_path)
 
 
 def test_a_tokenizer_in_older_files_is_one(folder):

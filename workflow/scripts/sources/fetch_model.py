@@ -18,12 +18,12 @@ from pathlib import Path
 from neurondynamics.data.files import replacing_folder
 from neurondynamics.fetching.folders import (
     ADAPTER,
-    TOKENIZER,
     check_description,
     check_folder,
     is_adapter,
 )
 from neurondynamics.fetching.sources import fetch_files, name_of, naming
+from neurondynamics.fetching.tokenizers import TOKENIZER
 from neurondynamics.lm.conversion import dequantise, merge_adapter
 from neurondynamics.lm.likeness import check_alike
 from neurondynamics.lm.loading import load_tokenizer

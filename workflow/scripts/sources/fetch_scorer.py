@@ -16,10 +16,10 @@ from neurondynamics.fetching.folders import (
     CONFIG,
     check_description,
     check_folder,
-    check_tokenizer,
     weight_files,
 )
 from neurondynamics.fetching.sources import fetch_files, naming
+from neurondynamics.fetching.tokenizers import check_tokenizer
 
 
 def fetch_scorer(sources: dict[str, dict], folder: str) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 import transformers
 
-from neurondynamics.fetching.folders import check_description, check_folder, check_tokenizer
+from neurondynamics.fetching.folders import check_description, check_folder
+from neurondynamics.fetching.tokenizers import check_tokenizer
 from neurondynamics.lm.devices import resolve_device
 from neurondynamics.lm.encoding import check_vocabulary
 from neurondynamics.lm.loading import left_over

@@ -6,39 +6,16 @@ milliseconds, by the Snakefile too.
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
 
-from neurondynamics.data.formats import refuse_foreign
+from neurondynamics.fetching.contents import AGAIN, read_header, read_mapping
+from neurondynamics.fetching.tokenizers import BESIDE, check_tokenizer
 
 CONFIG = "config.json"
 ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 INDEX = "model.safetensors.index.json"
-TOKENIZER = "tokenizer.json"
-# files that a tokenizer is made of, one set of them
-TOKENIZERS = (
-    (TOKENIZER,),
-    ("vocab.json", "merges.txt"),
-    ("vocab.txt",),
-    ("tokenizer.model",),
-    ("sentencepiece.bpe.model",),
-    ("spiece.model",),
-)
-BESIDE = (  # that are read if they are there
-    *("generation_config.json", "tokenizer_config.json", "special_tokens_map.json"),
-    *("added_tokens.json", TOKENIZER, "vocab.json"),
-)
-LONGEST_HEADER = 100_000_000  # bytes; the format allows no more
-ITEM_BITS = {
-    **dict.fromkeys(("F64", "I64", "U64"), 64),
-    **dict.fromkeys(("F32", "I32", "U32"), 32),
-    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
-    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL"), 8),
-}
 FLOATS = {"F64", "F32", "F16", "BF16"}
-AGAIN = "it is damaged or was not fetched whole: fetch it again"
 
 
 def check_folder(path: str | Path) -> None:
@@ -89,6 +66,12 @@ def check_adapter(folder: Path) -> None:
             f"{folder / ADAPTER}: the adapter is of the kind {config.get('peft_type')}, and only "
             "LORA is merged: merge it with its own software and save the whole model"
         )
+    if config.get("layer_replication"):
+        raise ValueError(
+            f"{folder / ADAPTER}: layer_replication gives the adapted model other layers than the "
+            "base model has, and what has other layers cannot be compared: take an adapter that "
+            "was trained without it"
+        )
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise ValueError(
             f"{folder}: the adapter has no {ADAPTER_WEIGHTS}; pickles are not read: load it with "
@@ -130,87 +113,6 @@ def check_description(folder: Path) -> dict:
             "remove the key, or set it to the id of a token that has an embedding"
         )
     return config
-
-
-def check_tokenizer(folder: Path) -> None:
-    """Raise ValueError unless a folder holds the files of a tokenizer, in JSON where they are."""
-    for name in BESIDE:
-        if (folder / name).is_file():
-            read_mapping(folder / name)
-    there = [names for names in TOKENIZERS if all((folder / name).is_file() for name in names)]
-    if not there:
-        raise ValueError(
-            f"{folder} holds no tokenizer, such as {TOKENIZER}: copy the tokenizer files of the "
-            "model that it was made from into it"
-        )
-    for name in there[0]:
-        if name.endswith(".txt"):
-            refuse_foreign(folder / name, "a text")
-    if there[0] == (TOKENIZER,):
-        found = read_mapping(folder / TOKENIZER)
-        if not isinstance(found.get("model"), dict):
-            raise ValueError(f"{folder / TOKENIZER} holds no tokenizer: it has no `model`")
-
-
-def read_mapping(path: Path) -> dict:
-    """Return what a file in JSON holds; raise ValueError, with the place, if it is no mapping."""
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty: {AGAIN}")
-    refuse_foreign(path, "JSON")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is no UTF-8 text ({error.reason}, byte {error.start}): {AGAIN}"
-        ) from error
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}: {error.msg}"
-        raise ValueError(
-            f"{path}, {place}. This is no JSON: correct it, or fetch it again"
-        ) from error
-    except (RecursionError, ValueError) as error:
-        raise ValueError(f"{path} is no JSON that can be read: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds {type(found).__name__}, not a mapping of keys: {AGAIN}")
-    return found
-
-
-def read_header(path: Path) -> dict[str, dict]:
-    """Return name, `dtype` and `shape` of every tensor in a file of safetensors.
-
-    Raises ValueError unless the file is as long as it says, and each tensor as long as its shape.
-    """
-    size = path.stat().st_size
-    if size == 0:
-        raise ValueError(f"{path} is empty: {AGAIN}")
-    refuse_foreign(path, "a safetensors file")
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(LONGEST_HEADER, size - 8):
-            raise ValueError(f"{path} is no safetensors file, or cut off in its header: {AGAIN}")
-        text = file.read(length)
-    try:
-        tensors = json.loads(text)
-        tensors.pop("__metadata__", None)
-        ends = [_check_tensor(name, tensor) for name, tensor in tensors.items()]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} has a header that cannot be read ({error}): {AGAIN}") from error
-    expected = 8 + length + max(ends, default=0)
-    if size != expected:
-        than = "shorter" if size < expected else "longer"
-        raise ValueError(
-            f"{path} is {than} than its header says, {size} bytes and not {expected}: {AGAIN}"
-        )
-    return tensors
-
-
-def _check_tensor(name: str, tensor: dict) -> int:
-    """Return where a tensor ends; raise ValueError if it is not as long as its shape."""
-    begin, end = tensor["data_offsets"]
-    bits = ITEM_BITS.get(tensor["dtype"])
-    if bits and (end - begin) * 8 != math.prod(tensor["shape"]) * bits:
-        raise ValueError(f"{name} has another size than its shape {tensor['shape']}")
-    return end
 
 
 def _check_weights(folder: Path) -> dict[str, dict]:
