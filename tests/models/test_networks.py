@@ -285,6 +285,43 @@ def test_a_folder_that_holds_no_classifier_is_refused(tmp_path):
         classifier(tmp_path, "NEGATIVE")
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"0": "toxic", "1": "toxic"}, r"source has the label 'toxic' 2 times \(toxic, toxic\)"),
+        (
+            {"1": "fine", "2": "toxic"},
+            r"config\.json: id2label names the labels \[1, 2\] and none ",
+        ),
+    ],
+)
+def test_labels_that_do_not_tell_logits_apart_are_refused(tmp_path, labels, said):
+    source = write_classifier(tmp_path, "Bert", ["fine", "toxic"], None)
+    config = json.loads((source / "config.json").read_text())
+    del config["label2id"]
+    (source / "config.json").write_text(json.dumps(config | {"id2label": labels}))
+    with pytest.raises(ValueError, match=said):
+        classifier(tmp_path, "toxic")
+
+
+def test_a_tokenizer_class_that_its_files_do_not_fit_is_named(tmp_path):
+    source = write_classifier(tmp_path, "GPT2", ["fine", "toxic"], None)
+    transformers.AutoTokenizer.from_pretrained(source).save_pretrained(source)
+    (source / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    with pytest.raises(ValueError, match=r"source: the tokenizer cannot .* tokenizer_class in tok"):
+        classifier(tmp_path, "toxic")
+
+
+def test_a_classifier_that_answers_no_number_is_refused(tmp_path):
+    """NaN is what a text without tokens gets."""
+    source = write_classifier(tmp_path, "Bert", ["fine", "toxic"], None)
+    weights = load_file(source / "model.safetensors")
+    weights["classifier.bias"][0] = np.nan
+    save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"answers \[nan, .* its weights hold NaN or infinity"):
+        classifier(tmp_path, "toxic")(TEXTS)
+
+
 def test_layers_that_a_classifier_would_not_read_are_refused(tmp_path):
     source = write_classifier(tmp_path, "Bert", ["POSITIVE", "NEGATIVE"], None)
     weights = load_file(source / "model.safetensors")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import pickle
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +108,13 @@ class Network:
         ).to(self._device)
         with torch.inference_mode():
             logits = self._model(**batch).logits  # (batch, labels)
+        wrong = (~logits.isfinite().all(dim=-1)).nonzero()
+        if len(wrong):  # NaN would say that the text has no token
+            raise ValueError(
+                f"the classifier answers {logits[wrong[0, 0]].tolist()} to the text "
+                f"{texts[wrong[0, 0]][:80]!r}: its weights hold NaN or infinity, or are damaged; "
+                "fetch it again, or take another"
+            )
         return self._to_probabilities(logits.double())[:, self._column].cpu().numpy()
 
     def _lengths(self, texts: list[str]) -> list[int]:
@@ -149,6 +156,12 @@ def load_classifier(folder: Path, label: str, batch_size: int, device: str) -> N
         shape, to_probabilities = "through a sigmoid", torch.sigmoid
     else:
         shape, to_probabilities = "through a softmax", _softmax
+    unnamed = sorted(set(range(config.num_labels)) - set(config.id2label))
+    if unnamed:
+        raise ValueError(
+            f"{folder / 'config.json'}: id2label names the labels {sorted(config.id2label)} and "
+            f"none for logit {unnamed[0]}: logits are counted from 0 to {config.num_labels - 1}"
+        )
     column = _column(label, [config.id2label[i] for i in range(config.num_labels)], folder)
     logger.info("%s: logit %d, %r, %s", config.architectures, column, label, shape)
     return Network(model, tokenizer, column, to_probabilities, batch_size, device)
@@ -230,17 +243,25 @@ def _refuse_incomplete(report: dict, path: Path) -> None:
         problems.insert(0, f"has {name} of shape {list(stored)}, not {list(expected)}")
     odd = left_over(name for name in report["unexpected_keys"] if NUMBERED.search(name))
     if odd:
-        problems.append(f"has tensors that config.json has no place for, {odd}")
+        problems.append(
+            f"has tensors that config.json has no place for, {odd}: take the one they belong to"
+        )
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         first = ", ".join(problems[:5])
         raise ValueError(f"{path} is no text classifier of this configuration: it {first}{more}")
 
 
-def _column(label: str, labels: Sequence[str], path: Path) -> int:
+def _column(label: str, labels: list[str], path: Path) -> int:
     if label not in labels:
         raise ValueError(f"{path} has no label {label!r}, only {', '.join(labels)}")
-    return list(labels).index(label)
+    if labels.count(label) > 1:
+        raise ValueError(
+            f"{path} has the label {label!r} {labels.count(label)} times ({', '.join(labels)}), so "
+            "which is meant is not known: give each logit a label of its own, as id2label in "
+            "config.json does"
+        )
+    return labels.index(label)
 
 
 def _softmax(logits: torch.Tensor) -> torch.Tensor:

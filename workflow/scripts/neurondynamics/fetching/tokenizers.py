@@ -46,6 +46,6 @@ def check_tokenizer(folder: Path) -> None:
             raise ValueError(f"{folder / TOKENIZER} holds no tokenizer: it has no `model`")
         if model.get("dropout"):
             raise ValueError(
-                f"{folder / TOKENIZER}: model.dropout is {model['dropout']!r}, so a text has other tokens "
-                "each time that it is read: set it to null, as it is used once training is over"
+                f"{folder / TOKENIZER}: model.dropout is {model['dropout']!r}, so a text has other "
+                "tokens each time that it is read: set it to null, as is done once training is over"
             )

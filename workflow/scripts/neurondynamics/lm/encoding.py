@@ -26,10 +26,11 @@ PROBES = ("a", " a", "A", "1", ".", "the")  # a vocabulary of words may lack som
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, embeddings: int, folder: object) -> None:
-    """Raise ValueError if a tokenizer has tokens for less than half of a model's embeddings.
+    """Raise ValueError if a tokenizer has tokens for less than half of a model's embeddings,
+    or cannot read ordinary words.
 
-    A warning is logged if most of some ordinary English words are unknown to it, or no token at
-    all: texts that hold only such words are all alike to the model. `folder` is whose it is.
+    A warning is logged if most of some English ones are unknown to it, or no token at all: texts
+    that hold only such words are all alike to the model. `folder` is whose it is.
     """
     numbers = {number for number in tokenizer.get_vocab().values() if number < embeddings}
     if len(numbers) < LEAST * embeddings:
@@ -41,7 +42,14 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, embeddings: int, folder
     model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
     named = getattr(model, "unk_token", None)
     unknown = {tokenizer.unk_token_id, tokenizer.get_vocab().get(named)}
-    encoded = tokenizer(list(ORDINARY), add_special_tokens=False).input_ids
+    try:
+        encoded = tokenizer(list(ORDINARY), add_special_tokens=False).input_ids
+    except Exception as error:  # whatever parts that do not go together raise
+        raise ValueError(
+            f"{folder}: the tokenizer cannot read ordinary words ({error}): tokenizer_class in "
+            "tokenizer_config.json is of another kind than the tokenizer's files, or their "
+            "vocabulary lacks the unknown token that they name"
+        ) from error
     lost = [
         word
         for word, ids in zip(ORDINARY, encoded, strict=True)
