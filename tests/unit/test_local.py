@@ -91,7 +91,7 @@ def test_a_study_of_whole_files_passes(here):
         ("terms.csv", b"word,weight\nsad,1\n", "scorers.lexicon.source.path", "no column"),
         ("terms.csv", None, "scorers.lexicon.source.path", "there is no file terms.csv"),
         ("vector.npy", None, "directions.ready.path", "there is no file vector.npy"),
-        ("neurons.csv", b"a,b\n1,2\n", ".filed[0].select.file", "no column 'layer'"),
+        ("neurons.csv", b"a,b\n1,2\n", ".filed[0].select.file", "no field 'layer'"),
         ("neurons.csv", b"layer,neuron\n30,0\n", ".drawn[0].select.random.file", "0 to 29"),
         ("neurons.csv", b"layer,neuron\n0,1536\n", ".filed[0].select.file", "0 to 1535"),
         ("neurons.csv", b"layer,neuron\n0,-1\n", ".filed[0].select.file", "no neuron -1"),

@@ -166,19 +166,23 @@ def test_neurons_of_a_file(neurons, tmp_path, name):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("layer,index\n0,1\n", "no column 'neuron'; there are layer, index, and layer and neuron"),
-        ("layer,neuron\n0,1\n0,1\n", "layer 0, neuron 1 is listed twice"),
-        ("layer,neuron\n0,1\n7,1\n", "layer 7, neuron 1 is not in the table"),
-        ("layer,neuron\n0,1\n1,\n", "the column 'neuron' should hold whole numbers"),
-        ("layer,neuron\n0,1.5\n", "the column 'neuron' should hold whole numbers"),
-        ("layer,neuron\n", "no neuron is listed"),
-        ("", "not a CSV table, or a damaged one"),
+        ("layer,index\n0,1\n", ", line 2: no field 'neuron'; there are layer, index"),
+        ("layer,neuron\n0,1\n0,1\n", ": layer 0, neuron 1 is listed twice"),
+        ("layer,neuron\n0,1\n7,1\n", ": layer 7, neuron 1 is not in the table"),
+        ("layer,neuron\n0,1\n1,0,0.9\n", ", line 3: 3 fields, where the header has 2"),
+        ("layer,neuron\n0,1,0.9\n1,0,0.8\n", ", line 2: 3 fields, where the header has 2"),
+        *(
+            (f"layer,neuron\n0,1\n1,{value}\n", ", line 3: the field 'neuron' should be a whole")
+            for value in ("", "1.0", "1_0", " 1", "1e0", "NA", "True", "9" * 20, "\u0661")
+        ),
+        ("layer,neuron\n", ": no neuron is listed"),
+        ("", ": no neuron is listed"),
     ],
 )
 def test_a_file_that_does_not_fit_is_named(neurons, tmp_path, content, message):
     path = tmp_path / "mine.csv"
     path.write_text(content)
-    with pytest.raises(ValueError, match=rf"mine\.csv: {message}"):
+    with pytest.raises(ValueError, match=rf"mine\.csv{message}"):
         select(neurons, {"file": str(path)})
 
 
@@ -188,6 +192,11 @@ def test_a_file_that_is_no_table_is_named(neurons, tmp_path):
     (tmp_path / "broken.parquet").write_text("layer,neuron")
     with pytest.raises(ValueError, match=r"broken\.parquet: not a Parquet table, or a damaged one"):
         select(neurons, {"file": str(tmp_path / "broken.parquet")})
+    pd.DataFrame({"layer": [0], "neuron": pd.array([None], "Int64")}).to_parquet(
+        tmp_path / "gap.parquet"
+    )
+    with pytest.raises(ValueError, match=r"gap\.parquet: the column 'neuron' should hold whole"):
+        select(neurons, {"file": str(tmp_path / "gap.parquet")})
     with pytest.raises(ValueError, match=r"mine\.txt: neurons are read from a \.csv or a"):
         select(neurons, {"file": "mine.txt"})
 

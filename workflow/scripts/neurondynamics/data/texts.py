@@ -105,8 +105,12 @@ def _read_objects(path: Path) -> Iterator[Row]:
             yield Row(record, path, number, "jsonl")
 
 
-def _read_csv(path: Path) -> Iterator[Row]:
-    """Yield the rows under a header; a quoted field may hold line breaks."""
+def csv_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows under a header, all of whose values are texts.
+
+    A quoted field may hold line breaks. Raises ValueError, naming file and line, for what is no
+    CSV in UTF-8 and for a row of more or fewer fields than the header has.
+    """
     reader = csv.reader((line for _, line in _decode(path)), strict=True)
     header: list[str] = []
     while True:
@@ -180,7 +184,7 @@ def _count_on(last: Row, found: list[Row], continued: bool) -> None:
 READERS = {
     "lines": _read_lines,
     "jsonl": _read_objects,
-    "csv": _read_csv,
+    "csv": csv_rows,
     "parquet": _read_parquet,
     "wikitext": _read_wikitext,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,9 +12,12 @@ import pandas as pd
 
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.data.formats import PARQUET, taking
+from neurondynamics.data.rows import Row, field
+from neurondynamics.data.texts import csv_rows
 
 QUADRANTS = ("TP", "AN", "TN", "AP")
-READERS = {".csv": (pd.read_csv, "a CSV table"), ".parquet": (pd.read_parquet, PARQUET)}
+PAIR = ["layer", "neuron"]
+WHOLE = re.compile(r"-?[0-9]{1,18}")  # which one is in the table is told later
 
 
 def select(neurons: pd.DataFrame, selection: dict) -> pd.DataFrame:
@@ -126,21 +130,37 @@ def _pairs(listed: list) -> pd.DataFrame:
 
 
 def read_pairs(path: Path) -> pd.DataFrame:
-    """Return the columns `layer neuron` of a file. Raises ValueError, naming it, without them."""
-    if path.suffix not in READERS:
+    """Return the columns `layer neuron` of a file.
+
+    Raises ValueError, naming it and the line of a CSV file, where it lacks them or holds something
+    else there than whole numbers.
+    """
+    if path.suffix == ".csv":
+        rows = csv_rows(path)
+        return pd.DataFrame([[_whole(row, name) for name in PAIR] for row in rows], columns=PAIR)
+    if path.suffix != ".parquet":
         raise ValueError(f"{path}: neurons are read from a .csv or a .parquet file")
-    read, wanted = READERS[path.suffix]
-    with taking(path, wanted):
-        table = read(path)
-    for column in ("layer", "neuron"):
+    with taking(path, PARQUET):
+        table = pd.read_parquet(path)
+    for column in PAIR:
         if column not in table:
             raise ValueError(
                 f"{path}: no column {column!r}; there are {', '.join(map(str, table))}, and layer "
                 "and neuron are needed"
             )
-        if len(table) and not pd.api.types.is_integer_dtype(table[column]):
+        whole = pd.api.types.is_integer_dtype(table[column]) and table[column].notna().all()
+        if len(table) and not whole:
             raise ValueError(f"{path}: the column {column!r} should hold whole numbers alone")
-    return table[["layer", "neuron"]]
+    return table[PAIR]
+
+
+def _whole(row: Row, name: str) -> int:
+    value = field(row, name)
+    if not WHOLE.fullmatch(value):
+        raise ValueError(
+            f"{row.place}: the field {name!r} should be a whole number such as 7, found {value!r}"
+        )
+    return int(value)
 
 
 def _listed(neurons: pd.DataFrame, pairs: pd.DataFrame, place: str) -> pd.DataFrame:
