@@ -23,6 +23,11 @@ CONFIG = {
         ("corpus.window_tokens", 101, "corpus.window_tokens: 101 tokens, and the model reads 100"),
         ("corpus.passage_tokens", 81, "corpus.passage_tokens + generation.new_tokens: 101"),
         ("preferences.new_tokens", 71, "preferences.prompt_tokens + preferences.new_tokens: 101"),
+        (
+            "preferences.horizon",
+            12,
+            "preferences.prompt_tokens + preferences.new_tokens + preferences.horizon - 1: 101",
+        ),
         ("directions.probe.tokens", 101, "directions.probe.tokens: 101"),
         ("tuned.dpo.prompt_tokens", 71, "tuned.dpo.prompt_tokens + tuned.dpo.continuation_tok"),
     ],

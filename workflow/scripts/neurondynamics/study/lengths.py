@@ -22,6 +22,9 @@ def read_lengths(config: dict) -> dict[str, int]:
     if "prompt_tokens" in pairs:
         key = "preferences.prompt_tokens + preferences.new_tokens"
         found[key] = pairs["prompt_tokens"] + pairs["new_tokens"]
+        ahead = pairs.get("horizon", 1) - 1  # the last new token itself is not read
+        if ahead:
+            found[f"{key} + preferences.horizon - 1"] = found.pop(key) + ahead
     for name, direction in config["directions"].items():
         if "tokens" in direction:
             found[f"directions.{name}.tokens"] = direction["tokens"]
