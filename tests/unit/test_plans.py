@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from neurondynamics.interventions.plans import plan_edits
+from neurondynamics.data.records import write_json
+from neurondynamics.interventions.plans import chosen_steps, plan_edits
 
 NEURONS = pd.DataFrame(
     {
@@ -126,3 +127,10 @@ def test_a_wrong_step_is_named(step, said):
     first = {"select": {"top": 1}, "operation": "zero"}
     with pytest.raises(ValueError, match=said):
         plan_edits(NEURONS, [first, step], {"svd": np.ones(2)})
+
+
+def test_the_choice_of_another_search_is_refused(tmp_path):
+    write_json(tmp_path / "choice.json", {"intervention": "a"})
+    assert chosen_steps({"best_of": {"a": ["step"], "b": []}}, tmp_path / "choice.json") == ["step"]
+    with pytest.raises(ValueError, match=r"choice\.json chose 'a', which is none of b, c; rebuild"):
+        chosen_steps({"best_of": {"b": [], "c": []}}, tmp_path / "choice.json")

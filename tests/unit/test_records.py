@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +100,25 @@ def test_records_are_read_as_they_were_written(tmp_path):
     assert len((tmp_path / "a.jsonl").read_bytes().split(b"\n")) == 3
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_records_of_another_place_are_refused(tmp_path, name):
+    """Where the folder of the study lies does not matter, and what is no result has no place."""
+    write, read = (write_json, read_json) if name == "a.json" else (write_jsonl, read_jsonl)
+    content = {"text": "a"} if name == "a.json" else [{"text": "a"}]
+    folder = tmp_path / "results" / "tiny"
+    (folder / "base").mkdir(parents=True)
+    write(folder / name, content)
+    assert str(tmp_path) not in (folder / name).read_text()
+    shutil.copy(folder / name, folder / "base")
+    with pytest.raises(ValueError, match=rf"is not the .* but results/tiny/{name}; rebuild"):
+        read(folder / "base" / name)
+    shutil.copytree(tmp_path / "results", tmp_path / "moved" / "results")
+    for place in (folder, tmp_path / "moved" / "results" / "tiny"):
+        assert read(place / name) == content
+    shutil.copy(folder / name, tmp_path)
+    assert read(tmp_path / name) == content
+
+
 @pytest.mark.parametrize("bad", ['{"text": ', "not json", '["a", "list"]', "3", ""])
 def test_a_line_that_is_wrong_is_named(tmp_path, bad):
     path = tmp_path / "a.jsonl"
@@ -126,7 +146,8 @@ def test_json_is_written_for_people(tmp_path):
 
 def test_json_that_is_damaged_is_named(tmp_path):
     (tmp_path / "a.json").write_text('{"a": ')
-    for name, said in (("a", "cannot be read or is damaged"), ("absent", "is not there")):
+    (tmp_path / "list.json").write_text("[]")
+    for name, said in (("a", "cannot be"), ("list", "cannot be"), ("absent", "is not there")):
         with pytest.raises(ValueError, match=rf"{name}\.json {said}.*--force"):
             read_json(tmp_path / f"{name}.json")
 

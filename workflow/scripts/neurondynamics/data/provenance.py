@@ -17,7 +17,8 @@ from neurondynamics.data.files import unusable
 
 UNRECORDED: Mapping = MappingProxyType({})  # nothing is recorded, or nothing expected
 ROOT = "results"
-OWN = ("place", "shard", "packages")  # of what is recorded, all else is alike in all shards
+PLACE = "place"
+OWN = (PLACE, "shard", "packages")  # of what is recorded, all else is alike in all shards
 THING = ("experiment", "scorer", "split")  # that tell things of one kind apart
 
 
@@ -27,12 +28,12 @@ def place_of(path: str | Path) -> dict[str, str]:
     if ROOT not in parts:
         return {}
     start = len(parts) - 1 - parts[::-1].index(ROOT)
-    return {"place": "/".join(parts[start:])}
+    return {PLACE: "/".join(parts[start:])}
 
 
 def check_place(path: str | Path, recorded: Mapping) -> None:
     """Raise ValueError if a file was written to another place than the one where it lies."""
-    here, written = place_of(path).get("place"), recorded.get("place")
+    here, written = place_of(path).get(PLACE), recorded.get(PLACE)
     if None not in (here, written) and here != written:
         raise unusable(path, f"is not the file that was written there, but {written}")
 

@@ -10,6 +10,7 @@ from pyarrow.parquet import read_metadata
 
 from neurondynamics.data.files import reading, replacing
 from neurondynamics.data.provenance import (
+    PLACE,
     UNRECORDED,
     check_place,
     check_shards,
@@ -80,7 +81,7 @@ def read_parquet(
     check_place(path, table.attrs)
     if weights is not None:
         check_weights(path, table.attrs, weights)
-    table.attrs.pop("place", None)
+    table.attrs.pop(PLACE, None)
     return table
 
 

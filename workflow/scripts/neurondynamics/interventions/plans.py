@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from neurondynamics.data.files import unusable
 from neurondynamics.data.records import read_json
 from neurondynamics.interventions.operations import OPERATIONS, entry
 from neurondynamics.interventions.parts import Edit
@@ -17,11 +18,15 @@ from neurondynamics.interventions.parts import Edit
 def chosen_steps(steps: list[dict] | dict, choice: str | Path | None) -> list[dict]:
     """Return the steps of an intervention, which may be {best_of: the interventions of a search}.
 
-    `choice` is then the JSON file that names the chosen one.
+    `choice` is then the JSON file that names the chosen one. Raises ValueError, naming it, if it is
+    that of another search.
     """
     if isinstance(steps, list):
         return steps
-    return steps["best_of"][read_json(choice)["intervention"]]
+    candidates, chosen = steps["best_of"], read_json(choice).get("intervention")
+    if chosen not in candidates:
+        raise unusable(choice, f"chose {chosen!r}, which is none of {', '.join(candidates)}")
+    return candidates[chosen]
 
 
 def plan_edits(
