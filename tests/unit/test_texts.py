@@ -95,6 +95,7 @@ def test_a_csv_file_is_read_as_it_was_written(tmp_path):
         ('text\na\n"b\n', "line 3: not CSV"),
         ("text,text\na,b\n", "line 1: the header names 'text' twice"),
         ("text\n", "holds no text"),
+        ("text\na\rb\n", "line 2: a carriage return stands alone in a field without quotes; put"),
         (b"text\n\xf6\n", r"line 2: not UTF-8 \(.* at byte 0 of the line"),
     ],
 )
@@ -110,7 +111,7 @@ def test_a_bad_csv_file_names_the_line(tmp_path, content, message):
 def test_numbers_of_a_csv_file_are_written_as_text(tmp_path, value, number):
     (row,) = read_rows("d", [write(tmp_path / "p.csv", f"n,m\n{value},\n")], "csv")
     assert number_of(row, "n") == number
-    for text in ("", "many", "nan", "inf"):
+    for text in ("", "many", "nan", "inf", "1_0", "\u0661"):
         row["m"] = text
         with pytest.raises(ValueError, match=rf"line 2: .* 'm' should be a number, found '{text}'"):
             number_of(row, "m")
@@ -158,6 +159,29 @@ def test_wikitext_gives_the_paragraphs_of_its_articles(tmp_path, kind):
         ("One", 1, "Second ."),
         ("Two ( film )", 2, "Third ."),
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " = A = \n one \n = = S = = \n two \n = B = \n three \n",  # without any blank line
+        " = A = \n\n one \n = = S = = \n\n two \n = B = \n\n three \n",  # one after each alone
+    ],
+)
+def test_wikitext_without_blank_lines_has_its_articles_still(tmp_path, text, caplog):
+    rows = read_rows("d", [write(tmp_path / "a.raw", text)], "wikitext")
+    found = [(row["title"], row["article"], row["text"]) for row in rows]
+    assert found == [("A", 1, "one"), ("A", 1, "two"), ("B", 2, "three")]
+    assert "a.raw: 3 lines that look like headings are taken for such" in caplog.text
+
+
+@pytest.mark.parametrize("format", ["lines", "jsonl", "csv", "wikitext"])
+def test_lines_that_end_in_carriage_returns_alone_are_refused(tmp_path, format):
+    path = write(tmp_path / "a", "text\rone\rtwo\r")
+    with pytest.raises(ValueError, match=r"/a: its lines end in carriage returns alone; end its"):
+        read_rows("d", [path], format)
+    path = write(tmp_path / "b", "one\r\ntwo\r\n")
+    assert [row["text"] for row in read_rows("d", [path], "lines")] == ["one", "two"]
 
 
 def test_where_keeps_rows_by_value_and_between_numbers(tmp_path, caplog):

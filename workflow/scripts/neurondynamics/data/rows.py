@@ -101,6 +101,8 @@ def number_of(row: Row, name: str) -> float:
 
 def _parse_number(text: str) -> float:
     word = text.strip().lower()
+    if "_" in word or not word.isascii():  # Python reads 1_0 as 10
+        return math.nan
     try:
         return WORDS[word] if word in WORDS else float(word)
     except ValueError:

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 TEXT = "text in UTF-8"
 CODECS = {1: "utf-8-sig"}  # only the first line may begin with a byte order mark
+NEWLINES = "end its lines with newlines, as `tr '\\r' '\\n' < OLD > NEW` does"
 csv.field_size_limit(2**31 - 1)  # a text may be a whole book; the default is 128 KiB
 
 
@@ -84,6 +85,8 @@ def _decode(path: Path) -> Iterator[tuple[int, str]]:
     refuse_foreign(path, TEXT)
     with open(path, "rb") as file:
         for number, raw in enumerate(file, start=1):
+            if number == 1 and b"\r" in raw.rstrip(b"\r\n") and not raw.endswith(b"\n"):
+                raise ValueError(f"{path}: its lines end in carriage returns alone; {NEWLINES}")
             if b"\0" in raw:
                 raise ValueError(
                     f"{path}, line {number}: holds a NUL character; if the file is UTF-16, save it "
@@ -118,6 +121,11 @@ def csv_rows(path: Path) -> Iterator[Row]:
         try:
             values = next(reader, None)
         except csv.Error as error:
+            if "new-line" in str(error):
+                raise ValueError(
+                    f"{path}, line {number}: a carriage return stands alone in a field without "
+                    f"quotes; put the field into quotes, or {NEWLINES}"
+                ) from error
             raise ValueError(f"{path}, line {number}: not CSV ({error})") from error
         if values is None:
             return
@@ -151,7 +159,8 @@ def _read_parquet(path: Path) -> Iterator[Row]:
 
 def _read_wikitext(path: Path) -> Iterator[Row]:
     """Yield paragraphs. A heading, such as "= Title =" or "= = Section = =", stands alone among
-    blank lines; what looks like one within a paragraph is none."""
+    blank lines; what looks like one within a paragraph is none. Where most that look like one do
+    not stand so, blank lines were taken out, and all of them are headings."""
     if path.suffix == ".parquet":
         rows = list(_read_parquet(path))
     else:
@@ -160,9 +169,18 @@ def _read_wikitext(path: Path) -> Iterator[Row]:
         "" if row.get("text", "") is None else text_of(row, "text", blank=True) for row in rows
     )
     lines = ["", *map(str.strip, texts), ""]
+    alike = {n for n, line in enumerate(lines) if line.startswith("= ") and line.endswith(" =")}
+    headings = {n for n in alike if not lines[n - 1] and not lines[n + 1]}
+    if 2 * len(headings) < len(alike):
+        logger.warning(
+            "%s: %d lines that look like headings are taken for such, though %d do not stand among "
+            "blank lines",
+            *(path, len(alike), len(alike - headings)),
+        )
+        headings = alike
     title, article = "", 0
-    for row, before, line, after in zip(rows, lines, lines[1:], lines[2:], strict=False):
-        if line.startswith("= ") and line.endswith(" =") and not before and not after:
+    for number, (row, line) in enumerate(zip(rows, lines[1:], strict=False), start=1):
+        if number in headings:
             if not line.startswith("= ="):
                 title, article = line.strip("= "), article + 1
         elif line:
