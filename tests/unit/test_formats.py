@@ -31,6 +31,12 @@ def tarred() -> bytes:
     return buffer.getvalue()
 
 
+def npy() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.arange(40))
+    return buffer.getvalue()
+
+
 FOREIGN = {
     "a gzip archive": gzip.compress(LINES.encode()),
     "a bzip2 archive": bz2.compress(LINES.encode()),
@@ -42,6 +48,7 @@ FOREIGN = {
     "a pickle": pickle.dumps([1]),
     "a safetensors file": save({"a": np.zeros(3)}),
     PARQUET: pd.DataFrame({"a": [1]}).to_parquet(),
+    "a NumPy array": npy(),
     "a binary file": bytes(range(64)),
 }
 
@@ -55,10 +62,19 @@ def test_a_foreign_file_is_named_with_a_remedy(tmp_path, name):
     refuse_foreign(tmp_path / "a", name)
 
 
+@pytest.mark.parametrize("text", [LINES, "Строка\nтекста\n" * 99, "第一行文字。\n第二行\n" * 99])
 @pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-def test_utf_16_is_known_with_a_mark_and_without(tmp_path, codec):
-    (tmp_path / "a").write_text(LINES, encoding=codec)
+def test_utf_16_is_known_with_a_mark_and_without(tmp_path, codec, text):
+    (tmp_path / "a").write_text(text, encoding=codec)
     assert what_is(tmp_path / "a") == f"UTF-{codec[4:6]} text"
+
+
+@pytest.mark.parametrize("kind", ["<f4", "<f8", "<i2", "<i4"])
+def test_numbers_are_no_text(tmp_path, kind):
+    (tmp_path / "a").write_bytes((np.random.default_rng(0).normal(size=99) * 99).astype(kind))
+    assert what_is(tmp_path / "a") in ("a binary file", None)
+    (tmp_path / "a").write_bytes(np.arange(99).astype(kind))
+    assert what_is(tmp_path / "a") == "a binary file"
 
 
 @pytest.mark.parametrize("text", ["", LINES, "\ufeff" + LINES, "BZh is no archive", "{}", "MZ 7z"])

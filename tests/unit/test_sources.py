@@ -222,6 +222,21 @@ def test_a_missing_local_file_is_named(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "start", "said"),
+    [
+        ("a.7z", b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+        ("a.tar.zst", b"\x28\xb5\x2f\xfd", "a zstd archive"),
+        ("a.csv.gz", b"\x1f\x8b", "a gzip archive"),
+    ],
+)
+def test_an_archive_that_is_not_unpacked_here_is_told_at_once(tmp_path, name, start, said):
+    (tmp_path / name).write_bytes(start + bytes(60))
+    with pytest.raises(ValueError, match=rf"^{name} is {said}, and its name is none of .*: unpack"):
+        fetch_files({"path": str(tmp_path / name)}, tmp_path / "out" / "mine")
+    assert not (tmp_path / "out" / "mine").exists()
+
+
 class FlakyPip:
     """Stands in for pip: fails a number of times, then leaves a wheel in the folder asked for."""
 

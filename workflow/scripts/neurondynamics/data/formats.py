@@ -5,6 +5,8 @@ Nothing heavy is imported here, since rule files may import this module.
 
 from __future__ import annotations
 
+import codecs
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +32,7 @@ REMEDIES = {
     "an HDF5 file": "export it from the program that wrote it",
     "a GGUF file": "name it as the source of a model",
     "a safetensors file": "name its folder as the source of a model",
+    "a NumPy array": "save what it holds in another format",
     "a pickle": "nothing is ever unpickled; save what it holds in another format",
     "a PDF file": "save its text as UTF-8",
     "a binary file": "is it the file that was meant?",
@@ -45,6 +48,7 @@ BEGINNINGS = {
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
     b"PAR1": PARQUET,
     b"\x89HDF\r\n\x1a\n": "an HDF5 file",
+    b"\x93NUMPY": "a NumPy array",
     b"GGUF": "a GGUF file",
     b"%PDF-": "a PDF file",
     b"\xff\xfe\0\0": "UTF-32 text",
@@ -71,15 +75,19 @@ def what_is(path: str | Path) -> str | None:
     if head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5":
         return "a pickle"
     if b"\0" in head:
-        return _with_zeros(head)
+        utf16 = any(_is_text(head, codec) for codec in ("utf-16-le", "utf-16-be"))
+        return "UTF-16 text" if utf16 else "a binary file"
     return None
 
 
-def _with_zeros(head: bytes) -> str:
-    """Tell UTF-16 without a mark, every other byte of whose Latin letters is 0, from the rest."""
-    halves = (head[::2].count(0), head[1::2].count(0))
-    text = max(halves) > len(head) / 8 and min(halves) == 0
-    return "UTF-16 text" if text else "a binary file"
+def _is_text(head: bytes, codec: str) -> bool:
+    """Return whether bytes are words or lines in a codec, with no other control characters."""
+    try:  # the last character may be cut
+        text = codecs.getincrementaldecoder(codec)().decode(head)
+    except UnicodeDecodeError:
+        return False
+    kinds = {unicodedata.category(character) for character in text if character not in "\t\r\n"}
+    return not kinds & {"Cc", "Cn", "Co"} and any(character in " \n" for character in text)
 
 
 def refuse_foreign(path: str | Path, wanted: str, *also: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from neurondynamics.data.files import require_space
-from neurondynamics.data.formats import BZIP2, REMEDIES, what_is
+from neurondynamics.data.formats import BZIP2, REMEDIES, UNPACK, what_is
 from neurondynamics.runtime import progress
 
 SUFFIXES = (".zip", ".whl", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -30,6 +30,18 @@ class Member(NamedTuple):
 
     size: int
     open: Callable[[], IO[bytes]]
+
+
+def refuse_packed(path: Path) -> None:
+    """Raise ValueError for a file that is packed in a way that nothing here unpacks.
+
+    A dump may be in bzip2, and a checkpoint of torch is a zip archive.
+    """
+    found = what_is(path)
+    if REMEDIES.get(found) == UNPACK and found not in (BZIP2, "a zip archive"):
+        raise ValueError(
+            f"{path.name} is {found}, and its name is none of {', '.join(SUFFIXES)}: {UNPACK}"
+        )
 
 
 def is_archive(path: str | Path) -> bool:

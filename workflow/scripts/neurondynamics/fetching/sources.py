@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from neurondynamics.data.files import replacing_folder, require_space
 from neurondynamics.data.texts import url_name
-from neurondynamics.fetching.archives import is_archive, opened, take_members
+from neurondynamics.fetching.archives import is_archive, opened, refuse_packed, take_members
 from neurondynamics.fetching.checksums import verify, verify_all
 from neurondynamics.fetching.downloads import download
 from neurondynamics.fetching.hub import download_snapshot
@@ -225,6 +225,8 @@ def _from_path(path: Path, files: list[dict] | None, folder: Path) -> list[Path]
         return _from_archive(path, files, folder)
     if files is not None:
         raise ValueError(f"{path.name} is no archive: `files` names files in a zip or a tar")
+    if path.is_file():
+        refuse_packed(path)
     return _copy([path], folder)
 
 
