@@ -205,6 +205,11 @@ STEERED = (
             "datasets.x",
             "one of wheel, hub, url, not hub and url",
         ),
+        (
+            f"tuned: {{m: {{source: {{url: 'https://a/?x=b', sha256: {'a' * 64}}}}}}}",
+            "tuned.m.source.url",
+            "https://a/ does not end in the name of a file",
+        ),
         ("tuned: {mine: {source: {url: 'https://a/b'}}}", "tuned.mine.source.sha256", "url needs"),
         ("datasets: {x: {format: lines}}", "datasets.x.files", "this key is missing"),
         # what a kind of scorer, direction or pairs needs

@@ -187,6 +187,11 @@ def test_braces_in_paths_are_no_wildcards(here, path):
         ("results/smollm2-135m/dpo/activations/base-x/1-of-1.h5", "no state 'base-x'"),
         ("results/smollm2-135m/dpo/experiments/owm/choice.json", "did you mean 'own'?"),
         ("results/smollm2-135m/dpo/experiments/own/scores/x/1-of-1.parquet", "no scorer 'x'"),
+        (
+            "results/smollm2-135m/dpo/experiments/own/measures/2-of-1.parquet",
+            "no shard 2-of-1; with",
+        ),
+        ("results/smollm2-135m/base/activations/base/1-of-2.h5", "`shards: 1` there is 1-of-1"),
         ("results/smollm2-135m/dpo/exported/own/file", "no intervention 'file'"),
     ],
 )

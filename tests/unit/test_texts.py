@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from neurondynamics.data.rows import field, number_of, text_of
-from neurondynamics.data.texts import fetched_files, read_rows
+from neurondynamics.data.texts import fetched_files, read_rows, url_name
 
 
 def write(path: Path, content: bytes | str) -> Path:
@@ -289,3 +289,22 @@ def test_fetched_files_have_base_names():
     assert [str(path) for path in fetched_files(files, "f")] == ["f/a.csv", "f/b.csv"]
     (path,) = fetched_files({"url": "https://h/x/two%20words.csv?download=1"}, "f")
     assert str(path) == "f/two words.csv"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://u:SECRET@h/?x=SECRET", r"https://\*\*\*@h/ does not end in the name of a file"),
+        ("https://h/a b.csv", "cannot hold ' '; write it as %20"),
+        ("https://u:p'SECRET@h/a.csv", 'cannot hold "\'"; write it as %27'),
+        ("https://h/é.csv", "cannot hold 'é'; write it as %C3%A9"),
+        ("https://h/a.csv\n", r"cannot hold '\\n'; write it as %0A"),
+        ("https://u:SECRET@h:port/a.csv", "no valid host or port"),
+        ("https://:80/a.csv", "no valid host or port"),
+        ("ftp://h/a.csv", "only http and https"),
+    ],
+)
+def test_an_address_that_leads_to_no_file_is_refused(url, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        url_name(url)
+    assert "SECRET" not in str(caught.value)

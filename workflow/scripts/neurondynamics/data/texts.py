@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import csv
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from neurondynamics.data.formats import PARQUET, refuse_foreign, taking
 from neurondynamics.data.records import parse_object
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 TEXT = "text in UTF-8"
 CODECS = {1: "utf-8-sig"}  # only the first line may begin with a byte order mark
+NOT_IN_URLS = re.compile(r"""[^!-~]|["'<>\\]""")
 NEWLINES = "end its lines with newlines, as `tr '\\r' '\\n' < OLD > NEW` does"
 csv.field_size_limit(2**31 - 1)  # a text may be a whole book; the default is 128 KiB
 
@@ -220,15 +222,25 @@ def fetched_files(dataset: Mapping, folder: str | Path) -> list[Path]:
 def url_name(url: str) -> str:
     """Return the name of the file that a URL leads to.
 
-    Raises ValueError for a URL that is not of http or https, or does not end in a name.
+    Raises ValueError for a URL that is not of http or https, does not end in a name, has no valid
+    host or port, or holds a character that stands in none.
     """
     try:
         parts = urlsplit(url)
+        valid = parts.hostname and parts.port != 0
     except ValueError as error:
         raise ValueError(f"{shown_url(url)}: the address has no valid host or port") from error
-    name = PurePosixPath(unquote(parts.path)).name
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ValueError(f"{shown_url(url)}: only http and https URLs are downloaded")
+    if not valid:
+        raise ValueError(f"{shown_url(url)}: the address has no valid host or port")
+    strange = NOT_IN_URLS.search(url)
+    if strange:
+        raise ValueError(
+            f"{shown_url(url)}: an address cannot hold {strange[0]!r}; write it as "
+            f"{quote(strange[0])}"
+        )
+    name = PurePosixPath(unquote(parts.path)).name
     if name in ("", ".."):
         raise ValueError(f"{shown_url(url)} does not end in the name of a file")
     return name

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from neurondynamics.data.texts import url_name
 from neurondynamics.limits import NETWORKS
 from neurondynamics.study.costs import PROCESS, SHAPE, model_of
 from neurondynamics.study.lengths import longest
@@ -210,6 +211,11 @@ def contradictions(config: dict) -> Iterator[str]:
     What each kind of source or scorer takes is in the schema.
     """
     for key, source in sources_in(config):
+        if "url" in source:
+            try:
+                url_name(source["url"])
+            except ValueError as error:
+                yield f"{key}.url: {error}"
         for index, file in enumerate(source.get("files", [])):
             if "wheel" in source and "sha256" not in file:
                 yield f"{key}.files[{index}].sha256: this key is missing (a wheel's file needs it)"

@@ -6,6 +6,7 @@ Snakemake says of them that no rule makes them, or fails in a rule that looks th
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
@@ -35,6 +36,7 @@ PLACES = (  # the last part of a path has endings
     "results/{model}/{tuned version}",
     "results/{model}",
 )
+SHARD = re.compile(r"([0-9]+)-of-([0-9]+)\.(?:parquet|h5)")
 ENDINGS = (".safetensors", ".jsonl", ".json", "-scored")
 
 
@@ -78,11 +80,20 @@ def _problems(config: dict, target: str) -> Iterator[str]:
                 named.append((wanted.strip("{}"), given))
             fits = fits and (wanted.startswith("{") or wanted == given)
         if fits:
-            yield from _unknown(config, target, named)
+            yield from _unknown(config, target, named) or _no_shard(config, target)
             return
 
 
-def _unknown(config: dict, target: str, named: list[tuple[str, str]]) -> Iterator[str]:
+def _no_shard(config: dict, target: str) -> list[str]:
+    shard, shards = SHARD.fullmatch(PurePath(target).name), config["shards"]
+    if shard is None or (int(shard[2]) == shards and 1 <= int(shard[1]) <= shards):
+        return []
+    there = f"1-of-{shards}" + (f" to {shards}-of-{shards}" if shards > 1 else "")
+    wrong = f"there is no shard {shard[1]}-of-{shard[2]}"
+    return [f"{target}: {wrong}; with `shards: {shards}` there is {there}"]
+
+
+def _unknown(config: dict, target: str, named: list[tuple[str, str]]) -> list[str]:
     names = dict(named)
     for what, name in named:
         there = _there(config, what, names)
@@ -90,8 +101,8 @@ def _unknown(config: dict, target: str, named: list[tuple[str, str]]) -> Iterato
         for ending in ENDINGS:
             plain = plain if plain in there else plain.removesuffix(ending)
         if plain not in there:
-            yield f"{target}: there is no {what} {plain!r}{hint(plain, there)}"
-            return
+            return [f"{target}: there is no {what} {plain!r}{hint(plain, there)}"]
+    return []
 
 
 def _there(config: dict, what: str, names: dict[str, str]) -> list[str]:
