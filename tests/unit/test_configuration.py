@@ -210,6 +210,11 @@ STEERED = (
             "tuned.m.source.url",
             "https://a/ does not end in the name of a file",
         ),
+        (
+            f"tuned: {{m: {{source: {{url: ftp://a/b, sha256: {'a' * 64}}}}}}}",
+            "tuned.m.source.url",
+            "ftp://a/b: only http and https URLs are downloaded",
+        ),
         ("tuned: {mine: {source: {url: 'https://a/b'}}}", "tuned.mine.source.sha256", "url needs"),
         ("datasets: {x: {format: lines}}", "datasets.x.files", "this key is missing"),
         # what a kind of scorer, direction or pairs needs
