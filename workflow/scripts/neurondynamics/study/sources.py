@@ -146,8 +146,11 @@ class Sources(Stage):
 
 
 def origins_of(source: dict) -> list[str]:
-    """Return which of wheel, hub, url and path a source or dataset names."""
-    return [origin for origin in ORIGINS if origin in source]
+    """Return which of wheel, hub, url and path a source or dataset names.
+
+    What holds datasets or scorers names none, though one of them may be called so.
+    """
+    return [origin for origin in ORIGINS if isinstance(source.get(origin), str)]
 
 
 def parts_of(scorer: dict) -> dict[str, dict]:
