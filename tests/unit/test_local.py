@@ -84,7 +84,7 @@ def test_a_study_of_whole_files_passes(here):
         ("prompts.txt", TEXTS + b"x\n", "datasets.mine.files", "expected sha256"),
         ("articles.txt", b"caf\xe9\n", "datasets.articles.files", "line 1: not UTF-8"),
         ("articles.txt", b"\n", "datasets.articles.files", "no text"),
-        ("articles.txt", gzip.compress(b"x"), "datasets.articles.files", "articles.txt"),
+        ("articles.txt", gzip.compress(b"x", mtime=0), "datasets.articles.files", "articles.txt"),
         ("labelled.csv", b"text,bad\none,good\n", "directions.labelled.label", "'bad'"),
         ("labelled.csv", b"text,good\none,1\n", "directions.labelled.label", "'bad'"),
         ("pairs.jsonl", b"[1]\n", "datasets.pairs.files", "line 1"),
