@@ -38,7 +38,7 @@ def npy() -> bytes:
 
 
 FOREIGN = {
-    "a gzip archive": gzip.compress(LINES.encode()),
+    "a gzip archive": gzip.compress(LINES.encode(), mtime=0),
     "a bzip2 archive": bz2.compress(LINES.encode()),
     "an xz archive": lzma.compress(LINES.encode()),
     "a zip archive": zipped(),
