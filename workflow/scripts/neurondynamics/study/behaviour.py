@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 # of tables that hold scores, what their other columns are called
@@ -55,6 +56,13 @@ class Behaviour:
         if "" in (_as_column(self.name), _as_column(self.adjective)):
             return "without a name"
         return taken[0] if taken else None
+
+
+def contradictions(config: dict) -> Iterator[str]:
+    """Yield what does not go together in `behaviour`, a line each."""
+    clash = Behaviour(**config["behaviour"]).clash
+    if clash:
+        yield f"behaviour: tables name columns by it, and one would be {clash}; word it otherwise"
 
 
 def _as_column(words: str) -> str:

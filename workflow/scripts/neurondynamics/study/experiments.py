@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from snakemake.exceptions import WorkflowError
 
 from neurondynamics.limits import TOKENS_PER_PASS
-from neurondynamics.study.behaviour import Behaviour
 from neurondynamics.study.costs import PROCESS, Work, lengths, model_of
 from neurondynamics.study.interventions import (
     all_steps,
@@ -164,9 +163,6 @@ class Experiments(Stage):
 
 def contradictions(config: dict) -> Iterator[str]:
     """Yield what does not go together in experiments and where they are named, a line each."""
-    clash = Behaviour(**config["behaviour"]).clash
-    if clash:
-        yield f"behaviour: tables name columns by it, and one would be {clash}; word it otherwise"
     experiments = config["experiments"]
     for name, experiment in experiments.items():
         key = f"experiments.{name}"
