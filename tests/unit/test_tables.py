@@ -8,7 +8,8 @@ from neurondynamics.analysis.reductions import create_reductions
 from neurondynamics.analysis.statistics import Estimate, Statistics
 from neurondynamics.data.tables import read_csv
 from neurondynamics.evaluation.metrics import MEASURES
-from neurondynamics.study.behaviour import OTHER_COLUMNS, Behaviour
+from neurondynamics.study.behaviour import Behaviour
+from neurondynamics.study.columns import OTHERS, clash
 from summarize_groups import summarize_groups
 from tabulate_interventions import tabulate_interventions
 from tabulate_scorers import tabulate_scorers
@@ -119,12 +120,12 @@ def test_no_column_is_named_after_the_behaviour_as_another_is(study):
     """Every column but those of scores is one that a behaviour may not be called."""
     table = tabulate(study)
     own = set(TOXICITY.columns.values())
-    assert set(table) - own <= set(OTHER_COLUMNS.split())
-    assert TOXICITY.clash is None
+    assert set(table) - own <= set(OTHERS.split())
+    assert clash(TOXICITY) is None
     for name in ("neurons", "Effect share", "n", "f1", "perplexity"):
-        assert Behaviour(name, "odd").clash is not None
-    assert Behaviour("odd fraction", "odd").clash == "odd_fraction"
-    assert Behaviour("!", "odd").clash == "without a name"
+        assert clash(Behaviour(name, "odd")) is not None
+    assert clash(Behaviour("odd fraction", "odd")) == "odd_fraction"
+    assert clash(Behaviour("!", "odd")) == clash(Behaviour("odd", "!")) == "without a name"
 
 
 def test_every_scorer_has_a_row_of_its_own(study):

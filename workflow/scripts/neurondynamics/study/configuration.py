@@ -14,7 +14,7 @@ from typing import Any
 from neurondynamics.runtime import keep_secret
 from neurondynamics.study import (
     attribution,
-    behaviour,
+    columns,
     directions,
     experiments,
     lengths,
@@ -31,7 +31,7 @@ from neurondynamics.study.types import typed
 from neurondynamics.study.wording import known
 
 LONGEST = 1000  # characters that are said of one mistake
-STAGES = (behaviour, sources, tuning, directions, attribution, experiments, lengths)
+STAGES = (columns, sources, tuning, directions, attribution, experiments, lengths)
 
 
 def layers(workflow: Any, config: dict, default: Path) -> list[dict]:
