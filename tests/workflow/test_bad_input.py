@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from servers import Content, Files, serving
 from studies import sentence
 
 
@@ -173,13 +174,15 @@ def test_a_file_with_another_checksum_is_named(untouched):
     )
 
 
-def test_a_job_that_fails_is_told_once_by_its_message_and_without_secrets(untouched):
+def test_a_job_that_fails_is_told_once_by_its_message_and_without_secrets(untouched, monkeypatch):
     """Rule, message and log; the traceback is in the log. No secret is in what others may see."""
-    url = "http://me:SECRETpassword@127.0.0.1:nine/articles.txt?token=SECRETtoken"
-    source = {"url": url, "sha256": "0" * 64, "format": "lines"}
-    untouched.change("datasets.articles", source)
-    failed = untouched.snakemake("resources/datasets/articles")
-    message = "http://***@127.0.0.1:nine/articles.txt: the address has no valid host or port"
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serving(Files, Content({})) as address:
+        place = f"{address.removeprefix('http://')}/articles.txt"
+        url = f"http://me:SECRETpassword@{place}?token=SECRETtoken"
+        untouched.change("datasets.articles", {"url": url, "sha256": "0" * 64, "format": "lines"})
+        failed = untouched.snakemake("resources/datasets/articles")
+    message = f"http://***@{place}: the server says 404 Not Found"
     assert failed.returncode != 0
     assert failed.stdout.count(message) == 1
     assert "Error in rule fetch_dataset" in failed.stdout

@@ -149,7 +149,7 @@ def rows(finished) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def written(finished) -> dict[str, pd.DataFrame]:
-    """The generations of every experiment, and what the first scorer says of them."""
+    """The generations of every reported experiment, and what one scorer says of them."""
     folder = finished.path("results/tiny/dpo/experiments")
     keys = ["experiment", "intervention", "prompt_id"]
     return {
@@ -159,7 +159,7 @@ def written(finished) -> dict[str, pd.DataFrame]:
             how="left",
             validate="1:1",
         )
-        for name in EXPERIMENTS
+        for name in REPORTED
     }
 
 
@@ -317,7 +317,8 @@ def test_the_best_of_the_search_is_evaluated(finished, losses, written):
         finished.path("results/tiny/dpo/experiments/search/choice.json").read_text()
     )
     assert choice["prompts"] <= 8  # of analysis
-    assert set(written["search"].query("corpus == 'prompts'")["prompt"]).isdisjoint(
+    searched = pd.read_parquet(finished.path("results/tiny/dpo/experiments/search/generations"))
+    assert set(searched.query("corpus == 'prompts'")["prompt"]).isdisjoint(
         written["edits"].query("corpus == 'prompts'")["prompt"]
     )
     candidates = {one["intervention"]: one for one in choice["candidates"]}
