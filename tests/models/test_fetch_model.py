@@ -174,9 +174,10 @@ def test_a_disk_without_room_for_a_saved_model_is_named(case_of, small_disk):
     assert list((small_disk / "models").iterdir()) == []
 
 
-def write_gguf(path, model, tokenizer):
+def write_gguf(path, model, tokenizer, added=(), left_out=(), scaling=None):
     """Write a llama model as GGUF: big matrices as Q8_0, the rest in float32.
 
+    `added` maps names of further tensors to their values.
     GGUF keeps the rows of the query and key projections in another order of rotary pairs.
     """
     config = model.config
@@ -190,6 +191,8 @@ def write_gguf(path, model, tokenizer):
     writer.add_head_count_kv(groups)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(10000.0)
+    if scaling:
+        writer.add_rope_scaling_type(scaling)
     writer.add_vocab_size(config.vocab_size)
     tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     merges = [" ".join(pair) for pair in tokenizer_merges(tokenizer)]
@@ -228,6 +231,8 @@ def write_gguf(path, model, tokenizer):
         else:
             outer = {"model.embed_tokens": "token_embd", "model.norm": "output_norm"}
             target = outer.get(name.removesuffix(".weight"), "output") + ".weight"
+        if target in left_out:
+            continue
         if values.ndim == 2 and values.shape[1] % 32 == 0:
             packed = gguf.quantize(values, gguf.GGMLQuantizationType.Q8_0)
             writer.add_tensor(target, packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
@@ -235,6 +240,8 @@ def write_gguf(path, model, tokenizer):
         else:
             writer.add_tensor(target, np.ascontiguousarray(values, np.float32))
             stored[name] = 0
+    for name, values in dict(added).items():
+        writer.add_tensor(name, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -246,11 +253,44 @@ def tokenizer_merges(tokenizer):
     return json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
 
 
-def test_a_gguf_file_becomes_a_plain_folder(tmp_path):
+def build_without_biases():
+    """Return a llama model as GGUF's have it."""
     config = tiny.build_model("llama").config
-    config.mlp_bias = config.attention_bias = False  # GGUF's llama has no biases
+    config.mlp_bias = config.attention_bias = False
     torch.manual_seed(0)
-    model = type(tiny.build_model("llama"))(config).requires_grad_(False)
+    return type(tiny.build_model("llama"))(config).requires_grad_(False)
+
+
+BIAS = {"blk.0.attn_q.bias": np.ones(32, np.float32)}
+FACTORS = {"rope_freqs.weight": np.array([1, 8], np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"added": BIAS}, r"no place is known for blk\.0\.attn_q\.bias"),
+        ({"left_out": ["blk.1.ffn_up.weight"]}, "lacks 1 of the model's weights, such as model"),
+        ({"added": FACTORS}, r"rotary positions are scaled by rope_freqs\.weight"),
+        ({"scaling": gguf.RopeScalingType.LINEAR}, r"scaled by llama\.rope\.scaling\.type"),
+    ],
+)
+def test_a_gguf_file_that_is_not_read_whole_is_refused(tmp_path, changes, named):
+    file = tmp_path / "tiny.gguf"
+    write_gguf(str(file), build_without_biases(), tiny.build_tokenizer(), **changes)
+    with pytest.raises(ValueError, match=f"tiny.gguf: transformers reads another.*{named}"):
+        fetch_model(str(tmp_path / "model"), source={"path": str(file)}, **SHAPE)
+    assert not (tmp_path / "model").exists()
+
+
+def test_rotary_factors_that_change_nothing_are_passed_over(tmp_path):
+    file, factors = tmp_path / "tiny.gguf", {"rope_freqs.weight": np.ones(2, np.float32)}
+    model = build_without_biases()
+    write_gguf(str(file), model, tiny.build_tokenizer(), factors, scaling=gguf.RopeScalingType.NONE)
+    fetch_model(str(tmp_path / "model"), source={"path": str(file)}, **SHAPE)
+
+
+def test_a_gguf_file_becomes_a_plain_folder(tmp_path):
+    model = build_without_biases()
     tokenizer = tiny.build_tokenizer()
     steps = write_gguf(str(tmp_path / "tiny.gguf"), model, tokenizer)
     fetch_model(str(tmp_path / "model"), source={"path": str(tmp_path / "tiny.gguf")}, **SHAPE)

@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
+import gguf
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.modeling_gguf_pytorch_utils import (
+    TENSOR_PROCESSORS,
+    TensorProcessor,
+    get_gguf_hf_weights_map,
+)
 
 from neurondynamics.data.formats import refuse_foreign
 from neurondynamics.lm.likeness import tokenizer_differences
@@ -25,7 +32,8 @@ TOLERANCE = 1e-4  # of logits, relative, in float32
 def dequantise(files: list[Path], folder: str | Path) -> None:
     """Save a model and tokenizer of a GGUF file, in float32, as a Hugging Face folder.
 
-    Raises ValueError if there is more than one file: transformers reads no split GGUF.
+    Raises ValueError if there is more than one file, since transformers reads no split GGUF, or if
+    it does not read all that a file says of its model.
     """
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
@@ -35,7 +43,10 @@ def dequantise(files: list[Path], folder: str | Path) -> None:
     logger.info("dequantising %s", file.name)
     options = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
-    quantised = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
+    quantised, report = AutoModelForCausalLM.from_pretrained(
+        file.parent, dtype=torch.float32, output_loading_info=True, **options
+    )
+    _check_all_read(file, quantised, report["missing_keys"])
     # the loaded model counts as quantised and cannot be saved: its weights go into a plain one
     values = quantised.config.to_dict()
     config = type(quantised.config)(
@@ -47,6 +58,46 @@ def dequantise(files: list[Path], folder: str | Path) -> None:
     plain.tie_weights()
     plain.generation_config = quantised.generation_config
     save_model(plain, tokenizer, folder)
+
+
+def _check_all_read(file: Path, model: PreTrainedModel, missing: Iterable[str]) -> None:
+    """Raise ValueError if transformers passed over anything of a GGUF file that its model needs.
+
+    It says nothing of tensors that its model has no place for, nor of scaled rotary positions,
+    which stand in a tensor of factors (Llama 3.1 and later) or in the metadata.
+    """
+    reader = gguf.GGUFReader(file)
+    factors = [tensor for tensor in reader.tensors if tensor.name.startswith("rope_")]
+    scaled = [t.name for t in factors if (gguf.dequantize(t.data, t.tensor_type) != 1).any()]
+    if (getattr(model.config, "rope_parameters", None) or {}).get("rope_type") == "default":
+        kinds = {name: field.contents() for name, field in reader.fields.items()}
+        scaled += [n for n, kind in kinds.items() if n.endswith("scaling.type") and kind != "none"]
+    held = {t.name: int(t.n_elements) for t in reader.tensors if not t.name.startswith("rope_")}
+    if model.config.tie_word_embeddings:  # some files hold a shared weight twice
+        held.pop("output.weight", None)
+    taken = sum(weight.numel() for weight in model.parameters())
+    wrong = []
+    if missing := sorted(missing):
+        wrong.append(f"it lacks {len(missing)} of the model's weights, such as {missing[0]}")
+    if sum(held.values()) != taken:
+        odd = sorted(set(held) - _known_tensors(model)) or ["none by its name"]
+        wrong.append(
+            f"its tensors hold {sum(held.values()):,} numbers, and {taken:,} were read; no place "
+            f"is known for {', '.join(odd[:4])}"
+        )
+    if scaled:
+        wrong.append(f"its rotary positions are scaled by {', '.join(scaled)}, which are not read")
+    if wrong:
+        raise ValueError(
+            f"{file.name}: transformers reads another model than the file holds: "
+            f"{'; '.join(wrong)}. Name the folder or repository that the file was made from"
+        )
+
+
+def _known_tensors(model: PreTrainedModel) -> set[str]:
+    """Return the names that tensors of a model have in a GGUF file, as transformers maps them."""
+    of_kind = TENSOR_PROCESSORS.get(model.config.model_type, TensorProcessor)
+    return set(get_gguf_hf_weights_map(model, of_kind(config=model.config.to_dict())))
 
 
 def merge_adapter(adapter: Path, base: str | Path, folder: str | Path) -> None:
