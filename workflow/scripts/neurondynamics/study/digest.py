@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -38,16 +39,20 @@ def modules_of(script: str | Path, root: str | Path) -> dict[Path, str]:
     while waiting:
         module = waiting.pop()
         if module.relative_to(root) not in modules:
-            imported, code = _read_code(module.read_text(encoding="utf-8"))
+            seen = module.stat()
+            imported, code = _read_code(module, seen.st_mtime_ns, seen.st_size)
             modules[module.relative_to(root)] = code
             waiting |= _module_files(imported, root)
     return modules
 
 
 @functools.cache  # scripts share modules, and every cluster job digests all scripts
-def _read_code(text: str) -> tuple[frozenset[str], str]:
-    """Return the names of what code may import of this package, and the code without docstrings."""
-    tree = ast.parse(text)
+def _read_code(module: Path, changed: int, size: int) -> tuple[frozenset[str], str]:
+    """Return the names of what code may import of this package, and the code without docstrings.
+
+    The code is that of a file as it was `changed` last.
+    """
+    tree = ast.parse(module.read_text(encoding="utf-8"))
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     names: set[str] = set()
     for node in ast.walk(tree):
@@ -62,9 +67,6 @@ def _read_code(text: str) -> tuple[frozenset[str], str]:
 
 def _module_files(names: Iterable[str], root: Path) -> set[Path]:
     """Return the files of the modules among some names of this package."""
-    found = set()
-    for name in names:
-        base = root.joinpath(*name.split("."))
-        candidates = (base.with_suffix(".py"), base / "__init__.py")
-        found |= {candidate for candidate in candidates if candidate.is_file()}
-    return found
+    bases = (os.path.join(root, *name.split(".")) for name in names)
+    candidates = (base + end for base in bases for end in (".py", f"{os.sep}__init__.py"))
+    return {Path(candidate) for candidate in candidates if os.path.isfile(candidate)}
