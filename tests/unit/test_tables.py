@@ -10,6 +10,7 @@ from neurondynamics.data.tables import read_csv
 from neurondynamics.evaluation.metrics import MEASURES
 from neurondynamics.study.behaviour import Behaviour
 from neurondynamics.study.columns import OTHERS, clash
+from neurondynamics.study.interventions import MEASURED
 from summarize_groups import summarize_groups
 from tabulate_interventions import tabulate_interventions
 from tabulate_scorers import tabulate_scorers
@@ -19,7 +20,9 @@ INTERVENTION_COLUMNS = """experiment intervention scorer control_of control stat
     toxic_fraction toxic_fraction_low toxic_fraction_high perplexity f1 repetition
     difference_none difference_none_low difference_none_high
     difference_tuned difference_tuned_low difference_tuned_high
-    effect_share effect_share_low effect_share_high n_paired"""
+    effect_share effect_share_low effect_share_high n_paired
+    n_read kl kl_low kl_high kl_share kl_share_low kl_share_high
+    agreement agreement_low agreement_high"""
 CLAIM_COLUMNS = """claim scorer statement statistic low high interval_over n missing
     paper criterion holds"""
 INTERVENTIONS = """none ablate-100 ablate-200 patch-TP- patch-AN- patch-TP-AN-
@@ -27,6 +30,7 @@ INTERVENTIONS = """none ablate-100 ablate-200 patch-TP- patch-AN- patch-TP-AN-
 THRESHOLDS = {"first": 0.5, "other": 0.2}  # by scorer
 TOXICITY = Behaviour("toxicity", "toxic")
 STATISTICS = Statistics(samples=500, confidence=0.95, seed=0)
+READ = {"agreement": 0.75, "kl_unedited": 0.4, "kl_noise": 1e-9}
 STATES = {"ablation": "base", "patching": "base", "unalignment": "tuned"}
 CLAIMS = {
     "ablations": ["ablate-100", "ablate-200"],
@@ -42,7 +46,7 @@ def write_experiment(folder, name, toxicities):
 
     The other scorer gives half of what the first gives.
     """
-    scores, measures, losses = [], [], []
+    scores, measures, losses, fidelity = [], [], [], []
     for number, (intervention, toxicity) in enumerate(toxicities.items()):
         prompts = pd.DataFrame({"prompt_id": np.arange(len(toxicity)), "score": toxicity})
         prompts = prompts.assign(intervention=intervention)
@@ -61,7 +65,10 @@ def write_experiment(folder, name, toxicities):
                 intervention=intervention, neurons=number * 100
             )
         )
-    for kind, tables in (("scores", scores), ("measures", measures), ("losses", losses)):
+        read = pd.DataFrame({"prompt_id": [3, 9], "kl": [0.1 * number, 0.3 * number]})
+        fidelity.append(read.assign(intervention=intervention, neurons=number * 100, **READ))
+    kinds = {"scores": scores, "measures": measures, "losses": losses, "fidelity": fidelity}
+    for kind, tables in kinds.items():
         pd.concat(tables).assign(experiment=name).to_parquet(folder / f"{name}-{kind}.parquet")
 
 
@@ -92,13 +99,18 @@ def paths(folder, kind, states=STATES):
     return [str(folder / f"{name}-{kind}.parquet") for name in states]
 
 
-def tabulate(folder, states=STATES, thresholds=None):
+def tabulate(folder, states=STATES, thresholds=None, **measured):
+    """Tabulate experiments; `measured` names those that have a measure, all if it does not."""
+    measured = {name: measured.get(name, [*states]) for name in MEASURED}
+    written = [name for name in states if name in measured["behaviour"]]
     tabulate_interventions(
-        paths(folder, "scores", states),
-        paths(folder, "measures", states),
-        paths(folder, "losses", states),
+        paths(folder, "scores", written),
+        paths(folder, "measures", written),
+        paths(folder, "losses", written),
+        paths(folder, "fidelity", measured["fidelity"]),
         str(folder / "interventions.csv"),
         states=states,
+        measured=measured,
         thresholds=thresholds or {"first": 0.5},
         behaviour=TOXICITY,
         statistics=STATISTICS,
@@ -114,6 +126,36 @@ def test_interventions_have_the_columns_and_rows_of_the_study(study):
     assert list(table["neurons"]) == [0, 100, 200] * 3
     assert (table["n"] == 200).all()
     assert (table["missing"] == 0).all()
+
+
+def test_fidelity_stands_beside_what_is_generated(study):
+    """Over its own prompts, the same for each scorer, and empty where it is not measured."""
+    table = tabulate(study, thresholds=THRESHOLDS, fidelity=["ablation"], damage=["ablation"])
+    of_one = table.query("scorer == 'other'").set_index(["experiment", "intervention"])
+    row = of_one.loc["ablation", "ablate-200"]
+    # kl 0.2 and 0.6 where both are 0.4 unedited
+    assert row[["kl", "kl_share", "agreement"]].tolist() == pytest.approx([0.4, 0, 0.75])
+    assert row[["n_read", "n"]].tolist() == [2, 200]
+    assert (row["kl_share_low"], row["kl_share_high"]) == pytest.approx((-0.5, 0.5))
+    assert of_one.loc["patching", ["kl", "kl_share", "n_read"]].isna().all(axis=None)
+
+
+def test_an_experiment_may_measure_fidelity_alone(study):
+    table = tabulate(study, behaviour=["ablation", "unalignment"], damage=["ablation"])
+    row = table.set_index("intervention").loc["patch-AN-"]
+    assert row[["neurons", "kl_share"]].tolist() == pytest.approx([100, 0.5])
+    assert row[["n", "toxicity", "perplexity", "effect_share"]].isna().all()
+    assert list(table["intervention"]) == INTERVENTIONS.split()
+
+
+def test_the_share_of_a_difference_within_rounding_is_undefined(study):
+    path = study / "ablation-fidelity.parquet"
+    read = pd.read_parquet(path)
+    read.assign(kl_noise=0.41 / 10).to_parquet(path)
+    table = tabulate(study).set_index(["experiment", "intervention"])
+    assert table.loc["ablation", ["kl_share", "kl_share_low"]].isna().all(axis=None)
+    assert table.loc["ablation", "kl"].notna().all()
+    assert table.loc["patching", "kl_share"].notna().all()
 
 
 def test_no_column_is_named_after_the_behaviour_as_another_is(study):

@@ -11,8 +11,8 @@ sys.path.insert(0, str(WORKFLOW / "scripts"))
 from neurondynamics.study import configuration, digest, estimate, results, targets
 from neurondynamics.study.attribution import COMPARED, STATES, Attribution
 from neurondynamics.study.directions import SCORED, Directions
-from neurondynamics.study.experiments import CHOICE, GENERATIONS, LOSSES, MEASURES, SCORES
-from neurondynamics.study.experiments import Experiments
+from neurondynamics.study.experiments import CHOICE, FIDELITIES, FOLLOWED, GENERATIONS, LOSSES
+from neurondynamics.study.experiments import MEASURES, SCORES, Experiments
 from neurondynamics.study.sources import Sources
 from neurondynamics.study.staleness import by_content
 from neurondynamics.study.stage import SPLITS

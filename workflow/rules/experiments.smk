@@ -28,6 +28,58 @@ rule run_experiment:
         "../scripts/experiments/run_experiment.py"
 
 
+rule continue_prompts:
+    """Let one of the two models continue evaluation prompts greedily, for the other one to read."""
+    input:
+        model=experiments.followed_model,
+        prompts="results/{model}/base/prompts/evaluation.jsonl",
+    output:
+        texts=FOLLOWED,
+    log:
+        "logs/{model}/{tuned}/continue_prompts/{followed}.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/continue_prompts/{followed}.tsv"
+    conda:
+        "../../envs/language-model.yaml"
+    threads: 8
+    resources:
+        mem_mb=memory_of("continue_prompts"),
+        runtime=60,
+        gpu=experiments.gpus,
+    params:
+        reading=experiments.reading(),
+        settings=experiments.followed_texts(),
+        code=code_digest("experiments/continue_prompts"),
+    script:
+        "../scripts/experiments/continue_prompts.py"
+
+
+rule measure_fidelity:
+    """Measure how near interventions bring a model to the other one, reading that one's text."""
+    input:
+        unpack(experiments.fidelity_inputs),
+        neurons="results/{model}/{tuned}/neurons.parquet",
+    output:
+        fidelity=FIDELITIES,
+    log:
+        "logs/{model}/{tuned}/measure_fidelity/{experiment}-{shard}.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/measure_fidelity/{experiment}-{shard}.tsv"
+    conda:
+        "../../envs/language-model.yaml"
+    threads: 8
+    resources:
+        mem_mb=memory_of("measure_fidelity"),
+        runtime=120,
+        gpu=experiments.gpus,
+    params:
+        reading=experiments.reading(),
+        interventions=experiments.interventions,
+        code=code_digest("experiments/measure_fidelity"),
+    script:
+        "../scripts/experiments/measure_fidelity.py"
+
+
 rule score_generations:
     """Score what the model wrote under each intervention of an experiment, with one scorer."""
     input:
@@ -81,6 +133,7 @@ rule tabulate_interventions:
         scores=experiments.reported(SCORES),
         measures=experiments.reported(MEASURES),
         losses=experiments.reported(LOSSES),
+        fidelity=experiments.reported(FIDELITIES),
     output:
         table=in_report("interventions"),
     log:
@@ -95,6 +148,7 @@ rule tabulate_interventions:
         runtime=10,
     params:
         **experiments.judged(),
+        measured=experiments.measured(),
         thresholds=experiments.thresholds(),
         code=code_digest("experiments/tabulate_interventions"),
     script:
@@ -145,7 +199,7 @@ rule tabulate_controls:
         mem_mb=memory_of("tabulate_controls"),
         runtime=10,
     params:
-        **experiments.judged(),
+        **experiments.judged("behaviour"),
         scorers=experiments.scorers,
         code=code_digest("experiments/tabulate_controls"),
     script:
@@ -170,7 +224,7 @@ rule tabulate_categories:
         mem_mb=memory_of("tabulate_categories"),
         runtime=10,
     params:
-        **experiments.judged(),
+        **experiments.judged("behaviour"),
         scorers=experiments.scorers,
         code=code_digest("experiments/tabulate_categories"),
     script:
@@ -219,7 +273,7 @@ rule check_claims:
         mem_mb=memory_of("check_claims"),
         runtime=10,
     params:
-        **experiments.judged(),
+        **experiments.judged("behaviour"),
         claims=config["claims"],
         scorers=experiments.scorers,
         code=code_digest("experiments/check_claims"),

@@ -12,6 +12,7 @@ if __name__ == "__main__":
     start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -53,7 +54,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Stage:
-    """The model that is edited, and the tuned one that a paired patch follows, if any does."""
+    """The model that is edited, and the other one that a paired patch follows, if any does."""
 
     model: PreTrainedModel
     leader: PreTrainedModel | None
@@ -86,7 +87,7 @@ class Item:
 
 def run_experiment(
     model: str,
-    tuned_model: str | None,
+    followed_model: str | None,
     neurons: str,
     directions: list[str],
     prompts: str,
@@ -100,6 +101,7 @@ def run_experiment(
     shard: str,
     reading: Reading,
     interventions: dict[str, list[dict] | dict],
+    measures: Sequence[str],
     passages: dict[str, int],
     new_tokens: int,
     seed: int,
@@ -107,14 +109,16 @@ def run_experiment(
     """Write a shard's continuations of prompts and passages, and its losses of text windows.
 
     `interventions` maps a name to its list of steps, or to {best_of: the interventions of a
-    search}; `choices` say which one was chosen, in the order of these. `tuned_model` is the folder
-    that paired patches follow, or None; `directions` the files of what is subtracted, by their
-    names. The passages are those of `continued`, or else of `corpus`; `passages` holds the keys of
-    the configuration's `corpus` that give numbers and widths. Raises ValueError, naming the
-    intervention, for a selection that does not fit the model and for outputs that are not finite.
+    search}; `choices` say which one was chosen, in the order of these. `followed_model` is the
+    folder that paired patches follow, or None; `directions` the files of what is subtracted, by
+    their names. Of `measures`, behaviour asks for continuations of the prompts, damage for those of
+    passages and for losses. The passages are those of `continued`, or else of `corpus`; `passages`
+    holds the keys of the configuration's `corpus` that give numbers and widths. Raises ValueError,
+    naming the intervention, for a selection that does not fit the model and for outputs that are
+    not finite.
     """
     tokenizer = load_tokenizer(model)
-    leader = None if tuned_model is None else reading.load(tuned_model)
+    leader = None if followed_model is None else reading.load(followed_model)
     stage = Stage(reading.load(model), leader)
     searched = (name for name, steps in interventions.items() if isinstance(steps, dict))
     choice = dict(zip(searched, choices, strict=True))
@@ -135,7 +139,11 @@ def run_experiment(
         Item("prompts", record["prompt_id"], record["text"], ids, [])
         for record, ids in zip(records, encoded, strict=True)
     ]
-    items += passage_items(tokenizer, texts, new_tokens)
+    items = items if "behaviour" in measures else []
+    if "damage" in measures:
+        items += passage_items(tokenizer, texts, new_tokens)
+    else:
+        windows = windows[:0]
     batches = shard_batches([len(item.tokens) for item in items], reading.batch_size, shard)
     written = generate_all(stage, tokenizer, resolved, items, batches, new_tokens)
     measured = measure_losses(stage, resolved, windows, shard)
@@ -281,7 +289,7 @@ def measure_losses(
 if __name__ == "__main__":
     run_experiment(
         model=snakemake.input.model,
-        tuned_model=snakemake.input.get("tuned_model"),
+        followed_model=snakemake.input.get("followed_model"),
         neurons=snakemake.input.neurons,
         directions=snakemake.input.get("directions", []),
         prompts=snakemake.input.prompts,

@@ -1,11 +1,12 @@
-"""Per intervention and scorer: score, fluency, and how much of the tuning's effect it reproduces.
+"""Per intervention and scorer: score, fluency, fidelity, and how much of the tuning it reproduces.
 
 The score is the mean over the prompts that could be scored. The differences compare an intervention
 with the unedited model of its own state and with the unedited tuned model, prompt by prompt, and
 `effect_share` with the unedited base and tuned models, each on the prompts that all of them have a
 score for, `n_paired` of them in the end. They are empty where the study lacks one of these, and
 `effect_share` also where resamples show that tuning need not have lowered the score. A fraction has
-Wilson's interval.
+Wilson's interval. `kl`, `kl_share` and `agreement` say how near the edited model comes to the other
+one, over the `n_read` prompts whose continuations it reads. What is not measured is empty.
 """
 
 from neurondynamics.runtime import start_log
@@ -17,7 +18,8 @@ import logging
 
 import numpy as np
 import pandas as pd
-from neurondynamics.analysis.effects import parse_control, read_effects
+from neurondynamics.analysis.effects import parse_control, read_effects, read_experiments
+from neurondynamics.analysis.fidelity import NAMES, estimate_fidelity
 from neurondynamics.analysis.statistics import Estimate, Statistics, wilson
 from neurondynamics.data.tables import write_csv
 from neurondynamics.evaluation.fluency import FLUENCY, read_fluency
@@ -25,38 +27,51 @@ from neurondynamics.study.behaviour import Behaviour
 
 logger = logging.getLogger("tabulate_interventions")
 
-# these come first; further columns are those of `Effects.estimate_all`
+# these come first; further columns are those of `Effects.estimate_all` and `estimate_fidelity`
 COLUMNS = """experiment intervention scorer control_of control state neurons n missing
     score score_low score_high fraction fraction_low fraction_high"""
+
+WHOLE = ["neurons", "n", "missing", "n_paired", "n_read"]  # numbers that are whole
 
 
 def tabulate_interventions(
     scores: list[str],
     measures: list[str],
     losses: list[str],
+    fidelity: list[str],
     table: str,
     *,
     states: dict[str, str],
+    measured: dict[str, list[str]],
     thresholds: dict[str, float],
     behaviour: Behaviour,
     statistics: Statistics,
 ) -> None:
-    """Write the CSV file `table` from the scores, measures and losses of experiments.
+    """Write the CSV file `table` from the scores, measures, losses and fidelity of experiments.
 
-    `scores`, `measures`, `losses`: parquet files, any number per experiment. `states`: the model
-    state of each experiment. `thresholds`: by scorer, the score above which a continuation counts
-    as showing the behaviour, after which columns are named. `control_of` and `control` are the
-    intervention that a control is of and its kind. Raises ValueError where an experiment's files
-    do not hold the same interventions.
+    `scores`, `measures`, `losses`, `fidelity`: parquet files, any number per experiment. `states`:
+    the model state of each experiment; `measured`: by measure the experiments that have it.
+    `thresholds`: by scorer, the score above which a continuation counts as showing the behaviour,
+    after which columns are named. `control_of` and `control` are the intervention that a control is
+    of and its kind. Raises ValueError where an experiment's files do not hold the same
+    interventions.
     """
-    fluency = read_fluency(measures, losses, states)
+    of_behaviour = {name: states[name] for name in measured["behaviour"]}
+    generated = [*of_behaviour, *(n for n in measured["damage"] if n not in of_behaviour)]
+    fluency = _laid_out(read_fluency(measures, losses, generated))
+    near = estimate_fidelity(read_experiments(fidelity, measured["fidelity"]), statistics)
     judged = {}
-    for scorer, effects in read_effects(scores, thresholds, states, statistics).items():
+    for scorer, effects in read_effects(scores, thresholds, of_behaviour, statistics).items():
         for lacking in effects.missing("base", []):
             logger.warning("no effect_share without %s", lacking)
-        judged[scorer] = (effects.scores, effects.estimate_all())
-    _, estimates = next(iter(judged.values()))  # every scorer's have the same index and columns
-    columns = dict.fromkeys([*COLUMNS.split(), *FLUENCY, *estimates])
+        estimates = effects.estimate_all()
+        counted = [
+            _counts(continuations, thresholds[scorer], statistics.confidence)
+            for _, continuations in effects.scores.items()
+        ]
+        estimates = estimates.join(pd.DataFrame(counted, index=estimates.index))
+        judged[scorer] = estimates.join(fluency, how="outer", sort=False)
+    every = dict.fromkeys(name for part in (near, *judged.values()) for name in part.index)
     rows = [
         {
             "experiment": experiment,
@@ -64,19 +79,28 @@ def tabulate_interventions(
             "scorer": scorer,
             **_control(intervention),
             "state": states[experiment],
-            **_counts(
-                continuations[(experiment, intervention)],
-                thresholds[scorer],
-                statistics.confidence,
-            ),
-            **fluency[experiment].loc[intervention],
-            **estimates.loc[(experiment, intervention)],
+            **_row(near, (experiment, intervention)),
+            **_row(of_scorer, (experiment, intervention)),
         }
-        for experiment, intervention in estimates.index
-        for scorer, (continuations, estimates) in judged.items()
+        for experiment, intervention in sorted(every, key=lambda name: [*states].index(name[0]))
+        for scorer, of_scorer in judged.items()
     ]
-    written = pd.DataFrame(rows, columns=list(columns)).astype({"neurons": int, "n_paired": int})
+    columns = [*COLUMNS.split(), *FLUENCY, *next(iter(judged.values())), *near]
+    written = pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
+    written = written.astype(dict.fromkeys(WHOLE, "Int64"))
     write_csv(table, written.rename(columns=behaviour.columns))
+
+
+def _laid_out(by_experiment: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return tables of experiments as one, a row per (experiment, intervention)."""
+    if not by_experiment:
+        return pd.DataFrame(index=pd.MultiIndex.from_arrays([[], []], names=NAMES))
+    return pd.concat(by_experiment, names=NAMES)
+
+
+def _row(table: pd.DataFrame, name: tuple[str, str]) -> dict:
+    """Return what a table says of an intervention: nothing, where it was not measured."""
+    return table.loc[name].dropna().to_dict() if name in table.index else {}
 
 
 def _control(intervention: str) -> dict[str, str]:

@@ -16,7 +16,8 @@ OTHERS = """
     draws_repetition difference_none difference_none_low difference_none_high difference_tuned
     difference_tuned_low difference_tuned_high effect_share effect_share_low effect_share_high
     draws_effect_share draws_effect_share_min draws_effect_share_max advantage advantage_low
-    advantage_high
+    advantage_high n_read kl kl_low kl_high kl_share kl_share_low kl_share_high agreement
+    agreement_low agreement_high
 """
 
 

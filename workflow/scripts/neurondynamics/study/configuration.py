@@ -16,7 +16,7 @@ from neurondynamics.study import (
     attribution,
     columns,
     directions,
-    experiments,
+    interventions,
     lengths,
     local,
     sources,
@@ -31,7 +31,7 @@ from neurondynamics.study.types import typed
 from neurondynamics.study.wording import known
 
 LONGEST = 1000  # characters that are said of one mistake
-STAGES = (columns, sources, tuning, directions, attribution, experiments, lengths)
+STAGES = (columns, sources, tuning, directions, attribution, interventions, lengths)
 
 
 def layers(workflow: Any, config: dict, default: Path) -> list[dict]:

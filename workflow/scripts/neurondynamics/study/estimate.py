@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from neurondynamics.study import attribution, directions, experiments, sources, tuning
+from neurondynamics.study import attribution, directions, experiment_costs, sources, tuning
 from neurondynamics.study.costs import (
     HEAD_ROOM,
     LIGHT_PROCESS,
@@ -34,7 +34,7 @@ MEMORY: dict[str, Callable[..., float]] = {
     **tuning.MEMORY,
     **directions.MEMORY,
     **attribution.MEMORY,
-    **experiments.MEMORY,
+    **experiment_costs.MEMORY,
     "estimate": _measuring,
 }
 
@@ -80,7 +80,7 @@ def work_of(config: dict) -> Iterator[Work]:
         yield tuning.work_of_tuning(config, name)
         yield from attribution.work_of_attribution(config, name)
         if "replica_of" not in version:
-            yield from experiments.work_of_experiments(config, name)
+            yield from experiment_costs.work_of_experiments(config, name)
 
 
 def needs(config: dict) -> dict:

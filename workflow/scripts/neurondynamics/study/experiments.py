@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from snakemake.exceptions import WorkflowError
 
-from neurondynamics.limits import TOKENS_PER_PASS
-from neurondynamics.study.costs import PROCESS, Work, lengths, model_of
 from neurondynamics.study.interventions import (
+    BEHAVIOUR,
+    DAMAGE,
+    FIDELITY,
+    MEASURED,
     all_steps,
+    followed_state,
     follows,
     is_search,
+    measures_of,
     named_directions,
-    problems_of_controls,
-    problems_of_step,
     searches,
     selected_files,
     split_of,
@@ -22,37 +22,48 @@ from neurondynamics.study.interventions import (
 )
 from neurondynamics.study.sources import CORPORA
 from neurondynamics.study.stage import Stage, direction_file, linked
-from neurondynamics.study.wording import known
 
 OF_EXPERIMENT = "results/{model}/{tuned}/experiments/{experiment}"
 GENERATIONS = f"{OF_EXPERIMENT}/generations/{{shard}}.parquet"
 SCORES = f"{OF_EXPERIMENT}/scores/{{scorer}}/{{shard}}.parquet"
 MEASURES = f"{OF_EXPERIMENT}/measures/{{shard}}.parquet"
 LOSSES = f"{OF_EXPERIMENT}/losses/{{shard}}.parquet"
+FIDELITIES = f"{OF_EXPERIMENT}/fidelity/{{shard}}.parquet"
+FOLLOWED = "results/{model}/{tuned}/followed/{followed}.parquet"
 CHOICE = f"{OF_EXPERIMENT}/choice.json"
 
 
 class Experiments(Stage):
     """What the rules of experiments, of their tables and of exports take."""
 
-    @property
-    def states(self) -> dict[str, str]:
-        """The model state of each experiment that is reported; a search is not."""
+    def states(self, *measures: str) -> dict[str, str]:
+        """Return the model state of each experiment that is reported, and of which any of these is
+        measured; of all, if none is named. A search is not reported."""
         every = self.config["experiments"].items()
-        return {name: one["state"] for name, one in every if not is_search(one)}
+        return {
+            name: one["state"]
+            for name, one in every
+            if not is_search(one) and (not measures or set(measures) & set(measures_of(one)))
+        }
 
-    def judged(self) -> dict:
+    def judged(self, *measures: str) -> dict:
         """Return what the tables that compare interventions have in common."""
         return {
-            "states": self.states,
+            "states": self.states(*measures),
             "behaviour": self.config["behaviour"],
             "statistics": self.statistics(),
         }
 
+    def measured(self) -> dict[str, list[str]]:
+        """Return the experiments that are reported, by what is measured of them."""
+        return {measure: list(self.states(measure)) for measure in MEASURED}
+
     def reported(self, path: str) -> list[str]:
-        """Return the shards of a file of all experiments that are reported, by every scorer."""
-        scorers = {"scorer": self.scorers} if "{scorer}" in path else {}
-        return self.sharded(path, experiment=list(self.states), **scorers)
+        """Return the shards of a file of all experiments that are reported and have one, by every
+        scorer."""
+        measures = {SCORES: [BEHAVIOUR], FIDELITIES: [FIDELITY]}.get(path, [BEHAVIOUR, DAMAGE])
+        scorers = {"scorer": self.scorers} if path == SCORES else {}
+        return self.sharded(path, experiment=list(self.states(*measures)), **scorers)
 
     def of_search(self, path: str) -> list[str]:
         """Return the shards of a file of one experiment, by the scorer that labels the samples."""
@@ -87,49 +98,88 @@ class Experiments(Stage):
         names = {**dict(wildcards.items()), "experiment": search}
         return CHOICE.format(**names)
 
+    def _edited(self, wildcards) -> dict:
+        """Return what it takes to edit an experiment's model: its folder, what its steps need, and
+        `choices`, the outcomes of its searches."""
+        experiment = self._experiment(wildcards)
+        return {
+            "model": self.experiment_model(wildcards),
+            **self._needed(list(all_steps(self.config["experiments"], experiment)), wildcards),
+            "choices": [self._choice(s, wildcards) for s in searches(experiment).values()],
+        }
+
     def experiment_inputs(self, wildcards) -> dict:
         """Return the model that an experiment runs on, its texts, and what its steps need.
 
-        `choices` are the outcomes of its searches; `tuned_model` is the model that paired patches
-        follow, `continued` the passages where they are not those of the corpus.
+        `followed_model` is the model that paired patches follow, `continued` the passages where
+        they are not those of the corpus.
         """
         experiment = self._experiment(wildcards)
-        steps = list(all_steps(self.config["experiments"], experiment))
         base = f"results/{wildcards.model}/base"
         found = {
-            "model": self.experiment_model(wildcards),
+            **self._edited(wildcards),
             "prompts": f"{base}/prompts/{split_of(experiment)}.jsonl",
             "corpus": f"{base}/corpus.jsonl",
-            **self._needed(steps, wildcards),
-            "choices": [self._choice(s, wildcards) for s in searches(experiment).values()],
         }
         if "continued" in self.config["corpus"]:
             found["continued"] = f"{base}/passages.jsonl"
-        if any(map(follows, steps)):
-            found["tuned_model"] = self.tuned_model(wildcards)
+        if any(map(follows, all_steps(self.config["experiments"], experiment))):
+            found["followed_model"] = self.followed_model(wildcards)
         return found
 
-    def experiment(self, wildcards) -> dict:
-        """Return an experiment's interventions, and what is generated and read under them.
+    def fidelity_inputs(self, wildcards) -> dict:
+        """Return the two models of an experiment, the text of the followed one, and what its steps
+        need."""
+        followed = followed_state(self._experiment(wildcards))
+        names = {**dict(wildcards.items()), "followed": followed}
+        return {
+            **self._edited(wildcards),
+            "followed_model": self.followed_model(wildcards),
+            "texts": FOLLOWED.format(**names),
+        }
 
-        `passages` are the numbers and widths of the neutral text. An intervention that is the best
-        of a search stands for all that it may be.
+    def followed_model(self, wildcards) -> str:
+        """Return the folder of the other model: that which an experiment's patches move toward."""
+        state = wildcards.get("followed") or followed_state(self._experiment(wildcards))
+        return self.base_model(wildcards) if state == "base" else self.tuned_model(wildcards)
+
+    def followed_texts(self) -> dict:
+        """Return how many of the evaluation prompts the followed model continues, and how far."""
+        return {
+            "number": self.config["fidelity"]["prompts"],
+            "new_tokens": self.config["generation"]["new_tokens"],
+            "seed": self.config["seed"],
+        }
+
+    def interventions(self, wildcards) -> dict[str, list[dict] | dict]:
+        """Return an experiment's interventions by name: their steps, controls included.
+
+        One that is the best of a search stands for all that it may be.
         """
-        corpus, experiment = self.config["corpus"], self._experiment(wildcards)
+        experiment = self._experiment(wildcards)
         candidates = {
             name: {"best_of": self.config["experiments"][search]["interventions"]}
             for name, search in searches(experiment).items()
         }
+        return with_controls(experiment) | candidates
+
+    def experiment(self, wildcards) -> dict:
+        """Return an experiment's interventions, and what is generated and read under them.
+
+        `passages` are the numbers and widths of the neutral text.
+        """
+        corpus = self.config["corpus"].items()
         return {
-            "interventions": with_controls(experiment) | candidates,
-            "passages": {key: value for key, value in corpus.items() if key not in CORPORA},
+            "interventions": self.interventions(wildcards),
+            "measures": measures_of(self._experiment(wildcards)),
+            "passages": {key: value for key, value in corpus if key not in CORPORA},
             "new_tokens": self.config["generation"]["new_tokens"],
             "seed": self.config["seed"],
         }
 
     def _exported(self, wildcards) -> list[dict] | dict:
         """Return the steps of an intervention that is exported, controls included."""
-        interventions = self.experiment(wildcards)["interventions"]
+        interventions = self.interventions(wildcards)
         if wildcards.intervention not in interventions:
             raise WorkflowError(
                 f"the experiment {wildcards.experiment} has no intervention "
@@ -159,116 +209,3 @@ class Experiments(Stage):
             "experiment": wildcards.experiment,
             "intervention": wildcards.intervention,
         }
-
-
-def contradictions(config: dict) -> Iterator[str]:
-    """Yield what does not go together in experiments and where they are named, a line each."""
-    experiments = config["experiments"]
-    for name, experiment in experiments.items():
-        key = f"experiments.{name}"
-        yield from _experiment(experiment, key, experiments)
-        for intervention, steps in experiment["interventions"].items():
-            place = f"{key}.interventions.{intervention}"
-            if intervention == "none" and steps:
-                yield f"{place}: none is the baseline and has no edits"
-            for index, step in enumerate(steps if isinstance(steps, list) else ()):
-                yield from problems_of_step(step, f"{place}[{index}]", experiment["state"], config)
-    yield from _baselines(experiments)
-    if "curve" in config:
-        yield from known("curve", config["curve"], experiments, "experiment")
-    yield from _published(config)
-
-
-def _experiment(experiment: dict, key: str, experiments: dict) -> Iterator[str]:
-    interventions = experiment["interventions"]
-    if is_search(experiment):
-        if "none" not in interventions or len(interventions) < 2:
-            yield f"{key}: a search needs the baseline `none: []` and interventions to choose from"
-        if "controls" in experiment:
-            yield f"{key}.controls: a search has no controls"
-        if searches(experiment):
-            yield f"{key}: a search cannot take the best of another"
-    for name, search in searches(experiment).items():
-        place = f"{key}.interventions.{name}.best_of"
-        if not is_search(experiments.get(search, {})):
-            yield f"{place}: {search!r} is no experiment with the key search"
-        elif experiments[search]["state"] != experiment["state"]:
-            yield f"{place}: {search} runs on the {experiments[search]['state']} model"
-    yield from problems_of_controls(experiment, f"{key}.controls")
-
-
-def _baselines(experiments: dict) -> Iterator[str]:
-    found: dict[str, list[str]] = {"base": [], "tuned": []}
-    for name, experiment in experiments.items():
-        if "none" in experiment["interventions"] and not is_search(experiment):
-            found[experiment["state"]].append(f"experiments.{name}.interventions.none")
-    for state, keys in found.items():
-        if len(keys) != 1:
-            where = f"stands in {' and '.join(keys)}" if keys else "is missing"
-            yield (
-                f"experiments: the baseline `none: []` of the state {state} {where}; it must "
-                "stand in exactly one experiment of that state, beside those of searches"
-            )
-
-
-def _published(config: dict) -> Iterator[str]:
-    """What was published stands beside interventions that are reported."""
-    for name, items in config.get("published", {}).get("interventions", {}).items():
-        experiment, key = config["experiments"].get(name), f"published.interventions.{name}"
-        if experiment is None or is_search(experiment):
-            yield f"{key}: there is no experiment of this name that is reported"
-        else:
-            for item in items:
-                place, there = f"{key}.{item}", experiment["interventions"]
-                yield from known(place, item, there, "intervention")
-
-
-def _experimenting(config: dict, experiment: str, **_) -> float:
-    model, corpus, (prompt, new) = model_of(config), config["corpus"], lengths(config)
-    chosen = config["experiments"][experiment]
-    texts = config["prompts"][split_of(chosen)]["number"] + corpus["continuations"]
-    rows = min(texts, config["generation"]["batch_size"])
-    width = corpus["window_tokens"]
-    tokens = width * min(corpus["windows"], max(1, TOKENS_PER_PASS // width))
-    models = 2 if any(map(follows, all_steps(config["experiments"], chosen))) else 1
-    caches = models * model.caches(rows, max(prompt, corpus["passage_tokens"]), new)
-    work = max(caches + model.logits(rows), model.logits(tokens))
-    return PROCESS + models * model.weights + work
-
-
-def _exporting(config: dict, **_) -> float:
-    """The model and its changed copy, in whatever precision it is stored: float32 at most."""
-    return PROCESS + 2 * model_of(config, "float32").weights
-
-
-MEMORY = {"run_experiment": _experimenting, "export_model": _exporting}
-
-
-def work_of_experiments(config: dict, tuned: str) -> Iterator[Work]:
-    """Yield the work of a version's experiments and of scoring them."""
-    for name, experiment in config["experiments"].items():
-        yield _work(config, tuned, name)
-        scorers = config["scorers"]
-        for scorer in [config["sampling"]["scorer"]] if is_search(experiment) else scorers:
-            job = {"tuned": tuned, "experiment": name, "scorer": scorer}
-            yield Work("score_generations", job, config["shards"], models=0)
-
-
-def _work(config: dict, tuned: str, name: str) -> Work:
-    """Return an experiment's work; a model that is followed reads what the edited one reads."""
-    corpus, experiment = config["corpus"], config["experiments"][name]
-    texts = config["prompts"][split_of(experiment)]["number"] + corpus["continuations"]
-    prompt, new = lengths(config)
-    read = decoded = 0
-    most = 1
-    for steps in with_controls(experiment).values():
-        chosen = steps if isinstance(steps, list) else []
-        models = 2 if any(map(follows, chosen)) else 1
-        everywhere = any(step.get("positions") == "all" for step in chosen)
-        read += models * corpus["windows"] * corpus["window_tokens"]
-        read += models * texts * prompt if everywhere else 0
-        decoded += models * texts * new
-        most = max(most, models)
-    read += most * texts * prompt
-    wildcards = {"tuned": tuned, "experiment": name}
-    return Work("run_experiment", wildcards, config["shards"], read, decoded, models=most)

@@ -11,11 +11,27 @@ from pathlib import PurePath
 from neurondynamics.study.wording import known
 
 TABLES = (".csv", ".parquet")
+# what is measured of interventions: how near the edited model comes to the other one, reading its
+# text; what it writes, as scorers see it; and how it does on neutral text
+FIDELITY, BEHAVIOUR, DAMAGE = MEASURED = ("fidelity", "behaviour", "damage")
 
 
 def is_search(experiment: dict) -> bool:
     """Return whether the best of an experiment is looked for on the analysis prompts."""
     return "search" in experiment
+
+
+def measures_of(experiment: dict) -> tuple[str, ...]:
+    """Return what is measured of an experiment's interventions; a search chooses by what the model
+    writes."""
+    if is_search(experiment):
+        return BEHAVIOUR, DAMAGE
+    return tuple(experiment.get("measures", MEASURED))
+
+
+def followed_state(experiment: dict) -> str:
+    """Return the state of the other model, which an experiment's patches move toward."""
+    return "tuned" if experiment["state"] == "base" else "base"
 
 
 def split_of(experiment: dict) -> str:
@@ -97,7 +113,79 @@ def follows(step: dict) -> bool:
     return step.get("mode") == "paired"
 
 
-def problems_of_controls(experiment: dict, key: str) -> Iterator[str]:
+def contradictions(config: dict) -> Iterator[str]:
+    """Yield what does not go together in experiments and where they are named, a line each."""
+    experiments = config["experiments"]
+    read, prompts = config["fidelity"]["prompts"], config["prompts"]["evaluation"]["number"]
+    if read > prompts:
+        yield f"fidelity.prompts: {read}, but there are only {prompts} evaluation prompts"
+    for name, experiment in experiments.items():
+        key = f"experiments.{name}"
+        yield from _experiment(experiment, key, experiments)
+        for intervention, steps in experiment["interventions"].items():
+            place = f"{key}.interventions.{intervention}"
+            if intervention == "none" and steps:
+                yield f"{place}: none is the baseline and has no edits"
+            for index, step in enumerate(steps if isinstance(steps, list) else ()):
+                yield from _step(step, f"{place}[{index}]", config)
+    yield from _baselines(experiments)
+    if "curve" in config:
+        yield from known("curve", config["curve"], experiments, "experiment")
+    yield from _published(config)
+
+
+def _experiment(experiment: dict, key: str, experiments: dict) -> Iterator[str]:
+    interventions = experiment["interventions"]
+    if is_search(experiment):
+        if "measures" in experiment:
+            yield f"{key}.measures: a search chooses by what the model writes, and needs no other"
+        if "none" not in interventions or len(interventions) < 2:
+            yield f"{key}: a search needs the baseline `none: []` and interventions to choose from"
+        if "controls" in experiment:
+            yield f"{key}.controls: a search has no controls"
+        if searches(experiment):
+            yield f"{key}: a search cannot take the best of another"
+    for name, search in searches(experiment).items():
+        place = f"{key}.interventions.{name}.best_of"
+        if not is_search(experiments.get(search, {})):
+            yield f"{place}: {search!r} is no experiment with the key search"
+        elif experiments[search]["state"] != experiment["state"]:
+            yield f"{place}: {search} runs on the {experiments[search]['state']} model"
+    yield from _controls(experiment, f"{key}.controls")
+
+
+def _baselines(experiments: dict) -> Iterator[str]:
+    found: dict[str, list[str]] = {"base": [], "tuned": []}
+    for name, experiment in experiments.items():
+        if "none" in experiment["interventions"] and not is_search(experiment):
+            found[experiment["state"]].append(f"experiments.{name}.interventions.none")
+            if {BEHAVIOUR, DAMAGE} - set(measures_of(experiment)):
+                yield (
+                    f"experiments.{name}.measures: behaviour and damage are measured beside the "
+                    "baseline `none: []`"
+                )
+    for state, keys in found.items():
+        if len(keys) != 1:
+            where = f"stands in {' and '.join(keys)}" if keys else "is missing"
+            yield (
+                f"experiments: the baseline `none: []` of the state {state} {where}; it must "
+                "stand in exactly one experiment of that state, beside those of searches"
+            )
+
+
+def _published(config: dict) -> Iterator[str]:
+    """What was published stands beside interventions that are reported."""
+    for name, items in config.get("published", {}).get("interventions", {}).items():
+        experiment, key = config["experiments"].get(name), f"published.interventions.{name}"
+        if experiment is None or is_search(experiment):
+            yield f"{key}: there is no experiment of this name that is reported"
+        else:
+            for item in items:
+                place, there = f"{key}.{item}", experiment["interventions"]
+                yield from known(place, item, there, "intervention")
+
+
+def _controls(experiment: dict, key: str) -> Iterator[str]:
     """Yield what cannot have the controls that an experiment asks for, a line each."""
     kinds = experiment.get("controls", {})
     for name, steps in experiment["interventions"].items() if kinds else ():
@@ -109,11 +197,9 @@ def problems_of_controls(experiment: dict, key: str) -> Iterator[str]:
             yield f"{key}.signs: {name} is no patch; only a patch has a direction"
 
 
-def problems_of_step(step: dict, key: str, state: str, config: dict) -> Iterator[str]:
-    """Yield what does not go together in a step of an experiment on a state, a line each."""
+def _step(step: dict, key: str, config: dict) -> Iterator[str]:
+    """Yield what does not go together in a step of an experiment, a line each."""
     layers = config["model"]["layers"]
-    if step["operation"] == "patch" and state != "base":
-        yield f"{key}: a patch moves the base model toward the tuned one; the state must be base"
     if isinstance(step.get("layer"), int) and step["layer"] >= layers:
         yield f"{key}.layer: {step['layer']}, but layers are counted 0 to {layers - 1}"
     if "direction" in step:

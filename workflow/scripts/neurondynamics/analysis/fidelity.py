@@ -1,0 +1,61 @@
+"""How near an intervention brings a model to the other one of the pair, over prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from neurondynamics.analysis.statistics import ENDS, Estimate, Statistics, share
+
+ABOVE_NOISE = 10  # times what another batch size alone gives, that there is something to share
+NAMES = ["experiment", "intervention"]
+COLUMNS = ["neurons", "n_read", *(n + end for n in ("kl", "kl_share", "agreement") for end in ENDS)]
+
+
+def kl_share(unedited: np.ndarray, edited: np.ndarray) -> np.ndarray:
+    """Return the part of the way to the other model that an edit covers.
+
+    1 − KL(other‖edited) / KL(other‖unedited), of means: 0 where nothing changes, 1 where the edited
+    model is the other one, below 0 where the edit leads away from it. NaN where there is no way.
+    """
+    return share(unedited - edited, unedited)
+
+
+def estimate_fidelity(measured: Mapping[str, pd.DataFrame], statistics: Statistics) -> pd.DataFrame:
+    """Return a row per (experiment, intervention), in their order, with estimates over prompts.
+
+    `measured`: by experiment a row per intervention and prompt, columns `intervention prompt_id
+    neurons kl agreement kl_unedited kl_noise`. Returned are `neurons`, `n_read`, the number of
+    prompts, and, each with `_low` and `_high`, `kl` (nats per token), `kl_share` and `agreement`.
+    `kl_share` is NaN, undefined, where the models are no further apart than ABOVE_NOISE times what
+    rounding makes of one model.
+    """
+    tables = [_estimated(name, table, statistics) for name, table in measured.items()]
+    if not tables:
+        index = pd.MultiIndex.from_arrays([[], []], names=NAMES)
+        return pd.DataFrame(index=index, columns=COLUMNS)
+    return pd.concat(tables)
+
+
+def _estimated(experiment: str, table: pd.DataFrame, statistics: Statistics) -> pd.DataFrame:
+    by_name = {name: rows.set_index("prompt_id") for name, rows in table.groupby("intervention")}
+    names = list(dict.fromkeys(table["intervention"]))
+
+    def wide(column: str) -> np.ndarray:  # (prompts, interventions)
+        return pd.DataFrame({name: by_name[name][column] for name in names}).to_numpy()
+
+    kl, unedited = wide("kl"), wide("kl_unedited")
+    shares = statistics.estimate(kl_share, [unedited, kl])
+    if unedited.mean() < ABOVE_NOISE * table["kl_noise"].mean():
+        shares = Estimate(*np.full((3, len(names)), np.nan))
+    columns = {
+        "neurons": wide("neurons")[0],
+        "n_read": np.full(len(names), len(kl)),
+        **statistics.mean(kl).columns("kl"),
+        **shares.columns("kl_share"),
+        **statistics.mean(wide("agreement")).columns("agreement"),
+    }
+    index = pd.MultiIndex.from_product([[experiment], names], names=NAMES)
+    return pd.DataFrame(columns, index=index)
