@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neurondynamics.study.attribution import Attribution
+from neurondynamics.study.interventions import FIDELITY, measures_of
 from neurondynamics.study.tuning import Tuning, tuned_here
 
 COMPARISON, OF_BASE = "{model}/{tuned}", "{model}/base"
@@ -38,6 +39,10 @@ def _has_curve(config: dict, version: dict) -> bool:
 
 def _has_controls(config: dict, version: dict) -> bool:
     return any("controls" in experiment for experiment in config["experiments"].values())
+
+
+def _has_fidelity(config: dict, version: dict) -> bool:
+    return any(FIDELITY in measures_of(experiment) for experiment in config["experiments"].values())
 
 
 def _has_scorers(config: dict, version: dict) -> bool:
@@ -223,6 +228,7 @@ FIGURES = (
         BEHAVIOUR | {"experiment": setting("curve")},
         when=_has_curve,
     ),
+    Figure("fidelity", "nearness to the other model", INTERVENTIONS, when=_has_fidelity),
     Figure(
         "patch_modes",
         "interventions and their controls",
