@@ -9,7 +9,13 @@ import pytest
 import tiny
 import torch
 import yaml
-from neurondynamics.interventions.edits import applied, count_neurons, needs_leader
+from neurondynamics.interventions.edits import (
+    applied,
+    count_neurons,
+    followed_sites,
+    listening,
+    needs_leader,
+)
 from neurondynamics.interventions.export import bake
 from neurondynamics.interventions.operations import ACTS, OPERATIONS, Act, OnActivations
 from neurondynamics.interventions.parts import Edit
@@ -65,9 +71,10 @@ def test_every_operation_makes_an_edit_of_a_known_act(case_of, operation):
     model = case_of("llama").model
     before = model(input_ids=IDS).logits
     leader = tiny.build_model("llama", seed=1)
-    with applied(dissect(model), [edit], dissect(leader) if act.follows else None):
-        if act.follows:
-            leader(input_ids=IDS)
+    heard = {}
+    with listening(dissect(leader), followed_sites([edit]), heard):
+        leader(input_ids=IDS)
+    with applied(dissect(model), [edit], heard):
         assert not torch.equal(model(input_ids=IDS).logits, before)
 
 

@@ -4,13 +4,20 @@ Compared with a loop that reads the whole text anew for every token.
 """
 
 import copy
+from contextlib import contextmanager
 
 import numpy as np
 import plain
 import pytest
 import tiny
 import torch
-from neurondynamics.interventions.edits import applied, at_all_positions, needs_leader
+from neurondynamics.interventions.edits import (
+    applied,
+    at_all_positions,
+    followed_sites,
+    listening,
+    needs_leader,
+)
 from neurondynamics.interventions.parts import Edit
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.generation import decode, prefill, token_losses
@@ -26,12 +33,23 @@ def paired(signs=None, chosen=slice(None), positions="new"):
     return Edit("paired", LAYERS[chosen], NEURONS[chosen], signs[chosen], positions=positions)
 
 
+@contextmanager
+def following(model, edits, leader):
+    """Edits are in force, and what they follow is heard while the leader reads."""
+    heard = {}
+    with (
+        listening(dissect(leader), followed_sites(edits), heard),
+        applied(dissect(model), edits, heard),
+    ):
+        yield
+
+
 def generate(case, edits, leader=None):
     """Generate a batch of the case's prompts under edits, each at its positions."""
-    anatomy, ahead = dissect(case.model), None if leader is None else dissect(leader)
-    with applied(anatomy, at_all_positions(edits), ahead):
+    ahead = leader or case.model  # without a leader nothing is listened to
+    with following(case.model, at_all_positions(edits), ahead):
         prefix = prefill(case.model, case.prompts, leader)
-    with applied(anatomy, edits, ahead):
+    with following(case.model, edits, ahead):
         return decode(case.model, prefix, T, leader=leader).lists()
 
 
@@ -137,7 +155,7 @@ def test_following_every_neuron_reproduces_a_tuning_of_the_mlps_inputs(every_cas
     found = generate(case, [follow], tuned)
     expected = decode(tuned, prefill(tuned, case.prompts), T).lists()
     assert found == expected != case.greedy
-    with applied(dissect(case.model), [follow], dissect(tuned)):
+    with following(case.model, [follow], tuned):
         losses = token_losses(case.model, WINDOWS, tuned)
     np.testing.assert_array_equal(losses, token_losses(tuned, WINDOWS))
     assert not np.array_equal(losses, token_losses(case.model, WINDOWS))
@@ -148,7 +166,7 @@ def test_following_the_same_model_changes_nothing_to_the_bit(case):
     assert generate(case, [paired(positions="all")], twin) == case.greedy
     assert generate(case, [paired(-np.ones(len(LAYERS)))], twin) == case.greedy
     before = case.model(input_ids=WINDOWS).logits
-    with applied(dissect(case.model), [paired()], dissect(twin)):
+    with following(case.model, [paired()], twin):
         twin(input_ids=WINDOWS)
         assert torch.equal(case.model(input_ids=WINDOWS).logits, before)
 
@@ -157,7 +175,7 @@ def test_the_leader_is_not_edited(case, tuned):
     model, _ = tuned
     before = model(input_ids=WINDOWS).logits
     edits = [paired(), Edit("zero", LAYERS[:5], NEURONS[:5])]
-    with applied(dissect(case.model), edits, dissect(model)):
+    with following(case.model, edits, model):
         assert torch.equal(model(input_ids=WINDOWS).logits, before)
         case.model(input_ids=WINDOWS)
     assert not any(module._forward_pre_hooks for module in model.modules())
@@ -167,9 +185,8 @@ def test_one_prefix_serves_paired_and_other_edits(case, tuned):
     """The leader's part of a prefix is left alone by those that do not need it."""
     model, _ = tuned
     prefix = prefill(case.model, case.prompts, model)
-    anatomy = dissect(case.model)
     for _ in range(2):
-        with applied(anatomy, [paired()], dissect(model)):
+        with following(case.model, [paired()], model):
             followed = decode(case.model, prefix, T, leader=model).lists()
         assert followed == generate(case, [paired()], model)
         assert decode(case.model, prefix, T).lists() == case.greedy
@@ -180,11 +197,11 @@ def test_only_paired_edits_need_a_leader():
     assert not needs_leader([Edit("zero", LAYERS, NEURONS)])
 
 
-def test_a_leader_of_another_depth_is_refused(case_of):
+def test_a_leader_without_the_layers_that_are_followed_is_refused(case_of):
     model = case_of("llama").model
     shallow = dissect(model)
     shallow = type(shallow)(shallow.layers[:1], shallow.final_norm, shallow.unembedding)
-    with pytest.raises(ValueError, match="as many layers"), applied(
-        dissect(model), [paired()], shallow
-    ):  # fmt: skip
-        pass
+    sites = followed_sites([paired()])
+    assert sites == {("mlp", layer) for layer in range(tiny.LAYERS)}
+    with pytest.raises(ValueError, match="followed model has 1"), listening(shallow, sites, {}):
+        raise AssertionError("the block must not run")

@@ -12,7 +12,8 @@ if __name__ == "__main__":
     start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,12 +28,13 @@ from neurondynamics.interventions.edits import (
     applied,
     at_all_positions,
     count_neurons,
-    needs_leader,
+    followed_sites,
+    listening,
 )
 from neurondynamics.interventions.parts import Edit
 from neurondynamics.interventions.plans import chosen_steps, plan_edits
 from neurondynamics.limits import TOKENS_PER_PASS
-from neurondynamics.lm.anatomy import Anatomy, dissect
+from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.encoding import decode_continuations, encode_prompts
 from neurondynamics.lm.generation import (
     NonFiniteError,
@@ -59,19 +61,18 @@ class Stage:
     model: PreTrainedModel
     leader: PreTrainedModel | None
 
-    @property
-    def anatomy(self) -> Anatomy:
-        """The parts of the edited model."""
-        return dissect(self.model)
-
     def follows(self, edits: list[Edit]) -> PreTrainedModel | None:
         """Return the leader if these edits need it."""
-        return self.leader if needs_leader(edits) else None
+        return self.leader if followed_sites(edits) else None
 
-    def applied(self, edits: list[Edit]):
-        """Return the context in which edits are in force."""
-        leader = self.follows(edits)
-        return applied(self.anatomy, edits, None if leader is None else dissect(leader))
+    @contextmanager
+    def applied(self, edits: list[Edit]) -> Iterator[None]:
+        """Run the block with edits in force; what they follow is heard as the leader reads it."""
+        leader, sites = self.follows(edits), followed_sites(edits)
+        heard = None if leader is None else {}
+        listen = nullcontext() if leader is None else listening(dissect(leader), sites, heard)
+        with listen, applied(dissect(self.model), edits, heard):
+            yield
 
 
 @dataclass(frozen=True)

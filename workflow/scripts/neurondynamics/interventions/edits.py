@@ -2,42 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
 
 from neurondynamics.interventions.operations import ACTS, Act, entry
-from neurondynamics.interventions.parts import POSITIONS, Edit, Part
+from neurondynamics.interventions.parts import POSITIONS, Edit, Part, Site
 from neurondynamics.lm.anatomy import Anatomy, Layer
 from neurondynamics.lm.hooks import Hook, hooked
 
 
 @contextmanager
 def applied(
-    anatomy: Anatomy, edits: Sequence[Edit], leader: Anatomy | None = None
+    anatomy: Anatomy, edits: Sequence[Edit], heard: Mapping[Site, torch.Tensor] | None = None
 ) -> Iterator[None]:
     """Run the block with the edits in force at every position that the model reads, in order.
 
-    A paired edit takes its activations from `leader`, a model of the same shape that has to read
-    the same tokens just before the edited one does.
+    A paired edit takes its activations from `heard`, what the followed model's units do at the
+    positions that the edited model reads, which `listening` fills before it does.
 
     Raises ValueError before anything runs if an edit names a layer or neuron that the model has
-    not, an unknown act, or a leader that is not there. On leaving, both models are as they were.
+    not, an unknown act, or follows a model that nobody listens to. On leaving, the model is as it
+    was.
     """
-    heard: dict[int, torch.Tensor] = {}  # layer -> the leader's activations, (..., d_mlp)
+    if heard is None and needs_leader(edits):
+        raise ValueError("a paired edit needs a leader: what it follows has to be heard")
     hooks = [
         hook
         for edit in edits
-        for part in parts(anatomy, edit, heard)
+        for part in parts(anatomy, edit, {} if heard is None else heard)
         for hook in act_of(edit).hooks(part)
     ]
-    followed = {int(layer) for edit in edits if act_of(edit).follows for layer in edit.layers}
-    if followed:
-        if leader is None or len(leader.layers) != len(anatomy.layers):
-            raise ValueError("a paired edit needs a leader with as many layers as the model")
-        hooks += [_listen(leader.layers[layer], layer, heard) for layer in sorted(followed)]
+    with hooked(hooks):
+        yield
+
+
+@contextmanager
+def listening(
+    leader: Anatomy, sites: Iterable[Site], heard: dict[Site, torch.Tensor]
+) -> Iterator[None]:
+    """Run the block while `heard` takes in what a model's units do at some sites, (..., width).
+
+    It holds what the model read last. Raises ValueError before anything runs for a site that the
+    model has not. On leaving, the model is as it was.
+    """
+    hooks = []
+    for module, number in sorted(sites):
+        if number >= len(leader.layers):
+            raise ValueError(
+                f"layer {number} is followed; the followed model has {len(leader.layers)}"
+            )
+        take_in = partial(heard.__setitem__, (module, number))
+        hooks.append(Hook(leader.layers[number].down, "input", take_in))
     with hooked(hooks):
         yield
 
@@ -47,8 +66,8 @@ def act_of(edit: Edit) -> Act:
     return entry(ACTS, "act", edit.act)
 
 
-def parts(anatomy: Anatomy, edit: Edit, heard: Mapping[int, torch.Tensor]) -> Iterator[Part]:
-    """Yield what an edit names in each of its layers; `heard` holds what a leader's neurons do.
+def parts(anatomy: Anatomy, edit: Edit, heard: Mapping[Site, torch.Tensor]) -> Iterator[Part]:
+    """Yield what an edit names in each of its layers; `heard` holds what a leader's units do.
 
     Raises ValueError for an unknown act, unknown positions, and a layer or neuron that the model
     has not.
@@ -73,6 +92,12 @@ def needs_leader(edits: Sequence[Edit]) -> bool:
     return any(act_of(edit).follows for edit in edits)
 
 
+def followed_sites(edits: Iterable[Edit]) -> set[Site]:
+    """Return the sites at which edits take activations from another model."""
+    followed = (edit for edit in edits if act_of(edit).follows)
+    return {("mlp", layer) for edit in followed for layer in np.unique(edit.layers).tolist()}
+
+
 def at_all_positions(edits: Sequence[Edit]) -> list[Edit]:
     """Return the edits that also act on the positions of the prompt."""
     return [edit for edit in edits if edit.positions == "all"]
@@ -95,10 +120,3 @@ def _check_neurons(neurons: np.ndarray, layer: Layer, number: int) -> None:
             f"a neuron outside 0..{layer.n_neurons - 1} was selected in layer {number}: "
             f"{neurons.min()}..{neurons.max()}"
         )
-
-
-def _listen(layer: Layer, index: int, heard: dict[int, torch.Tensor]) -> Hook:
-    def listen(activation: torch.Tensor) -> None:
-        heard[index] = activation
-
-    return Hook(layer.down, "input", listen)

@@ -104,7 +104,7 @@ class Paired(OnActivations):
         signs = part.spread(part.amounts, 0.0)
 
         def follow(m: torch.Tensor) -> torch.Tensor:
-            target = part.heard[part.number]
+            target = part.heard["mlp", part.number]
             # where() and not m + signs * (target - m): rounding would keep a followed neuron from
             # its target
             return torch.where(signs > 0, target, torch.where(signs < 0, 2 * m - target, m))

@@ -11,6 +11,7 @@ import torch
 from neurondynamics.lm.anatomy import Layer
 
 POSITIONS = ("new", "all")
+Site = tuple[str, int]  # "mlp" or "attention", and the layer: what its units are the inputs of
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Part:
     neurons: np.ndarray  # (n,)
     amounts: np.ndarray | None  # the values: (n,), or (d_model,) of an act on what the MLP writes
     factor: float | None
-    heard: Mapping[int, torch.Tensor]  # layer -> the leader's activations, (..., d_mlp)
+    heard: Mapping[Site, torch.Tensor]  # the followed model's activations, (..., d_mlp)
 
     @property
     def index(self) -> torch.Tensor:

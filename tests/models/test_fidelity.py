@@ -1,0 +1,235 @@
+"""How far edited models are from the one they follow, against plain float64, prompt by prompt."""
+
+import copy
+
+import numpy as np
+import plain
+import pytest
+import tiny
+import torch
+from neurondynamics.interventions.edits import (
+    applied,
+    at_all_positions,
+    followed_sites,
+    listening,
+)
+from neurondynamics.interventions.following import (
+    TEXTS,
+    Followed,
+    edited_readings,
+    measure_fidelity,
+    measure_margins,
+)
+from neurondynamics.interventions.parts import Edit
+from neurondynamics.lm import fidelity
+from neurondynamics.lm.anatomy import dissect
+from neurondynamics.lm.generation import NonFiniteError, prefill
+from neurondynamics.lm.teacher_forcing import next_token_logits, read_new
+
+T = 6
+CHOSEN = range(1, 6)  # prompts: one of a single token, one longer than a cache that forgets
+
+
+def paired(case, positions="new", every=1):
+    """Every neuron, or every second of them, follows the other model."""
+    width = len(plain.values(plain.blocks(case.model)[0]))
+    layers, neurons = np.indices((tiny.LAYERS, width)).reshape(2, -1)[:, ::every]
+    return Edit("paired", layers, neurons, np.ones(len(layers)), positions=positions)
+
+
+def tuned_of(case):
+    """The case's model, in float32 and float64, after a tuning that moved every weight."""
+    moved = tiny.nudge(copy.deepcopy(case.model), 0.05)
+    reference = copy.deepcopy(case.plain)
+    reference.load_state_dict({name: w.double() for name, w in moved.state_dict().items()})
+    return moved, reference
+
+
+def plain_predictions(model, prompt, new, changes=(), start=0):
+    """Return the log-probabilities at the new-token positions, (T, vocabulary)."""
+    with plain.changed(changes, start):
+        return plain.logits(model, [*prompt, *new[:-1]])[len(prompt) - 1 :].log_softmax(-1)
+
+
+def plain_changes(case, reference, prompt, new, every=1):
+    """Return the changes of reading a text by which neurons follow `reference`."""
+    downs = [plain.down(block) for block in plain.blocks(reference)]
+    with plain.listening(downs, "input") as heard:
+        plain.logits(reference, [*prompt, *new[:-1]])
+
+    def follow(number, target):
+        width = target.shape[-1]
+        chosen = (torch.arange(width) + number * width) % every == 0
+        return lambda m: torch.where(chosen, target[:, -m.shape[1] :], m)
+
+    blocks = plain.blocks(case.plain)
+    return [(plain.down(blocks[n]), "input", follow(n, m)) for n, m in enumerate(heard)]
+
+
+def plain_readings(case, reference, prompt, new):
+    """By intervention, the base model's predictions on a text: as it is, and as it follows."""
+    half = plain_changes(case, reference, prompt, new, every=2)
+    every = plain_changes(case, reference, prompt, new)
+    return {
+        "unedited": plain_predictions(case.plain, prompt, new),
+        "new": plain_predictions(case.plain, prompt, new, half, start=len(prompt) - 1),
+        "all": plain_predictions(case.plain, prompt, new, every),
+    }
+
+
+def interventions_of(case):
+    return {"new": [paired(case, every=2)], "all": [paired(case, "all")]}
+
+
+def test_hidden_states_become_the_models_own_logits(every_case):
+    model = every_case.model
+    ids = torch.tensor([[5, 6, 7, 8], [90, 80, 70, 60]])
+    hidden = model.base_model(input_ids=ids).last_hidden_state
+    assert torch.equal(next_token_logits(model, hidden), model(input_ids=ids).logits)
+
+
+def test_continuations_of_any_length_are_read_as_whole_texts(every_case):
+    case = every_case
+    prefix = prefill(case.model, case.prompts)
+    hidden = read_new(case.model, prefix, case.greedy)
+    assert torch.equal(hidden, read_new(case.model, prefix, case.greedy))
+    found = next_token_logits(case.model, hidden).double().log_softmax(-1)
+    assert len({len(new) for new in case.greedy}) > 1
+    for row, (prompt, new) in enumerate(zip(case.prompts, case.greedy, strict=True)):
+        expected = plain_predictions(case.plain, prompt, new)
+        np.testing.assert_allclose(found[row, : len(new)], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_divergence_and_agreement_equal_plain_ones(every_case):
+    case = every_case
+    tuned, reference = tuned_of(case)
+    prompts = [case.prompts[i] for i in CHOSEN]
+    found = measure_fidelity(case.model, tuned, prompts, T, interventions_of(case))
+    found = found.edited | {"unedited": found.unedited, "noise": found.noise}
+    for row, prompt in enumerate(prompts):
+        new = plain.generate(reference, prompt, T, case.ends)
+        log_p = plain_predictions(reference, prompt, new)
+        for name, log_q in plain_readings(case, reference, prompt, new).items():
+            kl = (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+            same = (log_p.argmax(-1) == log_q.argmax(-1)).double().mean()
+            np.testing.assert_allclose(found[name].kl[row], kl, rtol=1e-3, err_msg=name)
+            np.testing.assert_allclose(found[name].agreement[row], same, rtol=1e-12)
+    assert found["unedited"].kl.mean() > 1e4 * abs(found["noise"].kl).mean()
+    assert found["all"].kl.mean() < found["unedited"].kl.mean()
+
+
+def test_margins_equal_plain_ones(case):
+    tuned, reference = tuned_of(case)
+    prompts = [case.prompts[i] for i in CHOSEN]
+    chosen, rejected = [case.greedy[i] for i in CHOSEN], [[7, 8, 9][: i % 3 + 1] for i in CHOSEN]
+    pairs = chosen, rejected
+    found = measure_margins(case.model, tuned, prompts, pairs, interventions_of(case))
+    for row, prompt in enumerate(prompts):
+        expected = {}
+        for sign, texts in zip((1, -1), pairs, strict=True):
+            new = texts[row]
+            readings = plain_readings(case, reference, prompt, new)
+            readings |= {"followed": plain_predictions(reference, prompt, new)}
+            for name, log_p in readings.items():
+                logarithm = float(log_p[range(len(new)), new].sum())
+                expected[name] = expected.get(name, 0.0) + sign * logarithm
+        by_name = found.edited | {"unedited": found.unedited, "followed": found.followed}
+        for name, values in by_name.items():
+            np.testing.assert_allclose(values[row], expected[name], rtol=1e-4, atol=1e-4)
+        plainly = [plain.log_probability(reference, prompt, texts[row]) for texts in pairs]
+        np.testing.assert_allclose(plainly[0] - plainly[1], expected["followed"], rtol=1e-6)
+
+
+def test_a_batch_is_as_its_texts_one_at_a_time(case):
+    tuned, _ = tuned_of(case)
+    prompts = [case.prompts[i] for i in CHOSEN]
+    whole = measure_fidelity(case.model, tuned, prompts, T, interventions_of(case))
+    for row, prompt in enumerate(prompts):
+        alone = measure_fidelity(case.model, tuned, [prompt], T, interventions_of(case))
+        assert abs(alone.noise.kl[0]) < 1e-6
+        for name, found in whole.edited.items():
+            np.testing.assert_allclose(found.kl[row], alone.edited[name].kl[0], rtol=1e-3)
+            assert found.agreement[row] == alone.edited[name].agreement[0]
+
+
+def test_a_model_that_follows_itself_is_itself_to_the_bit(every_case):
+    case = every_case
+    identities = {"new": [paired(case)], "all": [paired(case, "all")]}
+    found = measure_fidelity(case.model, case.model, case.prompts, T, identities)
+    for reading in (*found.edited.values(), found.unedited):
+        np.testing.assert_array_equal(reading.kl, 0)
+        np.testing.assert_array_equal(reading.agreement, 1)
+    assert (abs(found.noise.kl) < 1e-6).all()
+
+
+@pytest.mark.parametrize("positions", ["new", "all"])
+def test_what_is_kept_is_what_is_heard_live(case, positions):
+    """To the bit: as if the followed model read each time just before the edited one."""
+    tuned, _ = tuned_of(case)
+    edits, anatomy, heard = [paired(case, positions)], dissect(case.model), {}
+    followed = Followed(tuned, case.prompts, {"patch": edits})
+    text = followed.read(case.greedy)
+    assert set(text.heard) == followed_sites(edits)
+    assert set(followed.heard) == (followed_sites(edits) if positions == "all" else set())
+    prefix = prefill(case.model, case.prompts)
+    ((_, (kept,)),) = edited_readings(case.model, prefix, followed, [text], {"patch": edits})
+    with listening(dissect(tuned), followed_sites(edits), heard):
+        with applied(anatomy, at_all_positions(edits), heard):
+            live = prefill(case.model, case.prompts, tuned)
+        with applied(anatomy, edits, heard):
+            read_new(tuned, prefill(tuned, case.prompts), case.greedy)
+            assert torch.equal(read_new(case.model, live, case.greedy), kept)
+    assert not torch.equal(read_new(case.model, prefix, case.greedy), kept)
+
+
+def test_the_followed_model_runs_as_often_for_many_interventions_as_for_one(case_of):
+    case = case_of("llama")
+    tuned, _ = tuned_of(case)
+    one, passes = {"a": [paired(case, "all")]}, []
+    count = tuned.model.layers[0].register_forward_hook(lambda *_: passes.append(1))
+    measure_fidelity(case.model, tuned, case.prompts, T, one)
+    alone = len(passes)
+    measure_fidelity(case.model, tuned, case.prompts, T, one | {"b": one["a"], "c": []})
+    count.remove()
+    assert len(passes) == 2 * alone
+
+
+def test_logits_are_worked_out_in_blocks_of_bounded_size(case_of, monkeypatch):
+    case = case_of("gpt2")
+    tuned, _ = tuned_of(case)
+    whole = measure_fidelity(case.model, tuned, case.prompts, T, {"none": []})
+    blocks = []
+
+    def spy(model, hidden):
+        blocks.append(len(hidden))
+        return next_token_logits(model, hidden)
+
+    monkeypatch.setattr(fidelity, "next_token_logits", spy)
+    monkeypatch.setattr(fidelity, "BLOCK_BYTES", 3 * fidelity.ARRAYS * 8 * tiny.VOCABULARY)
+    found = measure_fidelity(case.model, tuned, case.prompts, T, {"none": []})
+    assert max(blocks) == 3
+    np.testing.assert_allclose(found.edited["none"].kl, whole.edited["none"].kl, rtol=1e-4)
+    np.testing.assert_array_equal(found.unedited.kl, found.edited["none"].kl)
+
+
+def test_what_is_not_finite_names_its_intervention_and_rows(case_of):
+    case = case_of("llama")
+    broken = copy.deepcopy(case.model)
+    prompts = case.prompts[1:3]
+    broken.model.embed_tokens.weight[prompts[0][4]] = torch.nan
+    with pytest.raises(NonFiniteError, match="patch: log-probabilities") as caught:
+        measure_fidelity(broken, case.model, prompts, T, {"patch": []})
+    assert caught.value.rows == [0]
+    texts = [[3, 4], [5]], [[6], [7]]
+    with pytest.raises(NonFiniteError, match="patch: log-probabilities") as caught:
+        measure_margins(broken, case.model, prompts, texts, {"patch": []})
+    assert caught.value.rows == [0]
+    with pytest.raises(NonFiniteError) as caught:
+        measure_fidelity(case.model, broken, prompts, T, {})
+    assert caught.value.rows == [0]
+
+
+def test_no_more_texts_are_followed_than_are_prefilled_at_once(case_of):
+    model = case_of("llama").model
+    with pytest.raises(ValueError, match="33 texts at once; at most 32"):
+        measure_fidelity(model, model, [[1]] * (TEXTS + 1), T, {})

@@ -1,0 +1,200 @@
+"""Many interventions on one batch of texts, along which the followed model is heard once.
+
+The followed model is the other of a pair, whichever is edited. It reads the prompts and their
+continuations before any intervention does; what paired edits take from it is kept, and so are its
+last hidden states, which the edited model's are compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from neurondynamics.interventions.edits import (
+    applied,
+    at_all_positions,
+    followed_sites,
+    listening,
+)
+from neurondynamics.interventions.parts import Edit, Site
+from neurondynamics.lm.anatomy import dissect
+from neurondynamics.lm.fidelity import Divergence, divergences, log_probabilities
+from neurondynamics.lm.generation import PREFILL_ROWS, NonFiniteError, Prefix, decode, prefill
+from neurondynamics.lm.teacher_forcing import read_new
+from neurondynamics.runtime import progress
+
+TEXTS = PREFILL_ROWS  # at once: more are prefilled in parts, of which the last alone is heard
+
+Interventions = Mapping[str, Sequence[Edit]]  # name -> edits
+Tokens = Sequence[Sequence[int]]  # of each text of a batch
+
+
+@dataclass(frozen=True)
+class Text:
+    """Continuations of a batch of prompts, as the followed model reads them."""
+
+    continuations: Tokens
+    hidden: torch.Tensor  # (batch, T, d_model) its last hidden states at the new-token positions
+    heard: dict[Site, torch.Tensor]  # what its units do there
+
+
+class Followed:
+    """The followed model on a batch of prompts, heard where some of `interventions` follows it.
+
+    Raises ValueError for more prompts than TEXTS.
+    """
+
+    def __init__(self, model: PreTrainedModel, prompts: Tokens, interventions: Interventions):
+        if len(prompts) > TEXTS:
+            raise ValueError(f"{len(prompts)} texts at once; at most {TEXTS} can be followed")
+        edits = [edit for edits in interventions.values() for edit in edits]
+        self.model = model
+        self.prompts = prompts
+        self.heard: dict[Site, torch.Tensor] = {}  # at the prompts' positions but the last
+        self._sites = followed_sites(edits)
+        with listening(dissect(model), followed_sites(at_all_positions(edits)), self.heard):
+            self.prefix = prefill(model, prompts)
+
+    def read(self, continuations: Tokens) -> Text:
+        """Read a continuation of each prompt."""
+        heard: dict[Site, torch.Tensor] = {}
+        with listening(dissect(self.model), self._sites, heard):
+            hidden = read_new(self.model, self.prefix, continuations)
+        return Text(continuations, hidden, heard)
+
+
+def edited_readings(
+    model: PreTrainedModel,
+    prefix: Prefix,
+    followed: Followed,
+    texts: Sequence[Text],
+    interventions: Interventions,
+) -> Iterator[tuple[str, list[torch.Tensor]]]:
+    """Yield each intervention's name and the edited model's last hidden states on each of `texts`,
+    (batch, T, d_model).
+
+    `prefix` is the prefill of the followed prompts by the unedited model; edits at all positions
+    get one of their own.
+    """
+    anatomy = dissect(model)
+    doing = f"reading {len(followed.prompts)} texts"
+    for name, edits in progress(interventions.items(), doing, total=len(interventions)):
+        own = prefix
+        if everywhere := at_all_positions(edits):
+            with applied(anatomy, everywhere, followed.heard):
+                own = prefill(model, followed.prompts)
+        hidden = []
+        for text in texts:
+            with applied(anatomy, edits, text.heard):
+                hidden.append(read_new(model, own, text.continuations))
+        yield name, hidden
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How far a model is from the followed one along its greedy continuations of a batch."""
+
+    edited: dict[str, Divergence]  # by intervention
+    unedited: Divergence
+    noise: Divergence  # the followed model from itself in another batch size: rounding alone
+
+
+def measure_fidelity(
+    model: PreTrainedModel,
+    followed: PreTrainedModel,
+    prompts: Tokens,
+    new_tokens: int,
+    interventions: Interventions,
+) -> Fidelity:
+    """Read the followed model's own greedy continuations of at most TEXTS prompts under each
+    intervention on `model`.
+
+    Raises ValueError for more prompts, and for edits that do not fit the model; NonFiniteError,
+    with the intervention's name, for outputs that are not finite.
+    """
+    leader = Followed(followed, prompts, interventions)
+    text = leader.read(decode(followed, leader.prefix, new_tokens).lists())
+    new = text.continuations
+    prefix = prefill(model, prompts)
+    readings = edited_readings(model, prefix, leader, [text], interventions)
+    edited = {name: hidden for name, (hidden,) in readings}
+    alone = {"unedited": read_new(model, prefix, new)}
+    again = {"noise": _read_in_another_size(followed, prompts, new)}
+    return Fidelity(
+        divergences(followed, text.hidden, model, edited, new),
+        divergences(followed, text.hidden, model, alone, new)["unedited"],
+        divergences(followed, text.hidden, followed, again, new)["noise"],
+    )
+
+
+def _read_in_another_size(
+    model: PreTrainedModel, prompts: Tokens, continuations: Tokens
+) -> torch.Tensor:
+    """Read a batch in two halves, or its one text beside itself: (batch, T, d_model)."""
+
+    def read(some: Tokens, new: Tokens) -> torch.Tensor:
+        return read_new(model, prefill(model, some), new)
+
+    if len(prompts) == 1:
+        return read([*prompts, *prompts], [*continuations, *continuations])[:1]
+    half = len(prompts) // 2
+    rows = [
+        *read(prompts[:half], continuations[:half]),
+        *read(prompts[half:], continuations[half:]),
+    ]
+    return pad_sequence(rows, batch_first=True)
+
+
+@dataclass(frozen=True)
+class Margins:
+    """log p(chosen) - log p(rejected) of each pair of a batch, summed over tokens, (batch,)."""
+
+    edited: dict[str, np.ndarray]  # by intervention
+    unedited: np.ndarray
+    followed: np.ndarray
+
+
+def measure_margins(
+    model: PreTrainedModel,
+    followed: PreTrainedModel,
+    prompts: Tokens,
+    pairs: tuple[Tokens, Tokens],
+    interventions: Interventions,
+) -> Margins:
+    """Read the chosen and the rejected continuations of at most TEXTS prompts under each
+    intervention on `model`; `pairs` are (chosen, rejected).
+
+    Raises as `measure_fidelity` does.
+    """
+    leader = Followed(followed, prompts, interventions)
+    texts = [leader.read(continuations) for continuations in pairs]
+    prefix = prefill(model, prompts)
+    return Margins(
+        {
+            name: _margins(name, model, hidden, pairs)
+            for name, hidden in edited_readings(model, prefix, leader, texts, interventions)
+        },
+        _margins("unedited", model, [read_new(model, prefix, new) for new in pairs], pairs),
+        _margins("followed", followed, [text.hidden for text in texts], pairs),
+    )
+
+
+def _margins(
+    name: str,
+    model: PreTrainedModel,
+    hidden: Sequence[torch.Tensor],
+    pairs: tuple[Tokens, Tokens],
+) -> np.ndarray:
+    try:
+        chosen, rejected = (
+            log_probabilities(model, states, tokens)
+            for states, tokens in zip(hidden, pairs, strict=True)
+        )
+    except NonFiniteError as error:
+        raise NonFiniteError(error.rows, f"{name}: log-probabilities") from error
+    return chosen - rejected
