@@ -15,7 +15,7 @@ from export_model import export_model
 from neurondynamics.analysis.directions import Direction, write_direction
 from neurondynamics.interventions.export import bake
 from neurondynamics.interventions.parts import Edit
-from neurondynamics.lm.anatomy import add_mlp_biases
+from neurondynamics.lm.anatomy import add_biases
 from neurondynamics.lm.loading import load_model, load_tokenizer, save_model
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
@@ -269,7 +269,7 @@ def test_what_the_model_has_not_is_refused(case_of, wrong, message):
 def test_biases_of_zero_change_nothing(models, case_of):
     _, model, _ = models["llama-without-biases"]
     wider = copy.deepcopy(model)
-    add_mlp_biases(wider)
+    add_biases(wider, "mlp")
     ids = torch.tensor([case_of("llama").prompts[1]])
     assert torch.equal(wider(input_ids=ids).logits, model(input_ids=ids).logits)
     assert (wider.config.mlp_bias, model.config.mlp_bias) == (True, False)

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from neurondynamics.interventions.edits import act_of, parts
 from neurondynamics.interventions.operations import ACTS
 from neurondynamics.interventions.parts import Edit, LayerChange
-from neurondynamics.lm.anatomy import Layer, add_mlp_biases, dissect
+from neurondynamics.lm.anatomy import Layer, add_biases, dissect
 
 
 def bake(model: PreTrainedModel, edits: Sequence[Edit]) -> PreTrainedModel:
@@ -35,7 +35,7 @@ def bake(model: PreTrainedModel, edits: Sequence[Edit]) -> PreTrainedModel:
     baked = copy.deepcopy(model)
     if any(change.adds_constants for change in changes.values()):
         try:
-            add_mlp_biases(baked)
+            add_biases(baked, "mlp")
         except ValueError as error:
             anywhere = ", ".join(name for name, act in ACTS.items() if act.multiplies)
             raise ValueError(
