@@ -105,7 +105,7 @@ def straightforward_generate(
 def at_newest_position(edit: Edit, layer: int, lm) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return a hook on a layer's activations, (batch, positions, d_mlp), written plainly."""
     here = edit.layers == layer
-    index = torch.as_tensor(edit.neurons[here], device=lm.device)
+    index = torch.as_tensor(edit.inputs[here], device=lm.device)
     values = torch.zeros(len(index), device=lm.device, dtype=lm.dtype)
     if edit.act != "zero":
         values = torch.as_tensor(edit.values[here], device=lm.device).to(lm.dtype)  # noqa: PD011

@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 import yaml
-from neurondynamics.interventions.edits import applied, count_neurons, needs_leader
+from neurondynamics.interventions.edits import applied, count_units, needs_leader
 from neurondynamics.interventions.export import bake
 from neurondynamics.interventions.operations import ACTS, OPERATIONS, Act, OnActivations
 from neurondynamics.interventions.parts import Edit
@@ -60,7 +60,7 @@ def test_every_operation_makes_an_edit_of_a_known_act(case_of, operation):
     (edit,) = plan_edits(NEURONS, [step], DIRECTIONS)
     assert edit.positions == "all"
     act = ACTS[edit.act]
-    assert count_neurons([edit]) == (2 if act.of_neurons else 0)
+    assert count_units([edit]) == (2 if act.of_units else 0, 0)
     assert needs_leader([edit]) == (operation == "patch")
     model = case_of("llama").model
     before = model(input_ids=IDS).logits
@@ -108,7 +108,7 @@ def test_an_unknown_act_is_refused_everywhere(case_of):
         lambda: applied(dissect(model), [unknown]).__enter__(),
         lambda: bake(model, [unknown]),
         lambda: needs_leader([unknown]),
-        lambda: count_neurons([unknown]),
+        lambda: count_units([unknown]),
     ):
         with pytest.raises(ValueError, match="unknown act 'erase'; known are zero, set, shift"):
             use()
@@ -118,7 +118,7 @@ def test_an_unknown_act_is_refused_everywhere(case_of):
 def test_every_act_is_baked_or_says_why_not(case_of, act):
     model = case_of("llama").model
     edit = Edit(act, np.array([1, 1]), np.array([2, 5]), np.array([1.0, -1.0]), 2.0)
-    if not ACTS[act].of_neurons:
+    if not ACTS[act].of_units:
         edit = Edit(act, np.array([1]), np.array([], dtype=int), np.ones(tiny.HIDDEN))
     if type(ACTS[act]).bake is Act.bake:
         with pytest.raises(ValueError, match=f"^{act} cannot be exported: "):

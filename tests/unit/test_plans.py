@@ -41,7 +41,7 @@ def test_values(step, act, values):
     edit = plan(**step)
     assert edit.act == act
     assert edit.layers.tolist() == [0, 0, 1, 1]
-    assert edit.neurons.tolist() == [0, 1, 0, 1]
+    assert edit.inputs.tolist() == [0, 1, 0, 1]
     assert edit.factor is None
     assert edit.positions == "new"
     found = vars(edit)["values"]
@@ -86,7 +86,7 @@ def test_a_direction_is_subtracted_at_the_length_given():
     (edit,) = plan_edits(NEURONS, [step], {"probe": np.array([3.0, 4.0])})
     assert edit.act == "subtract"
     assert edit.layers.tolist() == [5]
-    assert edit.neurons.size == 0
+    assert edit.inputs.size == 0
     np.testing.assert_allclose(edit.values, [6.0, 8.0])
 
 

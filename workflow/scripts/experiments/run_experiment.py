@@ -25,7 +25,7 @@ from neurondynamics.data.tables import read_parquet, write_parquet
 from neurondynamics.interventions.edits import (
     applied,
     at_all_positions,
-    count_neurons,
+    count_units,
     needs_leader,
 )
 from neurondynamics.interventions.parts import Edit
@@ -159,7 +159,7 @@ def resolve_interventions(
             resolved[name] = plan_edits(neurons, steps, directions)
         except ValueError as error:
             raise ValueError(f"experiments.{experiment}.interventions.{name}{error}") from error
-        logger.info("%s edits %d neurons", name, count_neurons(resolved[name]))
+        logger.info("%s edits %d neurons and %d heads", name, *count_units(resolved[name]))
     return resolved
 
 
@@ -271,7 +271,7 @@ def measure_losses(
                     "window": numbers,
                     "nll": np.concatenate(sums),
                     "tokens": width - 1,
-                    "neurons": count_neurons(edits),
+                    "neurons": count_units(edits)[0],
                 }
             )
         )

@@ -1,6 +1,6 @@
 """What interventions can do. Nothing else knows an act or an operation by its name.
 
-An *operation* is what a configuration asks for: it makes an edit of named neurons. An *act* is what
+An *operation* is what a configuration asks for: it makes an edit of named units. An *act* is what
 that edit does, by hooks and in weights. To add one, write its `Act`, name it in `ACTS`, and name
 the operation that leads to it in `OPERATIONS` and in the schema.
 """
@@ -18,6 +18,7 @@ from torch import nn
 
 from neurondynamics.interventions.parts import Edit, LayerChange, Part
 from neurondynamics.interventions.selection import select
+from neurondynamics.lm.anatomy import MODULES
 from neurondynamics.lm.hooks import Hook
 from neurondynamics.lm.weights import unit
 
@@ -27,7 +28,8 @@ Entry = TypeVar("Entry")
 class Act(ABC):
     """What an edit does in one layer; by itself one that weights cannot express."""
 
-    of_neurons = True  # or of what the layer's MLP writes
+    of_units = True  # neurons or heads; or of what the layer's MLP writes
+    modules = ("mlp",)  # whose units it can be of
     follows = False  # takes activations from another model, the leader
     multiplies = False  # in weights, and no more: any family can express it
     beyond_weights = "it is no matter of multiplying activations and adding constants"
@@ -43,14 +45,16 @@ class Act(ABC):
 
 
 class OnActivations(Act):
-    """An act that changes activations where the down projection reads them."""
+    """An act that changes activations where the down or output projection reads them."""
+
+    modules = MODULES
 
     def hooks(self, part):
-        yield Hook(part.layer.down, "input", self.moved(part))
+        yield Hook(part.projection, "input", self.moved(part))
 
     @abstractmethod
     def moved(self, part: Part) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return what becomes of the layer's activations, (..., d_mlp)."""
+        """Return what becomes of what the projection reads, (..., inputs)."""
 
 
 class Zero(OnActivations):
@@ -63,20 +67,20 @@ class Zero(OnActivations):
         return lambda m: m.index_fill(-1, index, 0.0)
 
     def bake(self, part, change):
-        change.scales[part.neurons] = 0.0  # what came before is forgotten
-        change.constants[part.neurons] = 0.0
+        change.scales[part.inputs] = 0.0  # what came before is forgotten
+        change.constants[part.inputs] = 0.0
 
 
 class Set(OnActivations):
-    """The activation becomes `values`, one constant per neuron."""
+    """The activation becomes `values`, one constant per input."""
 
     def moved(self, part):
         index, constants = part.index, part.tensor(part.amounts)
         return lambda m: m.index_copy(-1, index, constants.expand(*m.shape[:-1], len(index)))
 
     def bake(self, part, change):
-        change.scales[part.neurons] = 0.0  # what came before is forgotten
-        change.constants[part.neurons] = part.amounts
+        change.scales[part.inputs] = 0.0  # what came before is forgotten
+        change.constants[part.inputs] = part.amounts
 
 
 class Shift(OnActivations):
@@ -87,7 +91,7 @@ class Shift(OnActivations):
         return lambda m: m + added
 
     def bake(self, part, change):
-        change.constants[part.neurons] += part.amounts
+        change.constants[part.inputs] += part.amounts
 
 
 class Paired(OnActivations):
@@ -104,8 +108,8 @@ class Paired(OnActivations):
         signs = part.spread(part.amounts, 0.0)
 
         def follow(m: torch.Tensor) -> torch.Tensor:
-            target = part.heard[part.number]
-            # where() and not m + signs * (target - m): rounding would keep a followed neuron from
+            target = part.target
+            # where() and not m + signs * (target - m): rounding would keep a followed input from
             # its target
             return torch.where(signs > 0, target, torch.where(signs < 0, 2 * m - target, m))
 
@@ -122,8 +126,8 @@ class Scale(OnActivations):
         return lambda m: m * factors
 
     def bake(self, part, change):
-        change.scales[part.neurons] *= part.factor
-        change.constants[part.neurons] *= part.factor
+        change.scales[part.inputs] *= part.factor
+        change.constants[part.inputs] *= part.factor
 
 
 class ScaleKeys(Act):
@@ -140,7 +144,7 @@ class ScaleKeys(Act):
             yield Hook(key, "output", _scale_key(key, factors))
 
     def bake(self, part, change):
-        change.keys[part.neurons] *= part.factor
+        change.keys[part.inputs] *= part.factor
 
 
 def _scale_key(key: nn.Module, factors: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -158,7 +162,7 @@ def _scale_key(key: nn.Module, factors: torch.Tensor) -> Callable[[torch.Tensor]
 class Subtract(Act):
     """`values`, (d_model,), is subtracted from what the MLP adds to the residual stream."""
 
-    of_neurons = False
+    of_units = False
 
     def hooks(self, part):
         vector = part.tensor(part.amounts)
