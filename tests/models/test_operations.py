@@ -14,6 +14,7 @@ from neurondynamics.interventions.export import bake
 from neurondynamics.interventions.operations import ACTS, OPERATIONS, Act, OnActivations
 from neurondynamics.interventions.parts import Edit
 from neurondynamics.interventions.plans import plan_edits
+from neurondynamics.interventions.units import Units
 from neurondynamics.lm.anatomy import dissect
 
 SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "config.schema.yaml"
@@ -57,7 +58,7 @@ def test_every_operation_of_the_schema_has_an_entry_and_conversely():
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_operation_makes_an_edit_of_a_known_act(case_of, operation):
     step = {"operation": operation, "select": {"top": 2}, "positions": "all"} | STEPS[operation]
-    (edit,) = plan_edits(NEURONS, [step], DIRECTIONS)
+    (edit,) = plan_edits(Units(NEURONS), [step], DIRECTIONS)
     assert edit.positions == "all"
     act = ACTS[edit.act]
     assert count_units([edit]) == (2 if act.of_units else 0, 0)
@@ -83,7 +84,7 @@ def test_an_operation_with_a_factor_takes_its_entries_alone(case_of, monkeypatch
     monkeypatch.setitem(ACTS, "limit", Limit())
     monkeypatch.setitem(OPERATIONS, "limit", OPERATIONS["scale"])
     step = {"operation": "limit", "select": {"top": 3}, "factor": -0.5}
-    edits = plan_edits(NEURONS, [step], {})
+    edits = plan_edits(Units(NEURONS), [step], {})
     case = case_of("gpt2")
     with applied(dissect(case.model), edits):
         found = case.model(input_ids=IDS).logits[0].double()

@@ -14,6 +14,7 @@ from neurondynamics.data.tables import read_parquet
 from neurondynamics.interventions.edits import count_units
 from neurondynamics.interventions.export import bake
 from neurondynamics.interventions.plans import chosen_steps, plan_edits
+from neurondynamics.interventions.units import Units
 from neurondynamics.lm.loading import (
     load_model,
     load_tokenizer,
@@ -88,7 +89,7 @@ def export_model(
     key = f"experiments.{experiment}.interventions.{intervention}"
     table = read_parquet(neurons, weights=weight_digest(model))
     try:
-        edits = plan_edits(table, steps, read_vectors(directions))
+        edits = plan_edits(Units(table), steps, read_vectors(directions))
     except ValueError as error:
         raise ValueError(f"{key}{error}") from error
     try:

@@ -30,6 +30,7 @@ from neurondynamics.interventions.edits import (
 )
 from neurondynamics.interventions.parts import Edit
 from neurondynamics.interventions.plans import chosen_steps, plan_edits
+from neurondynamics.interventions.units import Units
 from neurondynamics.limits import TOKENS_PER_PASS
 from neurondynamics.lm.anatomy import Anatomy, dissect
 from neurondynamics.lm.encoding import decode_continuations, encode_prompts
@@ -120,7 +121,7 @@ def run_experiment(
     choice = dict(zip(searched, choices, strict=True))
     chosen = {name: chosen_steps(steps, choice.get(name)) for name, steps in interventions.items()}
     table = read_parquet(neurons, weights=weight_digest(model))
-    resolved = resolve_interventions(table, read_vectors(directions), chosen, experiment)
+    resolved = resolve_interventions(Units(table), read_vectors(directions), chosen, experiment)
     records = read_prompts(prompts)
     encoded = encode_prompts(tokenizer, [record["text"] for record in records], reading.max_tokens)
     windows, texts = neutral_passages(
@@ -147,16 +148,16 @@ def run_experiment(
 
 
 def resolve_interventions(
-    neurons: pd.DataFrame,
+    units: Units,
     directions: dict[str, np.ndarray],
     interventions: dict[str, list[dict]],
     experiment: str,
 ) -> dict[str, list[Edit]]:
-    """Turn the steps of interventions into edits of named neurons."""
+    """Turn the steps of interventions into edits of named units."""
     resolved = {}
     for name, steps in interventions.items():
         try:
-            resolved[name] = plan_edits(neurons, steps, directions)
+            resolved[name] = plan_edits(units, steps, directions)
         except ValueError as error:
             raise ValueError(f"experiments.{experiment}.interventions.{name}{error}") from error
         logger.info("%s edits %d neurons and %d heads", name, *count_units(resolved[name]))

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
 from neurondynamics.interventions.parts import Edit, LayerChange, Part
 from neurondynamics.interventions.selection import select
-from neurondynamics.lm.anatomy import MODULES
+from neurondynamics.interventions.units import Named, Units
+from neurondynamics.lm.families import MODULES
 from neurondynamics.lm.hooks import Hook
 from neurondynamics.lm.weights import unit
 
@@ -193,57 +193,78 @@ def entry(table: Mapping[str, Entry], kind: str, name: str) -> Entry:
 Directions = Mapping[str, np.ndarray]  # name -> vector, (d_model,)
 
 
-def _of_its_name(step: dict, neurons: pd.DataFrame, directions: Directions) -> Edit:
+def _of_its_name(step: dict, units: Units, directions: Directions) -> list[Edit]:
     """The act has the operation's name, and takes a factor or nothing."""
-    chosen = select(neurons, step["select"])
-    return _edit(step["operation"], chosen, factor=step.get("factor"))
+    chosen = select(units, step["select"])
+    return [_edit(step["operation"], named, factor=step.get("factor")) for named in chosen.named()]
 
 
-def _patch(step: dict, neurons: pd.DataFrame, directions: Directions) -> Edit:
-    """Move neurons toward the tuned model; with `shuffle_signs`, a seed, a random half of them
-    moves as far the other way."""
-    chosen = select(neurons, step["select"])
-    signs, shuffle = np.ones(len(chosen)), step.get("shuffle_signs")
-    if shuffle is not None:
-        signs[np.random.default_rng(shuffle).permutation(len(chosen))[: len(chosen) // 2]] = -1
-    base, tuned = chosen.activation_base.to_numpy(), chosen.activation_tuned.to_numpy()
-    modes = {
-        "mean": ("set", np.where(signs > 0, tuned, 2 * base - tuned)),
-        "shift": ("shift", signs * (tuned - base)),
-        "paired": ("paired", signs),
-    }
-    act, values = entry(modes, "mode", step.get("mode", "mean"))
-    return _edit(act, chosen, values)
+def _patch(step: dict, units: Units, directions: Directions) -> list[Edit]:
+    """Move units toward the tuned model; with `shuffle_signs`, a seed, a random half of them moves
+    as far the other way."""
+    move = entry(PATCHES, "mode", step.get("mode", "mean"))
+    shuffle, edits = step.get("shuffle_signs"), []
+    for named in select(units, step["select"]).named():
+        signs = np.ones(len(named))
+        if shuffle is not None:
+            chosen = np.random.default_rng(shuffle).permutation(len(named))[: len(named) // 2]
+            signs[chosen] = -1
+        edits.append(_edit(*move(named, np.repeat(signs, named.unit_width))))
+    return edits
 
 
-def _rescale(step: dict, neurons: pd.DataFrame, directions: Directions) -> Edit:
-    """Move neurons' means in the base model to `factor` times what they are.
+def _to_mean(named: Named, signs: np.ndarray) -> tuple[str, Named, np.ndarray]:
+    base, tuned = named.mean("base"), named.mean("tuned")
+    return "set", named, np.where(signs > 0, tuned, 2 * base - tuned)
+
+
+def _by_shift(named: Named, signs: np.ndarray) -> tuple[str, Named, np.ndarray]:
+    return "shift", named, signs * (named.mean("tuned") - named.mean("base"))
+
+
+def _as_paired(named: Named, signs: np.ndarray) -> tuple[str, Named, np.ndarray]:
+    return "paired", named, signs
+
+
+PATCHES = {"mean": _to_mean, "shift": _by_shift, "paired": _as_paired}
+
+
+def _rescale(step: dict, units: Units, directions: Directions) -> list[Edit]:
+    """Move units' means in the base model to `factor` times what they are.
 
     `mean` is the paper's tuning-free editing, the constant (1 ± alpha)·mean; `shift` moves the
     mean as far and leaves what varies about it.
     """
-    chosen, factor = select(neurons, step["select"]), step["factor"]
-    mean = chosen.activation_base.to_numpy()
-    modes = {"mean": ("set", factor * mean), "shift": ("shift", (factor - 1) * mean)}
-    act, values = entry(modes, "mode", step.get("mode", "mean"))
-    return _edit(act, chosen, values)
+    factor = step["factor"]
+    modes = {"mean": ("set", factor), "shift": ("shift", factor - 1)}
+    act, times = entry(modes, "mode", step.get("mode", "mean"))
+    chosen = select(units, step["select"])
+    return [_edit(act, named, times * named.mean("base")) for named in chosen.named()]
 
 
-def _subtract(step: dict, neurons: pd.DataFrame, directions: Directions) -> Edit:
+def _subtract(step: dict, units: Units, directions: Directions) -> list[Edit]:
     """Subtract a direction, at the length `scale`, from what a layer's MLP writes."""
     vector = step["scale"] * unit(entry(directions, "direction", step["direction"]))
-    layer = neurons.layer.max() if step["layer"] == "last" else step["layer"]
-    return Edit("subtract", np.array([layer]), np.array([], dtype=int), vector)
+    layer = units.neurons.layer.max() if step["layer"] == "last" else step["layer"]
+    return [Edit("subtract", np.array([layer]), np.array([], dtype=int), vector)]
 
 
 def _edit(
-    act: str, chosen: pd.DataFrame, values: np.ndarray | None = None, factor: float | None = None
+    act: str, named: Named, values: np.ndarray | None = None, factor: float | None = None
 ) -> Edit:
-    return Edit(act, chosen.layer.to_numpy(), chosen.neuron.to_numpy(), values, factor)
+    return Edit(
+        act,
+        named.layers,
+        named.inputs,
+        values,
+        factor,
+        module=named.module,
+        unit_width=named.unit_width,
+    )
 
 
-# operation -> what makes an edit of its step, the table of neurons and the directions
-OPERATIONS: dict[str, Callable[[dict, pd.DataFrame, Directions], Edit]] = {
+# operation -> what makes edits of its step, the tables of units and the directions
+OPERATIONS: dict[str, Callable[[dict, Units, Directions], list[Edit]]] = {
     "zero": _of_its_name,
     "patch": _patch,
     "scale": _of_its_name,

@@ -16,9 +16,8 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from neurondynamics.lm.families import FAMILIES, REFUSED, Family
+from neurondynamics.lm.families import FAMILIES, MODULES, REFUSED, Family
 
-MODULES = ("mlp", "attention")  # what writes into the residual stream, by a projection each
 CORRECT = "correct its row of FAMILIES in lm/families.py"
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+MODULES = ("mlp", "attention")  # what writes into the residual stream, by a projection each
+
 
 @dataclass(frozen=True)
 class Family:
