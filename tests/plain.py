@@ -67,6 +67,19 @@ def down(block: nn.Module) -> nn.Module:
     return _part(block, 0)
 
 
+def out(block: nn.Module) -> nn.Module:
+    """Return a block's output projection of attention."""
+    names = ("c_proj", "dense", "o_proj", "out_proj")
+    inside = dict(block.named_modules())
+    (found,) = (
+        inside[f"{part}.{name}"]
+        for part in ("attn", "attention", "self_attention", "self_attn")
+        for name in names
+        if f"{part}.{name}" in inside
+    )
+    return found
+
+
 def keys(block: nn.Module) -> list[nn.Module]:
     """Return what a block's nonlinearity reads; gate and up may be one module's two halves."""
     names = _PARTS.get(type(block).__name__, _LIKE_LLAMA)[1]

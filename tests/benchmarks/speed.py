@@ -37,6 +37,7 @@ sys.path.extend(
 from capture_activations import capture_batch
 from neurondynamics.interventions.parts import Edit
 from neurondynamics.interventions.plans import plan_edits
+from neurondynamics.interventions.units import Units
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.encoding import encode_prompts
 from neurondynamics.lm.generation import end_tokens, pad_left, sorted_batches
@@ -64,7 +65,7 @@ def thirteen_interventions(neurons: pd.DataFrame) -> dict[str, list[Edit]]:
         for name, groups in GROUPS.items():
             patch = {"select": {"groups": groups}, "operation": "patch", "mode": mode}
             steps[f"{mode}-{name}"] = [patch]
-    return {name: plan_edits(neurons, step, {}) for name, step in steps.items()}
+    return {name: plan_edits(Units(neurons), step, {}) for name, step in steps.items()}
 
 
 def plain_generate(lm, prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
@@ -105,7 +106,7 @@ def straightforward_generate(
 def at_newest_position(edit: Edit, layer: int, lm) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return a hook on a layer's activations, (batch, positions, d_mlp), written plainly."""
     here = edit.layers == layer
-    index = torch.as_tensor(edit.neurons[here], device=lm.device)
+    index = torch.as_tensor(edit.inputs[here], device=lm.device)
     values = torch.zeros(len(index), device=lm.device, dtype=lm.dtype)
     if edit.act != "zero":
         values = torch.as_tensor(edit.values[here], device=lm.device).to(lm.dtype)  # noqa: PD011

@@ -6,7 +6,8 @@ import plain
 import pytest
 import tiny
 import torch
-from neurondynamics.lm.anatomy import FAMILIES, dissect
+from neurondynamics.lm.anatomy import add_biases, dissect
+from neurondynamics.lm.families import FAMILIES
 from neurondynamics.lm.loading import load_model
 from torch.nn.functional import gelu, relu, silu
 from transformers import (
@@ -80,6 +81,102 @@ def test_the_parts_rebuild_what_the_mlp_writes(every_case):
         torch.testing.assert_close(rebuilt, output, rtol=0, atol=1e-5)
 
 
+GROUPS = dict.fromkeys(("bloom", "gpt2", "gpt_neox", "gptj", "opt"), 4) | {"falcon": 1}
+GROUPS |= {"falcon-alibi": 4, "gpt_neox-sequential": 4}  # and 2
+LAYER = 1
+
+
+def mixed(case, values):
+    """Return what heads make of their values, (tokens, heads, width), where every score is 0.
+
+    Positions then count by their biases, if the family has any, and else alike.
+    """
+    tokens, heads, width = values.shape
+    slopes = {"bloom": 1.0, "falcon-alibi": width**-0.5}.get(case.family, 0.0)
+    slopes *= 2.0 ** (-2.0 * torch.arange(1, heads + 1, dtype=torch.float64))
+    scores = slopes[:, None, None] * torch.arange(tokens)  # (heads, 1, tokens)
+    future = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
+    weights = scores.expand(heads, tokens, tokens).masked_fill(future, -torch.inf).softmax(-1)
+    return torch.einsum("hqk,khw->qhw", weights, values)
+
+
+def heard_heads(case, changes=(), ids=(17, 40, 303, 8)):
+    """Return what the output projection of a layer reads, by head, and the heads' values, both
+    (tokens, heads, width)."""
+    layer = dissect(case.plain).layers[LAYER]
+    values = layer.qkv.values
+    with (
+        plain.changed(changes),
+        plain.listening([layer.out], "input") as read,
+        plain.listening([values.projection], "output") as projected,
+    ):
+        plain.logits(case.plain, ids)
+    each = projected[0][0][:, values.index]  # (tokens, groups, width)
+    return (
+        read[0][0].unflatten(-1, (layer.heads, layer.head_width)),
+        each.repeat_interleave(layer.heads // layer.groups, 1),
+    )
+
+
+def without(outputs, number, position=slice(None)):
+    """Return the change that takes the query or key of one head or group away."""
+
+    def erase(projected):  # (1, tokens, outputs)
+        projected = projected.clone()
+        projected[:, position, outputs.index[number]] = 0
+        return projected
+
+    return [(outputs.projection, "output", erase)]
+
+
+def test_heads_write_by_their_blocks_of_the_output_projection(every_case):
+    case = every_case
+    for layer, reference in zip(
+        dissect(case.model).layers, dissect(case.plain).layers, strict=True
+    ):
+        assert layer.heads == 4
+        assert layer.groups == GROUPS.get(case.family, 2)
+        assert layer.head_width == (16 if case.family == "qwen3" else 8)
+        vectors = layer.output_vectors()
+        assert vectors.shape == (4 * layer.head_width, tiny.HIDDEN)
+        assert vectors.data_ptr() == layer.out.weight.data_ptr()
+        with (
+            plain.listening([reference.out], "input") as read,
+            plain.listening([reference.out], "output") as written,
+        ):
+            plain.logits(case.plain, case.prompts[1])
+        rebuilt = read[0] @ reference.output_vectors() + reference.bias("attention")
+        torch.testing.assert_close(rebuilt, written[0], rtol=0, atol=1e-12)
+
+
+def test_a_lone_token_gives_every_head_the_value_of_its_group(every_case):
+    read, values = heard_heads(every_case, ids=[17])
+    torch.testing.assert_close(read, values, rtol=0, atol=1e-12)
+
+
+def test_queries_are_those_of_their_heads_at_their_position(every_case):
+    """Without its query a head counts all positions alike; no other head does, nor it elsewhere."""
+    before, values = heard_heads(every_case)
+    queries = dissect(every_case.plain).layers[LAYER].qkv.queries
+    for head in range(len(queries.index)):
+        found, _ = heard_heads(every_case, without(queries, head, -1))
+        expected = before.clone()
+        expected[-1, head] = mixed(every_case, values)[-1, head]
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+        assert (before - expected).abs().max() > 1e-3
+
+
+def test_keys_are_those_of_their_groups_at_all_positions(every_case):
+    before, values = heard_heads(every_case)
+    layer = dissect(every_case.plain).layers[LAYER]
+    for group in range(layer.groups):
+        found, _ = heard_heads(every_case, without(layer.qkv.keys, group))
+        heads = slice(*(layer.heads // layer.groups * end for end in (group, group + 1)))
+        expected = before.clone()
+        expected[:, heads] = mixed(every_case, values)[:, heads]
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
 def test_the_logits_are_the_unembedded_final_norm(every_case):
     model = every_case.model
     anatomy = dissect(model)
@@ -98,11 +195,11 @@ def test_an_unknown_family_says_what_was_looked_for_and_how_to_add_it():
     message = str(caught.value)
     for part in (*FAMILIES, "model.layers", "mlp.down_proj", "mlp.c_proj", "model.norm"):
         assert part in message
-    for part in ("attn (attention)", "self_attn (attention)", "mlp (mlp)"):
+    for part in ("attn (attention)", "self_attn (attention)", "mlp (mlp)", "attn.c_attn (queries"):
         assert part in message
     assert "add a row" in message
     assert "FAMILIES" in message
-    assert "lm/anatomy.py" in message
+    assert "lm/families.py" in message
 
 
 @pytest.mark.parametrize(
@@ -163,3 +260,54 @@ def test_keys_that_do_not_belong_to_the_neurons_are_refused():
     model.model.layers[0].mlp.gate_up_proj = torch.nn.Linear(tiny.HIDDEN, tiny.NEURONS + 1)
     with pytest.raises(ValueError, match=r"gate_up_proj.*45 outputs.*44 neurons.*FAMILIES"):
         dissect(model)
+
+
+@pytest.mark.parametrize(
+    ("family", "path", "inputs", "outputs", "message"),
+    [
+        ("phi3", "qkv_proj", tiny.HIDDEN, 65, r"'self_attn.qkv_proj'.* have 65 outputs.*4 heads"),
+        ("llama", "q_proj", tiny.HIDDEN, 16, r"have 16, 16, 16 outputs.*FAMILIES"),
+        ("llama", "v_proj", tiny.HIDDEN, 24, r"have 32, 16, 24 outputs"),
+        ("llama", "o_proj", 30, tiny.HIDDEN, r"o_proj' has 30 inputs.*FAMILIES"),
+        ("llama", "o_proj", tiny.HIDDEN, 16, r"o_proj' .* writes 16 numbers.*FAMILIES"),
+    ],
+)
+def test_projections_that_do_not_belong_to_the_heads_are_refused(
+    family, path, inputs, outputs, message
+):
+    model = tiny.build_model(family)
+    setattr(model.model.layers[0].self_attn, path, torch.nn.Linear(inputs, outputs))
+    with pytest.raises(ValueError, match=message):
+        dissect(model)
+
+
+@pytest.mark.parametrize(
+    ("family", "module", "switched"),
+    [
+        ("qwen3", "attention", 4),
+        ("gemma2", "attention", 4),
+        ("gpt_neox", "attention", 2),
+        ("falcon", "mlp", 4),
+        ("opt", "attention", 6),
+        ("llama", "mlp", 3),
+    ],
+)
+def test_biases_are_given_where_the_configuration_can_say_so(tmp_path, family, module, switched):
+    off = ("mlp_bias", "attention_bias", "bias", "enable_bias")
+    model = tiny.build_model(family)
+    setting = {name: False for name in off if hasattr(model.config, name)}
+    model = tiny.build_model(family, **setting)
+    ids = torch.tensor([[5, 6, 7]])
+    before, parameters = model(input_ids=ids).logits, len(list(model.parameters()))
+    add_biases(model, module)
+    assert len(list(model.parameters())) == parameters + switched * tiny.LAYERS
+    assert torch.equal(model(input_ids=ids).logits, before)
+    loaded = load_model(tiny.save(model, tmp_path / "model"), "float32", "cpu")
+    assert set(loaded.state_dict()) == set(model.state_dict())
+    assert torch.equal(loaded(input_ids=ids).logits, before)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "mistral", "phi3", "gptj"])
+def test_an_output_projection_that_never_has_a_bias_is_refused(case_of, family):
+    with pytest.raises(ValueError, match=r"_proj' of a model .* no switch that gives it one"):
+        add_biases(case_of(family).model, "attention")

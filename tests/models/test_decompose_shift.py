@@ -16,7 +16,7 @@ from neurondynamics.analysis.directions import Direction, write_direction
 from neurondynamics.analysis.statistics import Statistics
 from neurondynamics.data.hdf5 import write_attribute
 from neurondynamics.data.tables import read_csv
-from neurondynamics.lm.anatomy import FAMILIES
+from neurondynamics.lm.families import FAMILIES
 
 W = np.random.default_rng(4).normal(size=tiny.HIDDEN)
 STATISTICS = Statistics(samples=300, confidence=0.9, seed=0)

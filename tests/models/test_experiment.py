@@ -65,7 +65,7 @@ def run(tmp_path, prompts_file, neurons):
         paths = {name: tmp_path / f"{name}.parquet" for name in ("generations", "losses")}
         run_experiment(
             model=str(folder),
-            tuned_model=tuned,
+            followed_model=tuned,
             neurons=str(tmp_path / "neurons.parquet"),
             directions=[str(tmp_path / "probe.safetensors")],
             prompts=str(prompts_file),
@@ -74,6 +74,7 @@ def run(tmp_path, prompts_file, neurons):
             choices=choices or [],
             experiment="test",
             interventions=interventions,
+            measures=("behaviour", "damage"),
             passages=PASSAGES,
             new_tokens=NEW_TOKENS,
             seed=5,

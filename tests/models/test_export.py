@@ -15,7 +15,7 @@ from export_model import export_model
 from neurondynamics.analysis.directions import Direction, write_direction
 from neurondynamics.interventions.export import bake
 from neurondynamics.interventions.parts import Edit
-from neurondynamics.lm.anatomy import add_mlp_biases
+from neurondynamics.lm.anatomy import add_biases
 from neurondynamics.lm.loading import load_model, load_tokenizer, save_model
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
@@ -33,6 +33,13 @@ def edit(act, layers=LAYER, neurons=NEURONS, **options):
     return Edit(act, np.broadcast_to(layers, neurons.shape), neurons, **options)
 
 
+def heads(act, layers, numbers, width=8, **options):
+    """Return the edit of some heads, as their inputs of the output projections."""
+    inputs = (np.asarray(numbers)[:, None] * width + np.arange(width)).ravel()
+    layers = np.repeat(np.broadcast_to(layers, len(numbers)), width)
+    return Edit(act, layers, inputs, module="attention", unit_width=width, **options)
+
+
 def subtract(layer, vector):
     return Edit("subtract", np.array([layer]), np.array([], dtype=int), vector)
 
@@ -48,6 +55,8 @@ WITHOUT_CONSTANTS = {
         edit("scale_keys", neurons=NEURONS[1:3], factor=3.0),
         edit("scale", neurons=NEURONS[:2], factor=-1.5),
         edit("zero", layers=[0, 2, 2], neurons=[3, 3, 5]),  # what was added is gone again
+        heads("scale", [0, LAYER], [1, 3], factor=-2.0),
+        heads("zero", LAYER, [0, 3]),
     ],
 }
 WITH_CONSTANTS = {
@@ -66,6 +75,9 @@ WITH_CONSTANTS = {
         subtract(2, VECTOR[::-1] ** 2),
         edit("scale_keys", neurons=NEURONS[:1], factor=-1.0),
         edit("zero", neurons=NEURONS[3:4]),
+        heads("set", LAYER, [0, 3], values=np.linspace(-2, 2, 16)),
+        heads("shift", [1, 2], [1, 1], values=np.linspace(1, -2, 16)),
+        heads("scale", LAYER, [1, 3], factor=2.0),
     ],
 }
 CASES = [
@@ -99,15 +111,16 @@ def plain_changes(model, edits):
 
 
 def changes_of(blocks, one):
-    act, layers, neurons, values, factor, _ = astuple(one)
+    act, layers, inputs, values, factor, *_ = astuple(one)
     for layer in np.unique(layers):
-        down = plain.down(blocks[layer])
+        heads = one.module == "attention"
+        down = plain.out(blocks[layer]) if heads else plain.down(blocks[layer])
         if act == "subtract":
             vector = torch.tensor(values)
             yield down, "output", lambda x, v=vector: x - v
             continue
         here = layers == layer
-        index = torch.tensor(neurons[here])
+        index = torch.tensor(inputs[here])
         constants = None if values is None else torch.tensor(values[here])
         keys = act == "scale_keys"
         for module in plain.keys(blocks[layer]) if keys else [down]:
@@ -226,17 +239,27 @@ def test_dtype_tied_weights_and_generation_survive(models, case_of, tmp_path, fa
     assert load_tokenizer(tmp_path / "exported")(list(tiny.PROMPTS)).input_ids == case.prompts
 
 
-@pytest.mark.parametrize("family", [*UNBIASED, "falcon", "gemma2"])
+@pytest.mark.parametrize("family", [*UNBIASED, "gemma2"])
 @pytest.mark.parametrize("name", ["set", "subtract"])
 def test_a_constant_that_the_family_has_no_place_for_is_refused(case_of, family, name):
     model = case_of(family).model
     message = (
         rf"adds a constant .*'mlp.\w+' of a model of type '{family}' has no bias, and its "
-        r"configuration has no switch .*can be exported for this model: zero, scale, scale_keys$"
+        r"configuration has no switch .*of neurons of this model: zero, scale, scale_keys$"
     )
     with pytest.raises(ValueError, match=message):
         bake(model, WITH_CONSTANTS[name])
     assert plain.down(plain.blocks(model)[0]).bias is None
+
+
+@pytest.mark.parametrize("family", UNBIASED)
+def test_a_constant_of_heads_that_the_family_has_no_place_for_is_refused(case_of, family):
+    message = (
+        rf"its heads write .*'self_attn.o_proj' of a model of type '{family}' has no bias, .*"
+        r"of heads of this model: zero, scale$"
+    )
+    with pytest.raises(ValueError, match=message):
+        bake(case_of(family).model, [heads("set", LAYER, [1], values=np.ones(8))])
 
 
 @pytest.mark.parametrize("family", UNBIASED)
@@ -269,7 +292,7 @@ def test_what_the_model_has_not_is_refused(case_of, wrong, message):
 def test_biases_of_zero_change_nothing(models, case_of):
     _, model, _ = models["llama-without-biases"]
     wider = copy.deepcopy(model)
-    add_mlp_biases(wider)
+    add_biases(wider, "mlp")
     ids = torch.tensor([case_of("llama").prompts[1]])
     assert torch.equal(wider(input_ids=ids).logits, model(input_ids=ids).logits)
     assert (wider.config.mlp_bias, model.config.mlp_bias) == (True, False)

@@ -7,7 +7,7 @@ import plain
 import pytest
 import tiny
 import torch
-from neurondynamics.interventions.edits import applied, count_neurons
+from neurondynamics.interventions.edits import applied, count_units
 from neurondynamics.interventions.parts import Edit
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.generation import decode, prefill
@@ -54,6 +54,50 @@ def test_an_edit_changes_the_mlp_by_what_its_neurons_write(every_case, chosen, a
         found, _ = mlp_output(case.model)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     assert np.abs(found - before).max() > 0.1
+
+
+def heads(act, layers, numbers, width, **options):
+    inputs = (np.asarray(numbers)[:, None] * width + np.arange(width)).ravel()
+    layers = np.repeat(np.broadcast_to(layers, len(numbers)), width)
+    return Edit(act, layers, inputs, module="attention", unit_width=width, **options)
+
+
+def attention_output(model):
+    """Return what the heads of a layer write, (tokens, d_model), and the inputs they write by."""
+    out = [plain.out(plain.blocks(model)[LAYER])]
+    with plain.listening(out, "output") as written, plain.listening(out, "input") as read:
+        model(input_ids=IDS, use_cache=False)
+    return written[0][0].double().numpy(), read[0][0].double().numpy()
+
+
+@pytest.mark.parametrize("act", ["zero", "set", "shift", "scale"])
+def test_an_edit_of_heads_changes_attention_by_what_they_write(every_case, act):
+    case = every_case
+    layer = dissect(case.plain).layers[LAYER]
+    width, vectors = layer.head_width, layer.output_vectors().numpy()
+    values = np.linspace(-2, 3, 2 * width)
+    options = {"set": {"values": values}, "shift": {"values": values}, "scale": {"factor": -3.0}}
+    chosen = heads(act, LAYER, [0, 2], width, **options.get(act, {}))
+    before, x = attention_output(case.plain)
+    x = x[:, chosen.inputs]
+    after = {"zero": 0 * x, "set": 0 * x + values, "shift": x + values, "scale": -3 * x}[act]
+    with applied(dissect(case.model), [chosen]):
+        found, _ = attention_output(case.model)
+    expected = before + (after - x) @ vectors[chosen.inputs]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert np.abs(found - before).max() > 0.1
+
+
+def test_heads_are_counted_and_checked_as_heads(case_of):
+    anatomy = dissect(case_of("qwen3").model)
+    edits = [heads("zero", [0, 1], [3, 3], 16), heads("scale", 1, [3, 0], 16, factor=2.0)]
+    assert count_units([*edits, edit("zero")]) == (3, 3)
+    for wrong, message in (
+        (heads("zero", 1, [4], 16), r"a head outside 0\.\.3 was selected in layer 1: 4\.\.4"),
+        (heads("scale_keys", 1, [0], 16, factor=2.0), "scale_keys acts on neurons.*not on"),
+    ):
+        with pytest.raises(ValueError, match=message), applied(anatomy, [wrong]):
+            pass
 
 
 def scaled_keys(model, layer, neurons, factor):
@@ -106,7 +150,7 @@ def test_a_subtracted_vector_is_missing_from_what_the_mlp_adds_to_the_stream(eve
             model(input_ids=IDS)
         added.append(heard[0][0].double().numpy())
     np.testing.assert_allclose(added[1], added[0] - vector, rtol=1e-4, atol=1e-4)
-    assert count_neurons([subtraction(vector)]) == 0
+    assert count_units([subtraction(vector)]) == (0, 0)
 
 
 def test_edits_act_one_after_the_other(case):
@@ -123,7 +167,7 @@ def test_edits_act_one_after_the_other(case):
 
 def test_edits_in_several_layers_and_of_the_same_neuron(case):
     chosen = edit("zero", layers=[0, 2, 2, 2], neurons=[3, 5, 5, 9])
-    assert count_neurons([chosen, edit("scale", layers=2, neurons=[5], factor=1.0)]) == 3
+    assert count_units([chosen, edit("scale", layers=2, neurons=[5], factor=1.0)]) == (3, 0)
     with applied(dissect(case.model), [chosen]):
         found = case.model(input_ids=IDS).logits[0].double()
     changes = []

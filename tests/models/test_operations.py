@@ -11,7 +11,7 @@ import torch
 import yaml
 from neurondynamics.interventions.edits import (
     applied,
-    count_neurons,
+    count_units,
     followed_sites,
     listening,
     needs_leader,
@@ -20,6 +20,7 @@ from neurondynamics.interventions.export import bake
 from neurondynamics.interventions.operations import ACTS, OPERATIONS, Act, OnActivations
 from neurondynamics.interventions.parts import Edit
 from neurondynamics.interventions.plans import plan_edits
+from neurondynamics.interventions.units import Units
 from neurondynamics.lm.anatomy import dissect
 
 SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "config.schema.yaml"
@@ -63,10 +64,10 @@ def test_every_operation_of_the_schema_has_an_entry_and_conversely():
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_operation_makes_an_edit_of_a_known_act(case_of, operation):
     step = {"operation": operation, "select": {"top": 2}, "positions": "all"} | STEPS[operation]
-    (edit,) = plan_edits(NEURONS, [step], DIRECTIONS)
+    (edit,) = plan_edits(Units(NEURONS), [step], DIRECTIONS)
     assert edit.positions == "all"
     act = ACTS[edit.act]
-    assert count_neurons([edit]) == (2 if act.of_neurons else 0)
+    assert count_units([edit]) == (2 if act.of_units else 0, 0)
     assert needs_leader([edit]) == (operation == "patch")
     model = case_of("llama").model
     before = model(input_ids=IDS).logits
@@ -90,7 +91,7 @@ def test_an_operation_with_a_factor_takes_its_entries_alone(case_of, monkeypatch
     monkeypatch.setitem(ACTS, "limit", Limit())
     monkeypatch.setitem(OPERATIONS, "limit", OPERATIONS["scale"])
     step = {"operation": "limit", "select": {"top": 3}, "factor": -0.5}
-    edits = plan_edits(NEURONS, [step], {})
+    edits = plan_edits(Units(NEURONS), [step], {})
     case = case_of("gpt2")
     with applied(dissect(case.model), edits):
         found = case.model(input_ids=IDS).logits[0].double()
@@ -115,7 +116,7 @@ def test_an_unknown_act_is_refused_everywhere(case_of):
         lambda: applied(dissect(model), [unknown]).__enter__(),
         lambda: bake(model, [unknown]),
         lambda: needs_leader([unknown]),
-        lambda: count_neurons([unknown]),
+        lambda: count_units([unknown]),
     ):
         with pytest.raises(ValueError, match="unknown act 'erase'; known are zero, set, shift"):
             use()
@@ -125,7 +126,7 @@ def test_an_unknown_act_is_refused_everywhere(case_of):
 def test_every_act_is_baked_or_says_why_not(case_of, act):
     model = case_of("llama").model
     edit = Edit(act, np.array([1, 1]), np.array([2, 5]), np.array([1.0, -1.0]), 2.0)
-    if not ACTS[act].of_neurons:
+    if not ACTS[act].of_units:
         edit = Edit(act, np.array([1]), np.array([], dtype=int), np.ones(tiny.HIDDEN))
     if type(ACTS[act]).bake is Act.bake:
         with pytest.raises(ValueError, match=f"^{act} cannot be exported: "):

@@ -141,17 +141,20 @@ def test_paired_neurons_take_the_leaders_activations(case, tuned, positions):
     assert found != case.greedy
 
 
-def test_following_every_neuron_reproduces_a_tuning_of_the_mlps_inputs(every_case):
-    """Attention, embeddings and value vectors are the base model's: nothing else differs."""
+@pytest.mark.parametrize("module", ["mlp", "attention"])
+def test_following_every_unit_reproduces_a_tuning_of_what_feeds_them(every_case, module):
+    """The other module, embeddings and projections are the base model's: nothing else differs."""
     case = every_case
     tuned = copy.deepcopy(case.model)
     generator = torch.Generator().manual_seed(3)
-    for block in plain.blocks(tuned):
-        for key in plain.keys(block):
+    for block, layer in zip(plain.blocks(tuned), dissect(tuned).layers, strict=True):
+        attention = dict.fromkeys(part.projection for part in layer.qkv)
+        for key in plain.keys(block) if module == "mlp" else attention:
             for parameter in key.parameters():
                 parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
-    layers, neurons = np.indices((tiny.LAYERS, len(plain.values(plain.blocks(tuned)[0]))))
-    follow = Edit("paired", layers.ravel(), neurons.ravel(), np.ones(layers.size), positions="all")
+    layers, inputs = np.indices((tiny.LAYERS, len(layer.vectors(module))))
+    follow = Edit("paired", layers.ravel(), inputs.ravel(), np.ones(layers.size), positions="all",
+                  module=module)  # fmt: skip
     found = generate(case, [follow], tuned)
     expected = decode(tuned, prefill(tuned, case.prompts), T).lists()
     assert found == expected != case.greedy

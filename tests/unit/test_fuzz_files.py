@@ -23,6 +23,7 @@ from neurondynamics.data.texts import READERS, read_rows
 from neurondynamics.evaluation.lexicon import read_terms
 from neurondynamics.fetching.archives import take_members
 from neurondynamics.interventions.selection import select
+from neurondynamics.interventions.units import Units
 
 TEXTS = [f'text {n}, "quoted" é' for n in range(12)]
 ROWS = [{"text": text, "label": n / 12, "of it": {"n": n}} for n, text in enumerate(TEXTS)]
@@ -110,7 +111,7 @@ def reader(kind):
         return given
     if kind in READERS:
         return lambda path: read_rows("d", [path], kind)
-    return lambda path: select(NEURONS, {"file": str(path)})
+    return lambda path: select(Units(NEURONS), {"file": str(path)}).neurons
 
 
 @pytest.fixture(scope="module")

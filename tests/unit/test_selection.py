@@ -1,9 +1,14 @@
-"""Selections on a table of neurons small enough to see through."""
+"""Selections on tables of neurons and heads small enough to see through."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from neurondynamics.interventions.selection import select
+from neurondynamics.interventions import selection as selections
+from neurondynamics.interventions.units import Units
+
+
+def select(neurons, selection):
+    return selections.select(Units(neurons), selection).neurons
 
 
 @pytest.fixture
@@ -60,7 +65,16 @@ def test_top_among_the_positively_and_the_negatively_activated(neurons):
         ({"groups": ["TP-"], "fraction": 0.5, "ranked": "best"}, "highest or lowest, not 'best'"),
         ({"groups": []}, "no neuron is in the groups"),
         ({"top": 0}, "top: 0 neurons are none"),
-        ({"top": 1, "by": "size"}, "by cosine or by reduction, not by 'size'"),
+        ({"top": 1, "by": "size"}, "by cosine, reduction, change, not by 'size'"),
+        ({"top": 1, "of": "layers"}, "of: should be neurons, heads or all, not 'layers'"),
+        ({"top": 1, "of": "heads", "by": "change"}, "no table of attention heads; attribute heads"),
+        ({"heads": [[0, 1]]}, "no table of attention heads"),
+        ({"modules": ["attention"]}, "no table of attention heads"),
+        ({"modules": []}, r"modules: should be some of mlp, attention, not \[\]"),
+        ({"modules": ["norm"]}, "modules: should be some of mlp, attention"),
+        ({"top": 1, "by": "change"}, "table of neurons has no column 'change'; attribute neurons"),
+        ({"top": 1, "layers": [1, 0]}, r"layers: .* counted 0 to 1, not \[1, 0\]"),
+        ({"modules": ["mlp"], "layers": [0, 2]}, r"layers: .* counted 0 to 1, not \[0, 2\]"),
         ({"top": 1, "activated": "often"}, "positive or negative, not 'often'"),
         ({"neurons": []}, "neurons: no neuron is listed"),
         ({"neurons": [[0, 1], [1, 1], [0, 1]]}, "layer 0, neuron 1 is listed twice"),
@@ -238,3 +252,89 @@ def test_the_table_is_left_as_it_was(neurons):
     select(neurons, {"top": 3, "activated": "positive"})
     select(neurons, {"random": {"groups": ["TP-"]}, "seed": 1})
     pd.testing.assert_frame_equal(neurons, before)
+
+
+@pytest.fixture
+def units(neurons):
+    heads = pd.DataFrame(
+        {
+            "layer": [0, 0, 1, 1],
+            "head": [0, 1, 0, 1],
+            "reduction": [0.25, -1.0, 0.35, 0.3],
+            "change": [1.0, 2.0, 3.0, 4.0],
+        }
+    )
+    return Units(neurons, heads, head_width=2)
+
+
+def both(chosen):
+    return pairs(chosen.neurons), list(
+        zip(chosen.heads["layer"], chosen.heads["head"], strict=True)
+    )
+
+
+def test_heads_are_ranked_alone_and_with_neurons(units):
+    def top(**selection):
+        return both(selections.select(units, selection))
+
+    assert top(top=3, of="heads", by="change") == ([], [(1, 1), (1, 0), (0, 1)])
+    assert top(top=2, of="heads", by="reduction", layers=[0, 0]) == ([], [(0, 0), (0, 1)])
+    assert top(top=5, of="all", by="reduction") == ([(1, 1), (0, 2), (0, 3)], [(1, 0), (1, 1)])
+    assert top(top="all", of="all", by="reduction")[1] == [(1, 0), (1, 1), (0, 0), (0, 1)]
+    assert top(top=1, layers=[1, 1]) == ([(1, 0)], [])
+    with pytest.raises(ValueError, match="top: 13 was asked for, but there are 12 units"):
+        top(top=13, of="all", by="reduction")
+    with pytest.raises(ValueError, match="table of heads has no column 'reduction'"):
+        selections.select(
+            Units(units.neurons, units.heads.drop(columns="reduction")),
+            {"top": 1, "of": "heads", "by": "reduction"},
+        )
+
+
+def test_listed_heads_and_whole_modules(units):
+    def chosen(selection):
+        return both(selections.select(units, selection))
+
+    assert chosen({"heads": [[1, 1], [0, 0]]}) == ([], [(1, 1), (0, 0)])
+    everything = (pairs(units.neurons), [(0, 0), (0, 1), (1, 0), (1, 1)])
+    assert chosen({"modules": ["attention", "mlp"]}) == everything
+    assert chosen({"modules": ["attention"], "layers": [1, 1]}) == ([], [(1, 0), (1, 1)])
+    assert chosen({"modules": ["mlp"]}) == (everything[0], [])
+    with pytest.raises(ValueError, match=r"heads: layer 1, head 2 is not in the table.*heads from"):
+        chosen({"heads": [[1, 2]]})
+    with pytest.raises(ValueError, match=r"heads: expected pairs \[layer, head\], found 3"):
+        chosen({"heads": [3]})
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        ({"top": 2, "of": "heads"}, "^by: heads have no cosine"),
+        ({"top": 2, "of": "all", "by": "cosine"}, "^by: heads have no cosine"),
+        (
+            {"top": 2, "of": "heads", "by": "change", "activated": "positive"},
+            "^activated: a head is neither",
+        ),
+        ({"groups": ["TP-"], "of": "heads"}, "^groups: heads are in no groups"),
+        ({"groups": ["TP-"], "modules": ["attention"]}, "^groups: heads are in no groups"),
+    ],
+)
+def test_what_heads_do_not_have_is_refused_by_its_key(units, selection, message):
+    with pytest.raises(ValueError, match=message):
+        selections.select(units, selection)
+
+
+def test_random_units_are_as_many_of_each_kind_in_every_layer(units):
+    like = {"top": 5, "of": "all", "by": "reduction"}
+    drawn = [selections.select(units, {"random": like, "seed": seed}) for seed in range(20)]
+    for one in drawn:
+        neurons, heads = both(one)
+        assert sorted(layer for layer, _ in neurons) == [0, 0, 1]
+        assert heads == [(1, 0), (1, 1)]
+    assert len({tuple(pairs(one.neurons)) for one in drawn}) > 3
+    heads = [
+        both(selections.select(units, {"random": {"heads": [[0, 1]]}, "seed": seed}))
+        for seed in range(20)
+    ]
+    assert {tuple(found[1]) for found in heads} == {((0, 0),), ((0, 1),)}
+    assert not any(neurons for neurons, _ in heads)

@@ -18,6 +18,7 @@ from neurondynamics.data.tables import read_parquet
 from neurondynamics.interventions.edits import applied
 from neurondynamics.interventions.parts import Edit
 from neurondynamics.interventions.selection import select
+from neurondynamics.interventions.units import Units
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.encoding import encode_prompts
 from neurondynamics.lm.generation import (
@@ -148,7 +149,7 @@ def ablation(neurons: str, number: int, weights: str) -> Edit:
 
     `weights` is the digest of the model; ValueError for a table about another one.
     """
-    chosen = select(read_parquet(neurons, weights=weights), {"top": number})
+    chosen = select(Units(read_parquet(neurons, weights=weights)), {"top": number}).neurons
     return Edit("zero", chosen.layer.to_numpy(), chosen.neuron.to_numpy())
 
 

@@ -147,7 +147,7 @@ def check_sums(projections: np.ndarray, run: str) -> None:
             f"embeddings, attention and MLPs do not add up to the residual stream: {run}, prompt "
             f"{worst}, leaves {relative[worst]:.1e} of their magnitudes, more than {TOLERANCE:.0e}."
             " Read in float32; if that does not help, the attention or mlp of this family's row of "
-            "FAMILIES in lm/anatomy.py is not what its blocks add to the residual stream"
+            "FAMILIES in lm/families.py is not what its blocks add to the residual stream"
         )
 
 

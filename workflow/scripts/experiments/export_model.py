@@ -11,9 +11,10 @@ from pathlib import Path
 
 from neurondynamics.analysis.directions import read_vectors
 from neurondynamics.data.tables import read_parquet
-from neurondynamics.interventions.edits import count_neurons
+from neurondynamics.interventions.edits import count_units
 from neurondynamics.interventions.export import bake
 from neurondynamics.interventions.plans import chosen_steps, plan_edits
+from neurondynamics.interventions.units import Units
 from neurondynamics.lm.loading import (
     load_model,
     load_tokenizer,
@@ -34,7 +35,7 @@ tags: [interpretability, model-editing]
 
 This is the model `{model_name}` (sha256 of its weights: {digest}) with the intervention
 `{intervention}` of the experiment `{experiment}` baked into its weights. Neurons
-edited: {neurons}. The edits, as the study states them:
+edited: {neurons}. Attention heads edited: {heads}. The edits, as the study states them:
 
 ```yaml
 {edits}
@@ -88,21 +89,23 @@ def export_model(
     key = f"experiments.{experiment}.interventions.{intervention}"
     table = read_parquet(neurons, weights=weight_digest(model))
     try:
-        edits = plan_edits(table, steps, read_vectors(directions))
+        edits = plan_edits(Units(table), steps, read_vectors(directions))
     except ValueError as error:
         raise ValueError(f"{key}{error}") from error
     try:
         baked = bake(lm, edits)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from error
-    logger.info("%s is baked into %d neurons", intervention, count_neurons(edits))
+    touched = count_units(edits)
+    logger.info("%s is baked into %d neurons and %d heads", intervention, *touched)
     card = CARD.format(
         model_name=model_name,
         experiment=experiment,
         intervention=intervention,
         digest=weight_digest(model),
         dtype=str(baked.dtype).removeprefix("torch."),
-        neurons=count_neurons(edits),
+        neurons=touched[0],
+        heads=touched[1],
         # an edit in JSON is one in YAML too, and a line can be copied into a configuration
         edits="\n".join(f"- {json.dumps(step)}" for step in without_folders(steps)) or "[]",
     )

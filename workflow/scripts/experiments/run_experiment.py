@@ -27,12 +27,13 @@ from neurondynamics.data.tables import read_parquet, write_parquet
 from neurondynamics.interventions.edits import (
     applied,
     at_all_positions,
-    count_neurons,
+    count_units,
     followed_sites,
     listening,
 )
 from neurondynamics.interventions.parts import Edit
 from neurondynamics.interventions.plans import chosen_steps, plan_edits
+from neurondynamics.interventions.units import Units
 from neurondynamics.limits import TOKENS_PER_PASS
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.encoding import decode_continuations, encode_prompts
@@ -125,7 +126,7 @@ def run_experiment(
     choice = dict(zip(searched, choices, strict=True))
     chosen = {name: chosen_steps(steps, choice.get(name)) for name, steps in interventions.items()}
     table = read_parquet(neurons, weights=weight_digest(model))
-    resolved = resolve_interventions(table, read_vectors(directions), chosen, experiment)
+    resolved = resolve_interventions(Units(table), read_vectors(directions), chosen, experiment)
     records = read_prompts(prompts)
     encoded = encode_prompts(tokenizer, [record["text"] for record in records], reading.max_tokens)
     windows, texts = neutral_passages(
@@ -156,19 +157,19 @@ def run_experiment(
 
 
 def resolve_interventions(
-    neurons: pd.DataFrame,
+    units: Units,
     directions: dict[str, np.ndarray],
     interventions: dict[str, list[dict]],
     experiment: str,
 ) -> dict[str, list[Edit]]:
-    """Turn the steps of interventions into edits of named neurons."""
+    """Turn the steps of interventions into edits of named units."""
     resolved = {}
     for name, steps in interventions.items():
         try:
-            resolved[name] = plan_edits(neurons, steps, directions)
+            resolved[name] = plan_edits(units, steps, directions)
         except ValueError as error:
             raise ValueError(f"experiments.{experiment}.interventions.{name}{error}") from error
-        logger.info("%s edits %d neurons", name, count_neurons(resolved[name]))
+        logger.info("%s edits %d neurons and %d heads", name, *count_units(resolved[name]))
     return resolved
 
 
@@ -280,7 +281,7 @@ def measure_losses(
                     "window": numbers,
                     "nll": np.concatenate(sums),
                     "tokens": width - 1,
-                    "neurons": count_neurons(edits),
+                    "neurons": count_units(edits)[0],
                 }
             )
         )

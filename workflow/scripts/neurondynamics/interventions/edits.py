@@ -1,8 +1,9 @@
-"""Interventions on neurons, applied by hooks alone: no weight and no tensor is edited in place."""
+"""Interventions on neurons and heads, applied by hooks alone: no weight and no tensor is edited in
+place."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -10,23 +11,20 @@ import numpy as np
 import torch
 
 from neurondynamics.interventions.operations import ACTS, Act, entry
-from neurondynamics.interventions.parts import POSITIONS, Edit, Part, Site
+from neurondynamics.interventions.parts import POSITIONS, Edit, Heard, Part, Site
 from neurondynamics.lm.anatomy import Anatomy, Layer
 from neurondynamics.lm.hooks import Hook, hooked
 
 
 @contextmanager
-def applied(
-    anatomy: Anatomy, edits: Sequence[Edit], heard: Mapping[Site, torch.Tensor] | None = None
-) -> Iterator[None]:
+def applied(anatomy: Anatomy, edits: Sequence[Edit], heard: Heard | None = None) -> Iterator[None]:
     """Run the block with the edits in force at every position that the model reads, in order.
 
     A paired edit takes its activations from `heard`, what the followed model's units do at the
     positions that the edited model reads, which `listening` fills before it does.
 
-    Raises ValueError before anything runs if an edit names a layer or neuron that the model has
-    not, an unknown act, or follows a model that nobody listens to. On leaving, the model is as it
-    was.
+    Raises ValueError before anything runs as `parts`, or if an edit follows a model that nobody
+    listens to. On leaving, the model is as it was.
     """
     if heard is None and needs_leader(edits):
         raise ValueError("a paired edit needs a leader: what it follows has to be heard")
@@ -56,35 +54,41 @@ def listening(
                 f"layer {number} is followed; the followed model has {len(leader.layers)}"
             )
         take_in = partial(heard.__setitem__, (module, number))
-        hooks.append(Hook(leader.layers[number].down, "input", take_in))
+        hooks.append(Hook(leader.layers[number].projection(module), "input", take_in))
     with hooked(hooks):
         yield
 
 
 def act_of(edit: Edit) -> Act:
-    """Return what an edit does. Raises ValueError if its act is unknown."""
-    return entry(ACTS, "act", edit.act)
+    """Return what an edit does.
 
-
-def parts(anatomy: Anatomy, edit: Edit, heard: Mapping[Site, torch.Tensor]) -> Iterator[Part]:
-    """Yield what an edit names in each of its layers; `heard` holds what a leader's units do.
-
-    Raises ValueError for an unknown act, unknown positions, and a layer or neuron that the model
-    has not.
+    Raises ValueError if its act is unknown, or is one on MLPs alone and the edit is of heads.
     """
-    of_neurons = act_of(edit).of_neurons
+    act = entry(ACTS, "act", edit.act)
+    if edit.module not in act.modules:
+        raise ValueError(f"{edit.act} acts on neurons and MLPs, not on attention heads")
+    return act
+
+
+def parts(anatomy: Anatomy, edit: Edit, heard: Heard) -> Iterator[Part]:
+    """Yield what an edit names in each of its layers.
+
+    Raises ValueError as `act_of`, for unknown positions, and for a layer, neuron or head that the
+    model has not.
+    """
+    of_units = act_of(edit).of_units
     if edit.positions not in POSITIONS:
         raise ValueError(f"unknown positions {edit.positions!r}; known are {', '.join(POSITIONS)}")
     for number in np.unique(edit.layers).tolist():
         if not 0 <= number < len(anatomy.layers):
             raise ValueError(f"layer {number} was selected; the model has {len(anatomy.layers)}")
         layer = anatomy.layers[number]
-        neurons, values = edit.neurons, edit.values
-        if of_neurons:
+        inputs, values = edit.inputs, edit.values
+        if of_units:
             here = edit.layers == number
-            neurons, values = neurons[here], None if values is None else values[here]
-            _check_neurons(neurons, layer, number)
-        yield Part(number, layer, neurons, values, edit.factor, heard)
+            inputs, values = inputs[here], None if values is None else values[here]
+            _check_inputs(edit, inputs, layer, number)
+        yield Part(number, layer, edit.module, inputs, values, edit.factor, heard)
 
 
 def needs_leader(edits: Sequence[Edit]) -> bool:
@@ -95,7 +99,7 @@ def needs_leader(edits: Sequence[Edit]) -> bool:
 def followed_sites(edits: Iterable[Edit]) -> set[Site]:
     """Return the sites at which edits take activations from another model."""
     followed = (edit for edit in edits if act_of(edit).follows)
-    return {("mlp", layer) for edit in followed for layer in np.unique(edit.layers).tolist()}
+    return {(edit.module, layer) for edit in followed for layer in np.unique(edit.layers).tolist()}
 
 
 def at_all_positions(edits: Sequence[Edit]) -> list[Edit]:
@@ -103,20 +107,23 @@ def at_all_positions(edits: Sequence[Edit]) -> list[Edit]:
     return [edit for edit in edits if edit.positions == "all"]
 
 
-def count_neurons(edits: Sequence[Edit]) -> int:
-    """Return how many different neurons a list of edits touches."""
+def count_units(edits: Sequence[Edit]) -> tuple[int, int]:
+    """Return how many different neurons, and how many different heads, a list of edits touches."""
     touched = {
-        pair
+        (edit.module, layer, number // edit.unit_width)
         for edit in edits
-        if act_of(edit).of_neurons
-        for pair in zip(edit.layers.tolist(), edit.neurons.tolist(), strict=True)
+        if act_of(edit).of_units
+        for layer, number in zip(edit.layers.tolist(), edit.inputs.tolist(), strict=True)
     }
-    return len(touched)
+    modules = [module for module, _, _ in touched]
+    return modules.count("mlp"), modules.count("attention")
 
 
-def _check_neurons(neurons: np.ndarray, layer: Layer, number: int) -> None:
-    if neurons.min() < 0 or neurons.max() >= layer.n_neurons:
+def _check_inputs(edit: Edit, inputs: np.ndarray, layer: Layer, number: int) -> None:
+    kind = {"mlp": "neuron", "attention": "head"}[edit.module]
+    units = len(layer.vectors(edit.module)) // edit.unit_width
+    low, high = inputs.min() // edit.unit_width, inputs.max() // edit.unit_width
+    if low < 0 or high >= units:
         raise ValueError(
-            f"a neuron outside 0..{layer.n_neurons - 1} was selected in layer {number}: "
-            f"{neurons.min()}..{neurons.max()}"
+            f"a {kind} outside 0..{units - 1} was selected in layer {number}: {low}..{high}"
         )

@@ -1,6 +1,6 @@
 """What interventions can do. Nothing else knows an act or an operation by its name.
 
-An *operation* is what a configuration asks for: it makes an edit of named neurons. An *act* is what
+An *operation* is what a configuration asks for: it makes an edit of named units. An *act* is what
 that edit does, by hooks and in weights. To add one, write its `Act`, name it in `ACTS`, and name
 the operation that leads to it in `OPERATIONS` and in the schema.
 """
@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
 from neurondynamics.interventions.parts import Edit, LayerChange, Part
 from neurondynamics.interventions.selection import select
+from neurondynamics.interventions.units import Named, Units
+from neurondynamics.lm.families import MODULES
 from neurondynamics.lm.hooks import Hook
 from neurondynamics.lm.weights import unit
 
@@ -27,7 +28,8 @@ Entry = TypeVar("Entry")
 class Act(ABC):
     """What an edit does in one layer; by itself one that weights cannot express."""
 
-    of_neurons = True  # or of what the layer's MLP writes
+    of_units = True  # neurons or heads; or of what the layer's MLP writes
+    modules = ("mlp",)  # whose units it can be of
     follows = False  # takes activations from another model, the leader
     multiplies = False  # in weights, and no more: any family can express it
     beyond_weights = "it is no matter of multiplying activations and adding constants"
@@ -43,14 +45,16 @@ class Act(ABC):
 
 
 class OnActivations(Act):
-    """An act that changes activations where the down projection reads them."""
+    """An act that changes activations where the down or output projection reads them."""
+
+    modules = MODULES
 
     def hooks(self, part):
-        yield Hook(part.layer.down, "input", self.moved(part))
+        yield Hook(part.projection, "input", self.moved(part))
 
     @abstractmethod
     def moved(self, part: Part) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return what becomes of the layer's activations, (..., d_mlp)."""
+        """Return what becomes of what the projection reads, (..., inputs)."""
 
 
 class Zero(OnActivations):
@@ -63,20 +67,20 @@ class Zero(OnActivations):
         return lambda m: m.index_fill(-1, index, 0.0)
 
     def bake(self, part, change):
-        change.scales[part.neurons] = 0.0  # what came before is forgotten
-        change.constants[part.neurons] = 0.0
+        change.scales[part.inputs] = 0.0  # what came before is forgotten
+        change.constants[part.inputs] = 0.0
 
 
 class Set(OnActivations):
-    """The activation becomes `values`, one constant per neuron."""
+    """The activation becomes `values`, one constant per input."""
 
     def moved(self, part):
         index, constants = part.index, part.tensor(part.amounts)
         return lambda m: m.index_copy(-1, index, constants.expand(*m.shape[:-1], len(index)))
 
     def bake(self, part, change):
-        change.scales[part.neurons] = 0.0  # what came before is forgotten
-        change.constants[part.neurons] = part.amounts
+        change.scales[part.inputs] = 0.0  # what came before is forgotten
+        change.constants[part.inputs] = part.amounts
 
 
 class Shift(OnActivations):
@@ -87,7 +91,7 @@ class Shift(OnActivations):
         return lambda m: m + added
 
     def bake(self, part, change):
-        change.constants[part.neurons] += part.amounts
+        change.constants[part.inputs] += part.amounts
 
 
 class Paired(OnActivations):
@@ -104,8 +108,8 @@ class Paired(OnActivations):
         signs = part.spread(part.amounts, 0.0)
 
         def follow(m: torch.Tensor) -> torch.Tensor:
-            target = part.heard["mlp", part.number]
-            # where() and not m + signs * (target - m): rounding would keep a followed neuron from
+            target = part.target
+            # where() and not m + signs * (target - m): rounding would keep a followed input from
             # its target
             return torch.where(signs > 0, target, torch.where(signs < 0, 2 * m - target, m))
 
@@ -122,8 +126,8 @@ class Scale(OnActivations):
         return lambda m: m * factors
 
     def bake(self, part, change):
-        change.scales[part.neurons] *= part.factor
-        change.constants[part.neurons] *= part.factor
+        change.scales[part.inputs] *= part.factor
+        change.constants[part.inputs] *= part.factor
 
 
 class ScaleKeys(Act):
@@ -140,7 +144,7 @@ class ScaleKeys(Act):
             yield Hook(key, "output", _scale_key(key, factors))
 
     def bake(self, part, change):
-        change.keys[part.neurons] *= part.factor
+        change.keys[part.inputs] *= part.factor
 
 
 def _scale_key(key: nn.Module, factors: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -158,7 +162,7 @@ def _scale_key(key: nn.Module, factors: torch.Tensor) -> Callable[[torch.Tensor]
 class Subtract(Act):
     """`values`, (d_model,), is subtracted from what the MLP adds to the residual stream."""
 
-    of_neurons = False
+    of_units = False
 
     def hooks(self, part):
         vector = part.tensor(part.amounts)
@@ -189,57 +193,78 @@ def entry(table: Mapping[str, Entry], kind: str, name: str) -> Entry:
 Directions = Mapping[str, np.ndarray]  # name -> vector, (d_model,)
 
 
-def _of_its_name(step: dict, neurons: pd.DataFrame, directions: Directions) -> Edit:
+def _of_its_name(step: dict, units: Units, directions: Directions) -> list[Edit]:
     """The act has the operation's name, and takes a factor or nothing."""
-    chosen = select(neurons, step["select"])
-    return _edit(step["operation"], chosen, factor=step.get("factor"))
+    chosen = select(units, step["select"])
+    return [_edit(step["operation"], named, factor=step.get("factor")) for named in chosen.named()]
 
 
-def _patch(step: dict, neurons: pd.DataFrame, directions: Directions) -> Edit:
-    """Move neurons toward the tuned model; with `shuffle_signs`, a seed, a random half of them
-    moves as far the other way."""
-    chosen = select(neurons, step["select"])
-    signs, shuffle = np.ones(len(chosen)), step.get("shuffle_signs")
-    if shuffle is not None:
-        signs[np.random.default_rng(shuffle).permutation(len(chosen))[: len(chosen) // 2]] = -1
-    base, tuned = chosen.activation_base.to_numpy(), chosen.activation_tuned.to_numpy()
-    modes = {
-        "mean": ("set", np.where(signs > 0, tuned, 2 * base - tuned)),
-        "shift": ("shift", signs * (tuned - base)),
-        "paired": ("paired", signs),
-    }
-    act, values = entry(modes, "mode", step.get("mode", "mean"))
-    return _edit(act, chosen, values)
+def _patch(step: dict, units: Units, directions: Directions) -> list[Edit]:
+    """Move units toward the tuned model; with `shuffle_signs`, a seed, a random half of them moves
+    as far the other way."""
+    move = entry(PATCHES, "mode", step.get("mode", "mean"))
+    shuffle, edits = step.get("shuffle_signs"), []
+    for named in select(units, step["select"]).named():
+        signs = np.ones(len(named))
+        if shuffle is not None:
+            chosen = np.random.default_rng(shuffle).permutation(len(named))[: len(named) // 2]
+            signs[chosen] = -1
+        edits.append(_edit(*move(named, np.repeat(signs, named.unit_width))))
+    return edits
 
 
-def _rescale(step: dict, neurons: pd.DataFrame, directions: Directions) -> Edit:
-    """Move neurons' means in the base model to `factor` times what they are.
+def _to_mean(named: Named, signs: np.ndarray) -> tuple[str, Named, np.ndarray]:
+    base, tuned = named.mean("base"), named.mean("tuned")
+    return "set", named, np.where(signs > 0, tuned, 2 * base - tuned)
+
+
+def _by_shift(named: Named, signs: np.ndarray) -> tuple[str, Named, np.ndarray]:
+    return "shift", named, signs * (named.mean("tuned") - named.mean("base"))
+
+
+def _as_paired(named: Named, signs: np.ndarray) -> tuple[str, Named, np.ndarray]:
+    return "paired", named, signs
+
+
+PATCHES = {"mean": _to_mean, "shift": _by_shift, "paired": _as_paired}
+
+
+def _rescale(step: dict, units: Units, directions: Directions) -> list[Edit]:
+    """Move units' means in the base model to `factor` times what they are.
 
     `mean` is the paper's tuning-free editing, the constant (1 ± alpha)·mean; `shift` moves the
     mean as far and leaves what varies about it.
     """
-    chosen, factor = select(neurons, step["select"]), step["factor"]
-    mean = chosen.activation_base.to_numpy()
-    modes = {"mean": ("set", factor * mean), "shift": ("shift", (factor - 1) * mean)}
-    act, values = entry(modes, "mode", step.get("mode", "mean"))
-    return _edit(act, chosen, values)
+    factor = step["factor"]
+    modes = {"mean": ("set", factor), "shift": ("shift", factor - 1)}
+    act, times = entry(modes, "mode", step.get("mode", "mean"))
+    chosen = select(units, step["select"])
+    return [_edit(act, named, times * named.mean("base")) for named in chosen.named()]
 
 
-def _subtract(step: dict, neurons: pd.DataFrame, directions: Directions) -> Edit:
+def _subtract(step: dict, units: Units, directions: Directions) -> list[Edit]:
     """Subtract a direction, at the length `scale`, from what a layer's MLP writes."""
     vector = step["scale"] * unit(entry(directions, "direction", step["direction"]))
-    layer = neurons.layer.max() if step["layer"] == "last" else step["layer"]
-    return Edit("subtract", np.array([layer]), np.array([], dtype=int), vector)
+    layer = units.neurons.layer.max() if step["layer"] == "last" else step["layer"]
+    return [Edit("subtract", np.array([layer]), np.array([], dtype=int), vector)]
 
 
 def _edit(
-    act: str, chosen: pd.DataFrame, values: np.ndarray | None = None, factor: float | None = None
+    act: str, named: Named, values: np.ndarray | None = None, factor: float | None = None
 ) -> Edit:
-    return Edit(act, chosen.layer.to_numpy(), chosen.neuron.to_numpy(), values, factor)
+    return Edit(
+        act,
+        named.layers,
+        named.inputs,
+        values,
+        factor,
+        module=named.module,
+        unit_width=named.unit_width,
+    )
 
 
-# operation -> what makes an edit of its step, the table of neurons and the directions
-OPERATIONS: dict[str, Callable[[dict, pd.DataFrame, Directions], Edit]] = {
+# operation -> what makes edits of its step, the tables of units and the directions
+OPERATIONS: dict[str, Callable[[dict, Units, Directions], list[Edit]]] = {
     "zero": _of_its_name,
     "patch": _patch,
     "scale": _of_its_name,

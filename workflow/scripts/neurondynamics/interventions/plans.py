@@ -1,4 +1,4 @@
-"""From the steps that a configuration states to edits of named neurons."""
+"""From the steps that a configuration states to edits of named units."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from neurondynamics.data.files import unusable
 from neurondynamics.data.records import read_json
+from neurondynamics.interventions.edits import act_of
 from neurondynamics.interventions.operations import OPERATIONS, entry
 from neurondynamics.interventions.parts import Edit
+from neurondynamics.interventions.units import Units
 
 
 def chosen_steps(steps: list[dict] | dict, choice: str | Path | None) -> list[dict]:
@@ -29,21 +30,21 @@ def chosen_steps(steps: list[dict] | dict, choice: str | Path | None) -> list[di
     return candidates[chosen]
 
 
-def plan_edits(
-    neurons: pd.DataFrame, steps: list[dict], directions: Mapping[str, np.ndarray]
-) -> list[Edit]:
-    """Resolve the steps of an intervention, in order.
+def plan_edits(units: Units, steps: list[dict], directions: Mapping[str, np.ndarray]) -> list[Edit]:
+    """Resolve the steps of an intervention, in order; a step on neurons and heads gives two edits.
 
-    `neurons` is the neuron table; `directions` are the vectors, (d_model,), that a step may
-    subtract, by name. Raises ValueError, naming the step, where its operation is unknown, its
-    selection does not fit the table or its direction is not there.
+    `directions` are the vectors, (d_model,), that a step may subtract, by name. Raises ValueError,
+    naming the step, where its operation is unknown or cannot be done to heads, its selection does
+    not fit the tables or its direction is not there.
     """
     edits = []
     for number, step in enumerate(steps):
         try:
             plan = entry(OPERATIONS, "operation", step["operation"])
-            edit = plan(step, neurons, directions)
+            made = plan(step, units, directions)
+            for edit in made:
+                act_of(edit)
         except ValueError as error:
             raise ValueError(f"[{number}]: {error}") from error
-        edits.append(replace(edit, positions=step.get("positions", "new")))
+        edits += [replace(edit, positions=step.get("positions", "new")) for edit in made]
     return edits

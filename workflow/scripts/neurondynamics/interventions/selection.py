@@ -1,9 +1,10 @@
-"""Which neurons an intervention edits: selections resolved on the table of neurons."""
+"""Which units an intervention edits: selections resolved on the tables of neurons and heads."""
 
 from __future__ import annotations
 
 import math
-import re
+from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,77 +12,155 @@ import numpy as np
 import pandas as pd
 
 from neurondynamics.analysis.attribution import GROUPS
-from neurondynamics.data.formats import PARQUET, taking
-from neurondynamics.data.rows import Row, field
-from neurondynamics.data.texts import csv_rows
+from neurondynamics.interventions.listed import as_pairs, read_pairs, rows_of
+from neurondynamics.interventions.units import COLUMNS, Units
+from neurondynamics.lm.families import MODULES
 
 QUADRANTS = ("TP", "AN", "TN", "AP")
-PAIR = ["layer", "neuron"]
-WHOLE = re.compile(r"-?[0-9]{1,18}")  # which one is in the table is told later
+KINDS = {"neurons": ("mlp",), "heads": ("attention",), "all": MODULES}  # `of` -> modules
+RANKINGS = ("cosine", "reduction", "change")
+# of a selection, what only neurons have
+OF_NEURONS = {
+    "groups": "heads are in no groups, since they have no direction and no sign of their own",
+    "activated": "a head is neither positively nor negatively activated",
+}
 
 
-def select(neurons: pd.DataFrame, selection: dict) -> pd.DataFrame:
-    """Return the rows of the neuron table that a selection names.
+def select(units: Units, selection: dict) -> Units:
+    """Return the rows of the tables that a selection names.
 
     `{top: N}`                         the N neurons of highest cosine, or `all`
-      `by: reduction`                  of largest reduction instead
-      `activated: positive`            among those positively activated in the base model (0 counts
-                                       as positive); `negative` among the others
+      `of: heads`                      heads instead; `all`: neurons and heads in one ranking
+      `by: reduction`                  of largest reduction instead, or of largest `change`; heads
+                                       have no cosine
+      `activated: positive`            among neurons positively activated in the base model (0
+                                       counts as positive); `negative` among the others
+      `layers: [FIRST, LAST]`          among the units of these layers, both included
+    `{modules: [attention, mlp]}`      every head, every neuron
+      `layers: [FIRST, LAST]`          of these layers
     `{groups: [TP-, AN-]}`             every neuron of these groups; `TP`, `AN`, `TN`, `AP` are the
                                        quadrants of cosine and base activation, for which no tuned
                                        model is needed
       `fraction: F, ranked: highest`   of each of them this part, rounded up, by |cosine|; or the
                                        `lowest`
     `{neurons: [[layer, neuron]]}`     these, in this order
-    `{file: PATH}`                     the same from the columns `layer neuron` of a CSV or parquet
+    `{heads: [[layer, head]]}`         these, in this order
+    `{file: PATH}`                     neurons from the columns `layer neuron` of a CSV or parquet
                                        file
-    `{random: SELECTION, seed: S}`     neurons drawn at random, in each layer as many as SELECTION
-                                       has there
+    `{random: SELECTION, seed: S}`     neurons and heads drawn at random, in each layer as many as
+                                       SELECTION has there
 
-    Raises ValueError if the selection names a neuron twice, one that is not in the table, more than
-    there are or none at all, an unknown group, a file that is no such table, or is of no known
-    form.
+    Raises ValueError if the selection names a unit twice, one that is not in the table, more than
+    there are or none at all, an unknown group, a file that is no such table, what heads do not
+    have, or is of no known form.
     """
     form = set(selection)
-    if "top" in form and form <= {"top", "by", "activated"}:
-        return _top(neurons, **selection)
+    if selection.get("of") in ("heads", "all") or "attention" in selection.get("modules", ()):
+        for key in (key for key in OF_NEURONS if key in form):
+            raise ValueError(f"{key}: {OF_NEURONS[key]}")
+    if "top" in form and form <= {"top", "of", "by", "activated", "layers"}:
+        return _top(units, **selection)
+    if "modules" in form and form <= {"modules", "layers"}:
+        return _whole_modules(units, **selection)
     if form in ({"groups"}, {"groups", "fraction", "ranked"}):
-        return _of_groups(neurons, **selection)
+        return _chosen(units, mlp=_of_groups(units.neurons, **selection))
     if form == {"neurons"}:
-        return _listed(neurons, _pairs(selection["neurons"]), "neurons")
+        pairs = as_pairs(selection["neurons"], "neuron")
+        return _chosen(units, mlp=rows_of(units.neurons, pairs, "neurons"))
+    if form == {"heads"}:
+        pairs = as_pairs(selection["heads"], "head")
+        return _chosen(units, attention=rows_of(units.table("attention"), pairs, "heads"))
     if form == {"file"}:
-        return _listed(neurons, read_pairs(Path(selection["file"])), selection["file"])
+        pairs = read_pairs(Path(selection["file"]))
+        return _chosen(units, mlp=rows_of(units.neurons, pairs, selection["file"]))
     if form == {"random", "seed"}:
         if "random" in selection["random"]:
             raise ValueError("random: a random draw of a random draw; name the selection it is of")
-        return _matched_random(neurons, select(neurons, selection["random"]), selection["seed"])
+        return _matched_random(units, select(units, selection["random"]), selection["seed"])
     raise ValueError(
-        f"the selection {selection} is of no known form; known are top (with by and activated), "
-        "groups (with fraction and ranked together), neurons, file, and random with seed"
+        f"the selection {selection} is of no known form; known are top (with of, by, activated and "
+        "layers), modules (with layers), groups (with fraction and ranked together), neurons, "
+        "heads, file, and random with seed"
+    )
+
+
+def _chosen(units: Units, **rows: pd.DataFrame) -> Units:
+    """Return the rows that were chosen of some modules; of the others there are none."""
+    heads = None if units.heads is None else units.heads.iloc[:0]
+    return replace(
+        units,
+        neurons=rows.get("mlp", units.neurons.iloc[:0]),
+        heads=rows.get("attention", heads),
     )
 
 
 def _top(
-    neurons: pd.DataFrame, top: int | str, by: str = "cosine", activated: str | None = None
-) -> pd.DataFrame:
-    if by not in ("cosine", "reduction"):
-        raise ValueError(f"by: neurons are ranked by cosine or by reduction, not by {by!r}")
-    if by not in neurons:
-        raise ValueError(f"by: the table of neurons has no column {by!r}; attribute neurons first")
+    units: Units,
+    top: int | str,
+    of: str = "neurons",
+    by: str = "cosine",
+    activated: str | None = None,
+    layers: Sequence[int] | None = None,
+) -> Units:
+    if of not in KINDS:
+        raise ValueError(f"of: should be neurons, heads or all, not {of!r}")
+    if by not in RANKINGS:
+        raise ValueError(f"by: units are ranked by {', '.join(RANKINGS)}, not by {by!r}")
+    if by == "cosine" and of != "neurons":
+        raise ValueError("by: heads have no cosine; rank them by reduction or change")
     if activated not in (None, "positive", "negative"):
         raise ValueError(f"activated: should be positive or negative, not {activated!r}")
-    among = neurons
+    among = {module: _of_layers(units.table(module), layers) for module in KINDS[of]}
+    for module, table in among.items():
+        if by not in table:
+            kind = f"{COLUMNS[module]}s"
+            raise ValueError(
+                f"by: the table of {kind} has no column {by!r}; attribute {kind} first"
+            )
     if activated is not None:
-        positive = neurons.activation_base >= 0
-        among = neurons[positive if activated == "positive" else ~positive]
+        positive = among["mlp"].activation_base >= 0
+        among["mlp"] = among["mlp"][positive if activated == "positive" else ~positive]
+    numbers = np.concatenate([np.arange(len(table)) for table in among.values()])
+    modules = np.repeat(list(among), [len(table) for table in among.values()])
+    ranked = np.argsort(-np.concatenate([table[by] for table in among.values()]), kind="stable")
     if top == "all":
-        top = len(among)
+        top = len(ranked)
+    kind = {"all": "units"}.get(of, of)
     if top < 1:
-        raise ValueError(f"top: {top} neurons are none; ask for at least 1")
-    if top > len(among):
-        kind = f" {activated}ly activated" if activated else ""
-        raise ValueError(f"top: {top} was asked for, but there are {len(among)}{kind} neurons")
-    return among.sort_values(by, ascending=False, kind="stable").head(top)
+        raise ValueError(f"top: {top} {kind} are none; ask for at least 1")
+    if top > len(ranked):
+        kind = f"{activated}ly activated {kind}" if activated else kind
+        raise ValueError(f"top: {top} was asked for, but there are {len(ranked)} {kind}")
+    best = ranked[:top]
+    return _chosen(
+        units,
+        **{
+            module: table.iloc[numbers[best[modules[best] == module]]]
+            for module, table in among.items()
+        },
+    )
+
+
+def _whole_modules(
+    units: Units, modules: Sequence[str], layers: Sequence[int] | None = None
+) -> Units:
+    unknown = sorted(set(modules) - set(MODULES))
+    if unknown or not modules:
+        raise ValueError(f"modules: should be some of {', '.join(MODULES)}, not {modules}")
+    return _chosen(units, **{module: _of_layers(units.table(module), layers) for module in modules})
+
+
+def _of_layers(table: pd.DataFrame, layers: Sequence[int] | None) -> pd.DataFrame:
+    """Return the rows of a range of layers, [first, last]."""
+    if layers is None:
+        return table
+    first, last = layers
+    if not 0 <= first <= last <= table.layer.max():
+        raise ValueError(
+            f"layers: should be the first and the last one, counted 0 to {table.layer.max()}, not "
+            f"{list(layers)}"
+        )
+    return table[table.layer.between(first, last)]
 
 
 def _of_groups(
@@ -121,73 +200,16 @@ def _in_group(neurons: pd.DataFrame, group: str) -> np.ndarray:
     return (direction & (positive if group[1] == "P" else ~positive)).to_numpy()
 
 
-def _pairs(listed: list) -> pd.DataFrame:
-    for entry in listed:
-        whole = isinstance(entry, (list, tuple)) and all(type(number) is int for number in entry)
-        if not whole or len(entry) != 2:
-            raise ValueError(f"neurons: expected pairs [layer, neuron], found {entry!r}")
-    return pd.DataFrame(listed, columns=["layer", "neuron"])
-
-
-def read_pairs(path: Path) -> pd.DataFrame:
-    """Return the columns `layer neuron` of a file.
-
-    Raises ValueError, naming it and the line of a CSV file, where it lacks them or holds something
-    else there than whole numbers.
-    """
-    if path.suffix == ".csv":
-        rows = csv_rows(path)
-        return pd.DataFrame([[_whole(row, name) for name in PAIR] for row in rows], columns=PAIR)
-    if path.suffix != ".parquet":
-        raise ValueError(f"{path}: neurons are read from a .csv or a .parquet file")
-    with taking(path, PARQUET):
-        table = pd.read_parquet(path)
-    for column in PAIR:
-        if column not in table:
-            raise ValueError(
-                f"{path}: no column {column!r}; there are {', '.join(map(str, table))}, and layer "
-                "and neuron are needed"
-            )
-        whole = pd.api.types.is_integer_dtype(table[column]) and table[column].notna().all()
-        if len(table) and not whole:
-            raise ValueError(f"{path}: the column {column!r} should hold whole numbers alone")
-    return table[PAIR]
-
-
-def _whole(row: Row, name: str) -> int:
-    value = field(row, name)
-    if not WHOLE.fullmatch(value):
-        raise ValueError(
-            f"{row.place}: the field {name!r} should be a whole number such as 7, found {value!r}"
-        )
-    return int(value)
-
-
-def _listed(neurons: pd.DataFrame, pairs: pd.DataFrame, place: str) -> pd.DataFrame:
-    """Return the rows of distinct pairs `layer neuron`, in their order."""
-    if pairs.empty:
-        raise ValueError(f"{place}: no neuron is listed; list at least one pair of layer, neuron")
-    twice = pairs[pairs.duplicated()]
-    if len(twice):
-        layer, neuron = twice.iloc[0]
-        raise ValueError(f"{place}: layer {layer}, neuron {neuron} is listed twice; list it once")
-    table = pd.MultiIndex.from_frame(neurons[["layer", "neuron"]])
-    rows = table.get_indexer(pd.MultiIndex.from_frame(pairs))
-    if (rows < 0).any():
-        layer, neuron = pairs[rows < 0].iloc[0]
-        raise ValueError(
-            f"{place}: layer {layer}, neuron {neuron} is not in the table, whose layers go from "
-            f"{neurons.layer.min()} to {neurons.layer.max()} and neurons from "
-            f"{neurons.neuron.min()} to {neurons.neuron.max()}; count both from 0"
-        )
-    return neurons.iloc[rows]
-
-
-def _matched_random(neurons: pd.DataFrame, like: pd.DataFrame, seed: int) -> pd.DataFrame:
+def _matched_random(units: Units, like: Units, seed: int) -> Units:
     generator = np.random.default_rng(seed)
-    wanted = like.groupby("layer").size()
-    drawn = [
-        generator.choice(neurons.index[neurons.layer == layer], number, replace=False)
-        for layer, number in wanted.items()
-    ]
-    return neurons.loc[np.sort(np.concatenate(drawn))]
+    chosen = {}
+    for module, wanted in (("mlp", like.neurons), ("attention", like.heads)):
+        if wanted is None or wanted.empty:
+            continue
+        table = units.table(module)
+        drawn = [
+            generator.choice(table.index[table.layer == layer], number, replace=False)
+            for layer, number in wanted.groupby("layer").size().items()
+        ]
+        chosen[module] = table.loc[np.sort(np.concatenate(drawn))]
+    return _chosen(units, **chosen)

@@ -1,176 +1,107 @@
-"""Where each model family keeps its parts. The only module that knows a family.
+"""The parts of a loaded model, found where the row of its family says.
 
 A neuron's activation is the input of the down projection; its value vector is its row of that
-projection, its key vectors are what produces it. To add a family, add a row to `FAMILIES`.
+projection, its key vectors are what produces it. An attention head's activations are its block of
+inputs of the output projection, and its output vectors their rows of that projection.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from operator import attrgetter
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from neurondynamics.lm.families import FAMILIES, MODULES, REFUSED, Family
 
-@dataclass(frozen=True)
-class Family:
-    """Module paths of one family: `blocks` and `final_norm` from the model, the rest from a block.
-
-    `keys` are the projections whose outputs the neuron's nonlinearity reads: one in a plain MLP,
-    gate and up in a gated one; a projection of several times as many outputs as there are neurons
-    holds them one after the other. `attention` and `mlp` are the modules whose outputs are added
-    to the residual stream: in a family that normalises an output before adding it, that norm.
-    `mlp_bias` is the switch of the configuration that gives keys and down projection biases, if
-    the family has one. `refused` holds settings of the configuration, each with a value under
-    which the parts are not what the row says, and the reason.
-    """
-
-    blocks: str
-    final_norm: str
-    keys: tuple[str, ...]
-    down: str
-    attention: str
-    mlp: str
-    mlp_bias: str | None = None
-    refused: tuple[tuple[str, object, str], ...] = ()
+CORRECT = "correct its row of FAMILIES in lm/families.py"
 
 
-_NO_SUM = (
-    "its blocks normalise the residual stream itself, which then is not the sum of what attention "
-    "and MLPs add to it"
-)
-_GPT2 = Family(
-    blocks="transformer.h",
-    final_norm="transformer.ln_f",
-    keys=("mlp.c_fc",),
-    down="mlp.c_proj",
-    attention="attn",
-    mlp="mlp",
-)
-_LLAMA = Family(
-    blocks="model.layers",
-    final_norm="model.norm",
-    keys=("mlp.gate_proj", "mlp.up_proj"),
-    down="mlp.down_proj",
-    attention="self_attn",
-    mlp="mlp",
-)
+class Outputs(NamedTuple):
+    """The outputs of a projection that are the queries, keys or values of each head or group."""
 
-# The norms behind attention and MLP are what the residual stream gets. Value vectors are those of
-# the down projection, before that norm, as in the paper.
-_GEMMA = replace(_LLAMA, attention="post_attention_layernorm", mlp="post_feedforward_layernorm")
-_FALCON = Family(
-    blocks="transformer.h",
-    final_norm="transformer.ln_f",
-    keys=("mlp.dense_h_to_4h",),
-    down="mlp.dense_4h_to_h",
-    attention="self_attention",
-    mlp="mlp",
-)
+    projection: nn.Module
+    index: torch.Tensor  # (heads or groups, head_width)
 
-# `model_type` of the Hugging Face configuration -> where its parts are
-FAMILIES: dict[str, Family] = {
-    # both modules of Bloom add the residual stream to what they return, so their last
-    # projections are what is added to it
-    "bloom": replace(
-        _FALCON,
-        attention="self_attention.dense",
-        mlp="mlp.dense_4h_to_h",
-        refused=(
-            ("apply_residual_connection_post_layernorm", True, _NO_SUM),
-            (
-                "slow_but_exact",
-                True,
-                "its MLP then multiplies with slices of the down projection's weight and not "
-                "through the module, where interventions act; set it to false in config.json",
-            ),
-        ),
-    ),
-    "falcon": _FALCON,
-    "gemma2": _GEMMA,
-    "gemma3_text": replace(
-        _GEMMA,
-        refused=(
-            (
-                "use_bidirectional_attention",
-                True,
-                "its attention reads what comes later too, so it does not write text",
-            ),
-        ),
-    ),
-    "gpt2": _GPT2,
-    "gpt_neox": Family(
-        blocks="gpt_neox.layers",
-        final_norm="gpt_neox.final_layer_norm",
-        keys=("mlp.dense_h_to_4h",),
-        down="mlp.dense_4h_to_h",
-        attention="attention",
-        mlp="mlp",
-    ),
-    "gptj": replace(_GPT2, keys=("mlp.fc_in",), down="mlp.fc_out"),
-    "llama": replace(_LLAMA, mlp_bias="mlp_bias"),
-    "mistral": _LLAMA,
-    "opt": Family(
-        blocks="model.decoder.layers",
-        final_norm="model.decoder.final_layer_norm",
-        keys=("fc1",),
-        down="fc2",
-        attention="self_attn",
-        mlp="fc2",
-        refused=(("do_layer_norm_before", False, _NO_SUM),),
-    ),
-    "phi3": replace(_LLAMA, keys=("mlp.gate_up_proj",)),
-    "qwen2": _LLAMA,
-    "qwen3": _LLAMA,
-}
 
-# `model_type` -> why its models cannot be studied, where there is something to be done about it
-REFUSED = {
-    "gemma3": """they read images too. Save the language model alone, beside the tokenizer, with
-    whole = AutoModelForCausalLM.from_pretrained(folder)
-    text = Gemma3ForCausalLM(whole.config.text_config)
-    text.model, text.lm_head = whole.model.language_model, whole.lm_head
-    text.generation_config = whole.generation_config
-    text.save_pretrained(another_folder)""",
-}
+class QKV(NamedTuple):
+    """What attention reads the residual stream by."""
+
+    queries: Outputs  # of the heads
+    keys: Outputs  # of the groups of heads that share them
+    values: Outputs
 
 
 @dataclass(frozen=True)
 class Layer:
-    """The parts of one block that recorders and interventions hook."""
+    """The parts of one block that recorders and interventions hook.
+
+    `attention` and `mlp` are what is added to the residual stream, `self_attention` the module
+    that has all of attention's parameters.
+    """
 
     block: nn.Module
     keys: tuple[nn.Module, ...]
     down: nn.Module
     attention: nn.Module
     mlp: nn.Module
+    self_attention: nn.Module
+    qkv: QKV
+    out: nn.Module
+
+    def projection(self, module: str) -> nn.Module:
+        """Return the projection that the MLP's neurons or attention's heads write by."""
+        return {"mlp": self.down, "attention": self.out}[module]
+
+    def vectors(self, module: str) -> torch.Tensor:
+        """Return what each input of that projection writes, (inputs, d_model), as a view."""
+        projection = self.projection(module)
+        return by_output(projection, projection.weight.detach()).T
 
     def value_vectors(self) -> torch.Tensor:
         """Return the neurons' value vectors, (d_mlp, d_model), a view on the weight."""
-        weight = self.down.weight.detach()
-        return weight if isinstance(self.down, Conv1D) else weight.T
+        return self.vectors("mlp")
+
+    def output_vectors(self) -> torch.Tensor:
+        """Return the heads' output vectors, (heads · head_width, d_model), a view on the weight."""
+        return self.vectors("attention")
 
     def key_vectors(self) -> tuple[torch.Tensor, ...]:
         """Return the neurons' vectors in each key projection, (d_mlp, d_model), as views.
 
         A projection that holds several, one after the other, gives as many.
         """
-        weights = ((key, key.weight.detach()) for key in self.keys)
-        rows = (weight.T if isinstance(key, Conv1D) else weight for key, weight in weights)
+        rows = (by_output(key, key.weight.detach()) for key in self.keys)
         return tuple(vectors for row in rows for vectors in row.split(self.n_neurons))
 
-    def bias(self) -> torch.Tensor:
-        """Return what the down projection adds beside its neurons, (d_model,), or zeros."""
-        if self.down.bias is None:
-            return torch.zeros_like(self.value_vectors()[0])
-        return self.down.bias.detach()
+    def bias(self, module: str = "mlp") -> torch.Tensor:
+        """Return what the projection adds beside what its inputs write, (d_model,), or zeros."""
+        bias = self.projection(module).bias
+        return torch.zeros_like(self.vectors(module)[0]) if bias is None else bias.detach()
 
     @property
     def n_neurons(self) -> int:
         """d_mlp of this layer."""
         return self.value_vectors().shape[0]
+
+    @property
+    def heads(self) -> int:
+        """The number of attention heads, each with queries of its own."""
+        return len(self.qkv.queries.index)
+
+    @property
+    def groups(self) -> int:
+        """The number of groups of heads that share keys and values; at most that of heads."""
+        return len(self.qkv.keys.index)
+
+    @property
+    def head_width(self) -> int:
+        """The inputs of the output projection that belong to one head."""
+        return self.qkv.queries.index.shape[1]
 
 
 @dataclass(frozen=True)
@@ -208,7 +139,10 @@ def dissect(model: nn.Module) -> Anatomy:
         down = _projection(block, family.down, model_type)
         attention = _part(block, family.attention, model_type)
         mlp = _part(block, family.mlp, model_type)
-        layers.append(Layer(block, keys, down, attention, mlp))
+        whole = _part(block, family.out.rpartition(".")[0], model_type)
+        out = _projection(block, family.out, model_type)
+        qkv = _qkv(block, out, model.config.num_attention_heads, family, model_type)
+        layers.append(Layer(block, keys, down, attention, mlp, whole, qkv, out))
         _check_widths(layers[-1], family, model_type)
     norm = _part(model, family.final_norm, model_type)
     unembedding = model.get_output_embeddings()
@@ -221,26 +155,42 @@ def dissect(model: nn.Module) -> Anatomy:
     return Anatomy(tuple(layers), norm, unembedding)
 
 
-def add_mlp_biases(model: nn.Module) -> None:
-    """Give the MLPs of a model biases of zero where they have none; nothing it computes changes.
+def by_output(projection: nn.Module, weight: torch.Tensor) -> torch.Tensor:
+    """Return a weight of the projection's kind as (outputs, inputs), a view."""
+    return weight.T if isinstance(projection, Conv1D) else weight
+
+
+def add_biases(model: nn.Module, module: str) -> None:
+    """Give the MLPs or attentions of a model biases of zero where they have none; nothing that it
+    computes changes.
 
     The configuration says so too, so that a saved folder loads. Raises ValueError if the family's
-    down projections have no biases and its configuration cannot give them any.
+    projections have no biases and its configuration cannot give them any.
     """
     layers = dissect(model).layers
-    if all(layer.down.bias is not None for layer in layers):
+    if all(layer.projection(module).bias is not None for layer in layers):
         return
     model_type = model.config.model_type
     family = FAMILIES[model_type]
-    if family.mlp_bias is None:
+    paths = {"mlp": family.down, "attention": family.out}
+    switches = {"mlp": family.mlp_bias, "attention": family.attention_bias}
+    if switches[module] is None:
         raise ValueError(
-            f"the down projection {family.down!r} of a model of type {model_type!r} has no bias, "
-            "and its configuration has no switch that gives it one"
+            f"the projection {paths[module]!r} of a model of type {model_type!r} has no bias, and "
+            "its configuration has no switch that gives it one"
         )
-    setattr(model.config, family.mlp_bias, True)
-    for module in (module for layer in layers for module in (*layer.keys, layer.down)):
-        if module.bias is None:
-            module.bias = nn.Parameter(module.weight.new_zeros(module.out_features), False)
+    setattr(model.config, switches[module], True)
+    switched = [name for name in MODULES if switches[name] == switches[module]]
+    for projection in (p for layer in layers for name in switched for p in _biased(layer, name)):
+        if projection.bias is None:
+            outputs = len(by_output(projection, projection.weight))
+            projection.bias = nn.Parameter(projection.weight.new_zeros(outputs), False)
+
+
+def _biased(layer: Layer, module: str) -> Iterator[nn.Module]:
+    """Yield the projections to which one switch gives biases."""
+    yield from layer.keys if module == "mlp" else (part.projection for part in layer.qkv)
+    yield layer.projection(module)
 
 
 def _part(root: nn.Module, path: str, model_type: str) -> nn.Module:
@@ -251,7 +201,7 @@ def _part(root: nn.Module, path: str, model_type: str) -> nn.Module:
     except AttributeError as error:
         raise ValueError(
             f"a model of type {model_type!r} was expected to have the part {path!r} in its "
-            f"{type(root).__name__}, but {error}; correct its row of FAMILIES in lm/anatomy.py"
+            f"{type(root).__name__}, but {error}; {CORRECT}"
         ) from error
     return part
 
@@ -266,15 +216,59 @@ def _projection(block: nn.Module, path: str, model_type: str) -> nn.Module:
     return module
 
 
+def _qkv(block: nn.Module, out: nn.Module, heads: int, family: Family, model_type: str) -> QKV:
+    """Find which outputs of which projections are the queries, keys and values of a block.
+
+    How many key/value groups there are is worked out from the widths.
+    """
+    projections = [_projection(block, path, model_type) for path in family.qkv]
+    outputs = [len(by_output(projection, projection.weight)) for projection in projections]
+    inputs = by_output(out, out.weight).shape[1]
+    width, rest = divmod(inputs, heads)
+    shared = 0 if rest else (outputs[-1] - (heads * width if family.fused else 0)) // width
+    groups = shared // 2 if family.fused else shared
+    own = [(heads + 2 * groups) * width] if family.fused else [inputs, *[groups * width] * 2]
+    if rest or groups < 1 or heads % groups or outputs != own:
+        raise ValueError(
+            f"the projections {', '.join(map(repr, family.qkv))} of a model of type "
+            f"{model_type!r} have {', '.join(map(str, outputs))} outputs, which are not the "
+            f"queries, keys and values of {heads} heads where {family.out!r} has {inputs} inputs; "
+            f"{CORRECT}"
+        )
+    queries, keys, values = _layout(family.fused, heads, groups)
+    modules = projections * 3 if family.fused else projections
+    columns = torch.arange(width, device="cpu")
+    found = zip(modules, (queries, keys, values), strict=True)
+    return QKV(*(Outputs(module, slots[:, None] * width + columns) for module, slots in found))
+
+
+def _layout(fused: str | None, heads: int, groups: int) -> tuple[torch.Tensor, ...]:
+    """Return where queries, (heads,), keys and values, (groups,), begin in the outputs of their
+    projection, in head widths."""
+    head, group = torch.arange(heads, device="cpu"), torch.arange(groups, device="cpu")
+    if fused is None:
+        return head, group, group
+    if fused == "sections":
+        return head, heads + group, heads + groups + group
+    each = heads // groups  # queries in a group, before its key and its value
+    return head + 2 * (head // each), group * (each + 2) + each, group * (each + 2) + each + 1
+
+
 def _check_widths(layer: Layer, family: Family, model_type: str) -> None:
+    width = layer.value_vectors().shape[1]
     for path, vectors in zip(family.keys, layer.keys, strict=True):
-        outputs = vectors.weight.numel() // layer.value_vectors().shape[1]
+        outputs = vectors.weight.numel() // width
         if outputs % layer.n_neurons:
             raise ValueError(
                 f"{path!r} of a model of type {model_type!r} has {outputs} outputs, which is no "
-                f"multiple of the {layer.n_neurons} neurons that {family.down!r} reads; correct "
-                "its row of FAMILIES in lm/anatomy.py"
+                f"multiple of the {layer.n_neurons} neurons that {family.down!r} reads; {CORRECT}"
             )
+    written = layer.output_vectors().shape[1]
+    if written != width:
+        raise ValueError(
+            f"{family.out!r} of a model of type {model_type!r} writes {written} numbers, and "
+            f"{family.down!r} {width}; {CORRECT}"
+        )
 
 
 def _unknown_family(model_type: str) -> str:
@@ -282,13 +276,15 @@ def _unknown_family(model_type: str) -> str:
         {
             f"{family.blocks} (blocks), {family.down} (down projection), "
             f"{' and '.join(family.keys)} (keys), {family.attention} (attention), "
-            f"{family.mlp} (mlp), {family.final_norm} (final norm)"
+            f"{family.mlp} (mlp), {family.out} (output projection), "
+            f"{' and '.join(family.qkv)} (queries, keys, values), "
+            f"{family.final_norm} (final norm)"
             for family in FAMILIES.values()
         }
     )
     return (
         f"models of type {model_type!r} are not known; known are {', '.join(sorted(FAMILIES))}. "
         f"The parts looked for are: {'; or '.join(looked_for)}. To add the family, add a row "
-        f"{model_type!r}: Family(blocks, final_norm, keys, down, attention, mlp) to FAMILIES in "
-        "lm/anatomy.py"
+        f"{model_type!r}: Family(blocks, final_norm, keys, down, attention, mlp, out, qkv) to "
+        "FAMILIES in lm/families.py"
     )

@@ -1,0 +1,73 @@
+"""What an intervention can name, neurons and attention heads, and what it has named of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+COLUMNS = {"mlp": "neuron", "attention": "head"}  # module -> what its units are called
+
+
+@dataclass(frozen=True)
+class Units:
+    """The neurons and heads of a study, or those of them that a selection chose.
+
+    A study that has no table of heads has neurons alone. `inputs_base` and `inputs_tuned` are the
+    means, over the new-token positions of the analysis prompts, of what the output projections
+    read in the base and in the tuned model, which has been read or not.
+    """
+
+    neurons: pd.DataFrame  # columns layer, neuron and others
+    heads: pd.DataFrame | None = None  # columns layer, head and others
+    head_width: int | None = None
+    inputs_base: np.ndarray | None = None  # (layers, heads · head_width)
+    inputs_tuned: np.ndarray | None = None
+
+    def table(self, module: str) -> pd.DataFrame:
+        """Return the table of a module's units. Raises ValueError if there is none."""
+        table = {"mlp": self.neurons, "attention": self.heads}[module]
+        if table is None:
+            raise ValueError("there is no table of attention heads; attribute heads first")
+        return table
+
+    def named(self) -> Iterator[Named]:
+        """Yield the units of each module that has any."""
+        if len(self.neurons):
+            layers, inputs = self.neurons.layer.to_numpy(), self.neurons.neuron.to_numpy()
+            yield Named("mlp", layers, inputs, 1, self)
+        if self.heads is not None and len(self.heads):
+            width = self.head_width
+            first = self.heads["head"].to_numpy() * width  # head is a method of tables
+            inputs = (first[:, None] + np.arange(width)).ravel()
+            layers = np.repeat(self.heads.layer.to_numpy(), width)
+            yield Named("attention", layers, inputs, width, self)
+
+
+@dataclass(frozen=True)
+class Named:
+    """Chosen units of one module, as inputs of the projection that they write by."""
+
+    module: str
+    layers: np.ndarray  # (n,)
+    inputs: np.ndarray  # (n,)
+    unit_width: int  # inputs of one unit
+    units: Units
+
+    def __len__(self) -> int:
+        """Return how many units these are."""
+        return len(self.inputs) // self.unit_width
+
+    def mean(self, model: str) -> np.ndarray:
+        """Return the inputs' means in the `base` or the `tuned` model, (n,).
+
+        Raises ValueError if they have not been measured.
+        """
+        if self.module == "mlp":
+            return self.units.neurons[f"activation_{model}"].to_numpy()
+        means = {"base": self.units.inputs_base, "tuned": self.units.inputs_tuned}[model]
+        if means is None:
+            raise ValueError(f"what heads read in the {model} model has not been captured")
+        return means[self.layers, self.inputs]
