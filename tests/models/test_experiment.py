@@ -74,6 +74,7 @@ def run(tmp_path, prompts_file, neurons):
             choices=choices or [],
             experiment="test",
             interventions=interventions,
+            state="base",
             measures=("behaviour", "damage"),
             passages=PASSAGES,
             new_tokens=NEW_TOKENS,

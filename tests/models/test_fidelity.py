@@ -14,20 +14,26 @@ from neurondynamics.interventions.edits import (
     listening,
 )
 from neurondynamics.interventions.following import (
-    TEXTS,
     Followed,
     edited_readings,
     measure_fidelity,
     measure_margins,
 )
 from neurondynamics.interventions.parts import Edit
+from neurondynamics.limits import FOLLOWED_TEXTS
 from neurondynamics.lm import fidelity
 from neurondynamics.lm.anatomy import dissect
-from neurondynamics.lm.generation import NonFiniteError, prefill
+from neurondynamics.lm.generation import NonFiniteError, decode, prefill
 from neurondynamics.lm.teacher_forcing import next_token_logits, read_new
 
 T = 6
 CHOSEN = range(1, 6)  # prompts: one of a single token, one longer than a cache that forgets
+
+
+def measured(model, followed, prompts, interventions):
+    """Return the fidelity of a model along what the followed one writes after prompts."""
+    new = decode(followed, prefill(followed, prompts), T).lists()
+    return measure_fidelity(model, followed, prompts, new, interventions)
 
 
 def paired(case, positions="new", every=1):
@@ -104,7 +110,7 @@ def test_divergence_and_agreement_equal_plain_ones(every_case):
     case = every_case
     tuned, reference = tuned_of(case)
     prompts = [case.prompts[i] for i in CHOSEN]
-    found = measure_fidelity(case.model, tuned, prompts, T, interventions_of(case))
+    found = measured(case.model, tuned, prompts, interventions_of(case))
     found = found.edited | {"unedited": found.unedited, "noise": found.noise}
     for row, prompt in enumerate(prompts):
         new = plain.generate(reference, prompt, T, case.ends)
@@ -143,9 +149,9 @@ def test_margins_equal_plain_ones(case):
 def test_a_batch_is_as_its_texts_one_at_a_time(case):
     tuned, _ = tuned_of(case)
     prompts = [case.prompts[i] for i in CHOSEN]
-    whole = measure_fidelity(case.model, tuned, prompts, T, interventions_of(case))
+    whole = measured(case.model, tuned, prompts, interventions_of(case))
     for row, prompt in enumerate(prompts):
-        alone = measure_fidelity(case.model, tuned, [prompt], T, interventions_of(case))
+        alone = measured(case.model, tuned, [prompt], interventions_of(case))
         assert abs(alone.noise.kl[0]) < 1e-6
         for name, found in whole.edited.items():
             np.testing.assert_allclose(found.kl[row], alone.edited[name].kl[0], rtol=1e-3)
@@ -155,7 +161,7 @@ def test_a_batch_is_as_its_texts_one_at_a_time(case):
 def test_a_model_that_follows_itself_is_itself_to_the_bit(every_case):
     case = every_case
     identities = {"new": [paired(case)], "all": [paired(case, "all")]}
-    found = measure_fidelity(case.model, case.model, case.prompts, T, identities)
+    found = measured(case.model, case.model, case.prompts, identities)
     for reading in (*found.edited.values(), found.unedited):
         np.testing.assert_array_equal(reading.kl, 0)
         np.testing.assert_array_equal(reading.agreement, 1)
@@ -187,9 +193,9 @@ def test_the_followed_model_runs_as_often_for_many_interventions_as_for_one(case
     tuned, _ = tuned_of(case)
     one, passes = {"a": [paired(case, "all")]}, []
     count = tuned.model.layers[0].register_forward_hook(lambda *_: passes.append(1))
-    measure_fidelity(case.model, tuned, case.prompts, T, one)
+    measured(case.model, tuned, case.prompts, one)
     alone = len(passes)
-    measure_fidelity(case.model, tuned, case.prompts, T, one | {"b": one["a"], "c": []})
+    measured(case.model, tuned, case.prompts, one | {"b": one["a"], "c": []})
     count.remove()
     assert len(passes) == 2 * alone
 
@@ -197,7 +203,7 @@ def test_the_followed_model_runs_as_often_for_many_interventions_as_for_one(case
 def test_logits_are_worked_out_in_blocks_of_bounded_size(case_of, monkeypatch):
     case = case_of("gpt2")
     tuned, _ = tuned_of(case)
-    whole = measure_fidelity(case.model, tuned, case.prompts, T, {"none": []})
+    whole = measured(case.model, tuned, case.prompts, {"none": []})
     blocks = []
 
     def spy(model, hidden):
@@ -205,8 +211,8 @@ def test_logits_are_worked_out_in_blocks_of_bounded_size(case_of, monkeypatch):
         return next_token_logits(model, hidden)
 
     monkeypatch.setattr(fidelity, "next_token_logits", spy)
-    monkeypatch.setattr(fidelity, "BLOCK_BYTES", 3 * fidelity.ARRAYS * 8 * tiny.VOCABULARY)
-    found = measure_fidelity(case.model, tuned, case.prompts, T, {"none": []})
+    monkeypatch.setattr(fidelity, "LOGIT_BYTES", 3 * fidelity.ARRAYS * 8 * tiny.VOCABULARY)
+    found = measured(case.model, tuned, case.prompts, {"none": []})
     assert max(blocks) == 3
     np.testing.assert_allclose(found.edited["none"].kl, whole.edited["none"].kl, rtol=1e-4)
     np.testing.assert_array_equal(found.unedited.kl, found.edited["none"].kl)
@@ -218,18 +224,18 @@ def test_what_is_not_finite_names_its_intervention_and_rows(case_of):
     prompts = case.prompts[1:3]
     broken.model.embed_tokens.weight[prompts[0][4]] = torch.nan
     with pytest.raises(NonFiniteError, match="patch: log-probabilities") as caught:
-        measure_fidelity(broken, case.model, prompts, T, {"patch": []})
+        measured(broken, case.model, prompts, {"patch": []})
     assert caught.value.rows == [0]
     texts = [[3, 4], [5]], [[6], [7]]
     with pytest.raises(NonFiniteError, match="patch: log-probabilities") as caught:
         measure_margins(broken, case.model, prompts, texts, {"patch": []})
     assert caught.value.rows == [0]
     with pytest.raises(NonFiniteError) as caught:
-        measure_fidelity(case.model, broken, prompts, T, {})
+        measured(case.model, broken, prompts, {})
     assert caught.value.rows == [0]
 
 
 def test_no_more_texts_are_followed_than_are_prefilled_at_once(case_of):
-    model = case_of("llama").model
-    with pytest.raises(ValueError, match="33 texts at once; at most 32"):
-        measure_fidelity(model, model, [[1]] * (TEXTS + 1), T, {})
+    model, texts = case_of("llama").model, [[1]] * (FOLLOWED_TEXTS + 1)
+    with pytest.raises(ValueError, match="33 texts at once; 32 at most"):
+        measure_fidelity(model, model, texts, texts, {})

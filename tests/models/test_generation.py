@@ -70,7 +70,9 @@ def test_parts_leave_little_padding(case_of, monkeypatch):
     assert shapes == [(2, 8), (2, 2)]
 
 
-def test_prompts_of_one_token_alone(case):
+@pytest.mark.parametrize("rows", [2, 32])
+def test_prompts_of_one_token_alone(case, monkeypatch, rows):
+    monkeypatch.setattr(generation, "PREFILL_ROWS", rows)
     prompts = [[5], [77], [300]]
     expected = [plain.generate(case.plain, prompt, NEW_TOKENS, case.ends) for prompt in prompts]
     assert generate(case.model, prompts, 3) == expected

@@ -60,6 +60,12 @@ def lower(alpha: float, **options) -> list[dict]:
     ]
 
 
+def whole(*modules, **among):
+    """Every unit of modules follows the other model at every position."""
+    select = {"modules": list(modules), **among}
+    return act(select, "patch", mode="paired", positions="all")
+
+
 EXPERIMENTS = {  # by other names than those of the default study, with which they would be merged
     "edits": {
         "state": "base",
@@ -94,6 +100,24 @@ EXPERIMENTS = {  # by other names than those of the default study, with which th
             "none": [],
             "scale-keys": [act({"top": 2}, "scale_keys", factor=3.0)],
             "scale-values": [act({"top": 2}, "scale", factor=3.0)],
+        },
+    },
+    "units": {  # read, and not written under
+        "state": "base",
+        "measures": ["fidelity"],
+        "controls": {"random": 1},
+        "interventions": {
+            "attention": [whole("attention")],
+            "late": [whole("attention", "mlp", layers=[1, tiny.LAYERS - 1])],
+            "heads": [act({"heads": [[0, 1], [1, 0]]}, "patch", mode="paired")],
+        },
+    },
+    "back": {
+        "state": "tuned",
+        "measures": ["fidelity"],
+        "interventions": {
+            "all": [whole("attention", "mlp")],
+            "mean-TP-": [act({"groups": ["TP-"]}, "patch")],
         },
     },
     "curve": {
@@ -241,6 +265,7 @@ def configuration(inputs: Path) -> dict:
         },
         "attribution": {"directions": ["mean_difference", "reviews"], "ablated": 5, "decoded": 3},
         "statistics": {"samples": 50},
+        "fidelity": {"prompts": 5},
         # those of the default study are dropped, whatever their names
         "experiments": dict.fromkeys(DEFAULT["experiments"]) | EXPERIMENTS,
         "curve": "curve",

@@ -74,7 +74,7 @@ rule measure_fidelity:
         gpu=experiments.gpus,
     params:
         reading=experiments.reading(),
-        interventions=experiments.interventions,
+        settings=experiments.fidelity,
         code=code_digest("experiments/measure_fidelity"),
     script:
         "../scripts/experiments/measure_fidelity.py"

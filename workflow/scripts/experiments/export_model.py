@@ -15,6 +15,7 @@ from neurondynamics.interventions.edits import count_units
 from neurondynamics.interventions.export import bake
 from neurondynamics.interventions.plans import chosen_steps, plan_edits
 from neurondynamics.interventions.units import Units
+from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.loading import (
     load_model,
     load_tokenizer,
@@ -70,6 +71,7 @@ def export_model(
     folder: str,
     *,
     steps: list[dict] | dict,
+    state: str,
     model_name: str,
     experiment: str,
     intervention: str,
@@ -79,7 +81,7 @@ def export_model(
 
     `steps` are the intervention's, or {best_of: the interventions of a search}, of which the file
     `choice` says which one was chosen; `directions` are the files of what they subtract, by their
-    names. The weights keep the dtype that they are
+    names. `state` is the model's, `base` or `tuned`. The weights keep the dtype that they are
     stored in. The names are for the card. Raises ValueError, naming the intervention, for a
     selection that does not fit the model and for an edit that weights cannot express.
     """
@@ -89,7 +91,7 @@ def export_model(
     key = f"experiments.{experiment}.interventions.{intervention}"
     table = read_parquet(neurons, weights=weight_digest(model))
     try:
-        edits = plan_edits(Units(table), steps, read_vectors(directions))
+        edits = plan_edits(Units.of(dissect(lm), table, state), steps, read_vectors(directions))
     except ValueError as error:
         raise ValueError(f"{key}{error}") from error
     try:

@@ -32,7 +32,7 @@ from neurondynamics.interventions.edits import (
     listening,
 )
 from neurondynamics.interventions.parts import Edit
-from neurondynamics.interventions.plans import chosen_steps, plan_edits
+from neurondynamics.interventions.plans import resolve_interventions
 from neurondynamics.interventions.units import Units
 from neurondynamics.limits import TOKENS_PER_PASS
 from neurondynamics.lm.anatomy import dissect
@@ -103,6 +103,7 @@ def run_experiment(
     shard: str,
     reading: Reading,
     interventions: dict[str, list[dict] | dict],
+    state: str,
     measures: Sequence[str],
     passages: dict[str, int],
     new_tokens: int,
@@ -111,22 +112,22 @@ def run_experiment(
     """Write a shard's continuations of prompts and passages, and its losses of text windows.
 
     `interventions` maps a name to its list of steps, or to {best_of: the interventions of a
-    search}; `choices` say which one was chosen, in the order of these. `followed_model` is the
-    folder that paired patches follow, or None; `directions` the files of what is subtracted, by
-    their names. Of `measures`, behaviour asks for continuations of the prompts, damage for those of
-    passages and for losses. The passages are those of `continued`, or else of `corpus`; `passages`
-    holds the keys of the configuration's `corpus` that give numbers and widths. Raises ValueError,
-    naming the intervention, for a selection that does not fit the model and for outputs that are
-    not finite.
+    search}; `choices` say which one was chosen, in the order of these. `state` is the model's,
+    `base` or `tuned`; `followed_model` is the folder that paired patches follow, or None;
+    `directions` are the files of what is subtracted, by their names. Of `measures`, behaviour asks
+    for continuations of the prompts, damage for those of passages and for losses. The passages are
+    those of `continued`, or else of `corpus`; `passages` holds the keys of the configuration's
+    `corpus` that give numbers and widths. Raises ValueError, naming the intervention, for a
+    selection that does not fit the model and for outputs that are not finite.
     """
     tokenizer = load_tokenizer(model)
     leader = None if followed_model is None else reading.load(followed_model)
     stage = Stage(reading.load(model), leader)
-    searched = (name for name, steps in interventions.items() if isinstance(steps, dict))
-    choice = dict(zip(searched, choices, strict=True))
-    chosen = {name: chosen_steps(steps, choice.get(name)) for name, steps in interventions.items()}
     table = read_parquet(neurons, weights=weight_digest(model))
-    resolved = resolve_interventions(Units(table), read_vectors(directions), chosen, experiment)
+    units = Units.of(dissect(stage.model), table, state)
+    edits = resolve_interventions(
+        units, interventions, choices, read_vectors(directions), experiment
+    )
     records = read_prompts(prompts)
     encoded = encode_prompts(tokenizer, [record["text"] for record in records], reading.max_tokens)
     windows, texts = neutral_passages(
@@ -147,30 +148,13 @@ def run_experiment(
     else:
         windows = windows[:0]
     batches = shard_batches([len(item.tokens) for item in items], reading.batch_size, shard)
-    written = generate_all(stage, tokenizer, resolved, items, batches, new_tokens)
-    measured = measure_losses(stage, resolved, windows, shard)
+    written = generate_all(stage, tokenizer, edits, items, batches, new_tokens)
+    measured = measure_losses(stage, edits, windows, shard)
     made = {"experiment": experiment, "shard": shard, "weight_digest": weight_digest(model)}
     made |= {"prompt_set_digest": file_digest(prompts), "corpus": file_digest(corpus)}
     for table, path in ((written, generations), (measured, losses)):
         table.insert(0, "experiment", experiment)
         write_parquet(path, table, made)
-
-
-def resolve_interventions(
-    units: Units,
-    directions: dict[str, np.ndarray],
-    interventions: dict[str, list[dict]],
-    experiment: str,
-) -> dict[str, list[Edit]]:
-    """Turn the steps of interventions into edits of named units."""
-    resolved = {}
-    for name, steps in interventions.items():
-        try:
-            resolved[name] = plan_edits(units, steps, directions)
-        except ValueError as error:
-            raise ValueError(f"experiments.{experiment}.interventions.{name}{error}") from error
-        logger.info("%s edits %d neurons and %d heads", name, *count_units(resolved[name]))
-    return resolved
 
 
 def passage_items(

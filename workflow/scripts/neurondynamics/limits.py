@@ -3,5 +3,5 @@
 ROWS_PER_CHUNK = 16  # of a store: a chunk of a layer of 14,336 neurons fits HDF5's cache of 1 MB
 NETWORKS = ("detoxify", "classifier")  # kinds of scorers that run a network on a `device`
 TOKENS_PER_PASS = 1024  # of the text read at once for token losses; more is no faster
-FIDELITY_ROWS = 32  # texts of the other model that are read at once
+FOLLOWED_TEXTS = 32  # of the other model that are read at once; prompts are prefilled by as many
 LOGIT_BYTES = 2**26  # of a block of logits, of which a few are held at once

@@ -22,13 +22,12 @@ from neurondynamics.interventions.edits import (
     listening,
 )
 from neurondynamics.interventions.parts import Edit, Site
+from neurondynamics.limits import FOLLOWED_TEXTS
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.fidelity import Divergence, divergences, log_probabilities
-from neurondynamics.lm.generation import PREFILL_ROWS, NonFiniteError, Prefix, decode, prefill
+from neurondynamics.lm.generation import NonFiniteError, Prefix, prefill
 from neurondynamics.lm.teacher_forcing import read_new
 from neurondynamics.runtime import progress
-
-TEXTS = PREFILL_ROWS  # at once: more are prefilled in parts, of which the last alone is heard
 
 Interventions = Mapping[str, Sequence[Edit]]  # name -> edits
 Tokens = Sequence[Sequence[int]]  # of each text of a batch
@@ -46,12 +45,14 @@ class Text:
 class Followed:
     """The followed model on a batch of prompts, heard where some of `interventions` follows it.
 
-    Raises ValueError for more prompts than TEXTS.
+    Raises ValueError for more prompts than FOLLOWED_TEXTS.
     """
 
     def __init__(self, model: PreTrainedModel, prompts: Tokens, interventions: Interventions):
-        if len(prompts) > TEXTS:
-            raise ValueError(f"{len(prompts)} texts at once; at most {TEXTS} can be followed")
+        if len(prompts) > FOLLOWED_TEXTS:
+            raise ValueError(
+                f"{len(prompts)} texts at once; at most {FOLLOWED_TEXTS} can be followed"
+            )
         edits = [edit for edits in interventions.values() for edit in edits]
         self.model = model
         self.prompts = prompts
@@ -97,7 +98,7 @@ def edited_readings(
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How far a model is from the followed one along its greedy continuations of a batch."""
+    """How far a model is from the followed one along its own continuations of a batch."""
 
     edited: dict[str, Divergence]  # by intervention
     unedited: Divergence
@@ -108,27 +109,26 @@ def measure_fidelity(
     model: PreTrainedModel,
     followed: PreTrainedModel,
     prompts: Tokens,
-    new_tokens: int,
+    continuations: Tokens,
     interventions: Interventions,
 ) -> Fidelity:
-    """Read the followed model's own greedy continuations of at most TEXTS prompts under each
-    intervention on `model`.
+    """Read the followed model's own continuations of some prompts under each intervention on
+    `model`.
 
-    Raises ValueError for more prompts, and for edits that do not fit the model; NonFiniteError,
-    with the intervention's name, for outputs that are not finite.
+    Raises ValueError for more prompts than FOLLOWED_TEXTS, and for edits that do not fit the model;
+    NonFiniteError, with the intervention's name, for outputs that are not finite.
     """
     leader = Followed(followed, prompts, interventions)
-    text = leader.read(decode(followed, leader.prefix, new_tokens).lists())
-    new = text.continuations
+    text = leader.read(continuations)
     prefix = prefill(model, prompts)
     readings = edited_readings(model, prefix, leader, [text], interventions)
     edited = {name: hidden for name, (hidden,) in readings}
-    alone = {"unedited": read_new(model, prefix, new)}
-    again = {"noise": _read_in_another_size(followed, prompts, new)}
+    alone = {"unedited": read_new(model, prefix, continuations)}
+    again = {"noise": _read_in_another_size(followed, prompts, continuations)}
     return Fidelity(
-        divergences(followed, text.hidden, model, edited, new),
-        divergences(followed, text.hidden, model, alone, new)["unedited"],
-        divergences(followed, text.hidden, followed, again, new)["noise"],
+        divergences(followed, text.hidden, model, edited, continuations),
+        divergences(followed, text.hidden, model, alone, continuations)["unedited"],
+        divergences(followed, text.hidden, followed, again, continuations)["noise"],
     )
 
 
@@ -166,7 +166,7 @@ def measure_margins(
     pairs: tuple[Tokens, Tokens],
     interventions: Interventions,
 ) -> Margins:
-    """Read the chosen and the rejected continuations of at most TEXTS prompts under each
+    """Read the chosen and the rejected continuations of at most FOLLOWED_TEXTS prompts under each
     intervention on `model`; `pairs` are (chosen, rejected).
 
     Raises as `measure_fidelity` does.

@@ -200,7 +200,7 @@ def _of_its_name(step: dict, units: Units, directions: Directions) -> list[Edit]
 
 
 def _patch(step: dict, units: Units, directions: Directions) -> list[Edit]:
-    """Move units toward the tuned model; with `shuffle_signs`, a seed, a random half of them moves
+    """Move units toward the other model; with `shuffle_signs`, a seed, a random half of them moves
     as far the other way."""
     move = entry(PATCHES, "mode", step.get("mode", "mean"))
     shuffle, edits = step.get("shuffle_signs"), []
@@ -214,12 +214,13 @@ def _patch(step: dict, units: Units, directions: Directions) -> list[Edit]:
 
 
 def _to_mean(named: Named, signs: np.ndarray) -> tuple[str, Named, np.ndarray]:
-    base, tuned = named.mean("base"), named.mean("tuned")
-    return "set", named, np.where(signs > 0, tuned, 2 * base - tuned)
+    own, other = named.mean(named.units.edited), named.mean(named.units.other)
+    return "set", named, np.where(signs > 0, other, 2 * own - other)
 
 
 def _by_shift(named: Named, signs: np.ndarray) -> tuple[str, Named, np.ndarray]:
-    return "shift", named, signs * (named.mean("tuned") - named.mean("base"))
+    own, other = named.mean(named.units.edited), named.mean(named.units.other)
+    return "shift", named, signs * (other - own)
 
 
 def _as_paired(named: Named, signs: np.ndarray) -> tuple[str, Named, np.ndarray]:

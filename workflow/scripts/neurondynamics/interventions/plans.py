@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,38 @@ import numpy as np
 
 from neurondynamics.data.files import unusable
 from neurondynamics.data.records import read_json
-from neurondynamics.interventions.edits import act_of
+from neurondynamics.interventions.edits import act_of, count_units
 from neurondynamics.interventions.operations import OPERATIONS, entry
 from neurondynamics.interventions.parts import Edit
 from neurondynamics.interventions.units import Units
+
+logger = logging.getLogger(__name__)
+
+
+def resolve_interventions(
+    units: Units,
+    interventions: Mapping[str, list[dict] | dict],
+    choices: Sequence[str | Path],
+    directions: Mapping[str, np.ndarray],
+    experiment: str,
+) -> dict[str, list[Edit]]:
+    """Turn the interventions of an experiment into edits of named units.
+
+    `interventions` maps a name to its steps, or to {best_of: the interventions of a search};
+    `choices` are the files that say which one was chosen, in the order of these. Raises ValueError,
+    naming the intervention, as `chosen_steps` and `plan_edits` do.
+    """
+    searched = (name for name, steps in interventions.items() if isinstance(steps, dict))
+    choice = dict(zip(searched, choices, strict=True))
+    resolved = {}
+    for name, steps in interventions.items():
+        try:
+            chosen = chosen_steps(steps, choice.get(name))
+            resolved[name] = plan_edits(units, chosen, directions)
+        except ValueError as error:
+            raise ValueError(f"experiments.{experiment}.interventions.{name}{error}") from error
+        logger.info("%s edits %d neurons and %d heads", name, *count_units(resolved[name]))
+    return resolved
 
 
 def chosen_steps(steps: list[dict] | dict, choice: str | Path | None) -> list[dict]:

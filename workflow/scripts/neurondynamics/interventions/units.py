@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from neurondynamics.lm.anatomy import Anatomy
+
+PLACE = ["layer", "head"]
 COLUMNS = {"mlp": "neuron", "attention": "head"}  # module -> what its units are called
 
 
@@ -17,7 +20,8 @@ class Units:
 
     A study that has no table of heads has neurons alone. `inputs_base` and `inputs_tuned` are the
     means, over the new-token positions of the analysis prompts, of what the output projections
-    read in the base and in the tuned model, which has been read or not.
+    read in the base and in the tuned model, which has been read or not. `edited` is the model that
+    is edited, `base` or `tuned`; a patch moves it toward the other one.
     """
 
     neurons: pd.DataFrame  # columns layer, neuron and others
@@ -25,6 +29,20 @@ class Units:
     head_width: int | None = None
     inputs_base: np.ndarray | None = None  # (layers, heads · head_width)
     inputs_tuned: np.ndarray | None = None
+    edited: str = "base"
+
+    @classmethod
+    def of(cls, anatomy: Anatomy, neurons: pd.DataFrame, edited: str) -> Units:
+        """Return all units of a model whose neurons have a table."""
+        width = anatomy.layers[0].head_width
+        heads = [(number, head) for number, layer in enumerate(anatomy.layers)
+                 for head in range(layer.heads)]  # fmt: skip
+        return cls(neurons, pd.DataFrame(heads, columns=PLACE), width, edited=edited)
+
+    @property
+    def other(self) -> str:
+        """The model that a patch moves the edited one toward."""
+        return "tuned" if self.edited == "base" else "base"
 
     def table(self, module: str) -> pd.DataFrame:
         """Return the table of a module's units. Raises ValueError if there is none."""

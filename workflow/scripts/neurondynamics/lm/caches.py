@@ -74,8 +74,8 @@ def stack(caches: Sequence[DynamicCache | None], positions: int) -> DynamicCache
 
     What stands in the padding is masked by whoever reads the cache.
     """
-    if len(caches) == 1 or caches[0] is None:
-        return caches[0]
+    if len(caches) == 1 or caches[0] is None or not positions:
+        return caches[0]  # one that has read nothing is of no size yet
     joined = copy.copy(caches[0])
     joined.layers = []
     for parts in zip(*(cache.layers for cache in caches), strict=True):

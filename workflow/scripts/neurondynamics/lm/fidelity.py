@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from neurondynamics.limits import LOGIT_BYTES
 from neurondynamics.lm.generation import NonFiniteError
 from neurondynamics.lm.teacher_forcing import new_positions, next_token_logits
 
-BLOCK_BYTES = 64 * 2**20  # of what is held over the vocabulary for the positions of a block
 ARRAYS = 5  # in float64 that a block holds at the same time
 
 
@@ -92,7 +92,7 @@ def log_probabilities(
 
 def _blocks(positions: int, model: PreTrainedModel) -> Iterator[slice]:
     vocabulary = model.get_output_embeddings().weight.shape[0]
-    step = max(1, BLOCK_BYTES // (ARRAYS * 8 * vocabulary))
+    step = max(1, LOGIT_BYTES // (ARRAYS * 8 * vocabulary))
     return (slice(start, start + step) for start in range(0, positions, step))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from neurondynamics.limits import FIDELITY_ROWS, LOGIT_BYTES, TOKENS_PER_PASS
+from neurondynamics.limits import FOLLOWED_TEXTS, LOGIT_BYTES, TOKENS_PER_PASS
 from neurondynamics.study.costs import PROCESS, Work, lengths, model_of
 from neurondynamics.study.interventions import (
     BEHAVIOUR,
@@ -46,7 +46,7 @@ def _continuing(config: dict, **_) -> float:
 def _measuring(config: dict, **_) -> float:
     """Both models with the caches of a batch, the activations that are followed, and blocks of
     both models' logits."""
-    model, rows = model_of(config), min(_read(config), FIDELITY_ROWS)
+    model, rows = model_of(config), min(_read(config), FOLLOWED_TEXTS)
     caches = 3 * model.caches(rows, *lengths(config))
     heard = rows * sum(lengths(config)) * model.layers * (model.neurons + model.width)
     return PROCESS + 2 * model.weights + caches + heard * model.itemsize + 4 * LOGIT_BYTES

@@ -143,6 +143,11 @@ class Experiments(Stage):
         state = wildcards.get("followed") or followed_state(self._experiment(wildcards))
         return self.base_model(wildcards) if state == "base" else self.tuned_model(wildcards)
 
+    def fidelity(self, wildcards) -> dict:
+        """Return an experiment's interventions, and the state of the model that they edit."""
+        state = self._experiment(wildcards)["state"]
+        return {"interventions": self.interventions(wildcards), "state": state}
+
     def followed_texts(self) -> dict:
         """Return how many of the evaluation prompts the followed model continues, and how far."""
         return {
@@ -171,6 +176,7 @@ class Experiments(Stage):
         corpus = self.config["corpus"].items()
         return {
             "interventions": self.interventions(wildcards),
+            "state": self._experiment(wildcards)["state"],
             "measures": measures_of(self._experiment(wildcards)),
             "passages": {key: value for key, value in corpus if key not in CORPORA},
             "new_tokens": self.config["generation"]["new_tokens"],
@@ -202,10 +208,13 @@ class Experiments(Stage):
 
     def export(self, wildcards) -> dict:
         """Return an exported intervention's steps, and the names that its model card gives."""
-        on_tuned = self._experiment(wildcards)["state"] == "tuned"
+        state = self._experiment(wildcards)["state"]
         return {
             "steps": self._exported(wildcards),
-            "model_name": f"{wildcards.model}/{wildcards.tuned}" if on_tuned else wildcards.model,
+            "state": state,
+            "model_name": f"{wildcards.model}/{wildcards.tuned}"
+            if state == "tuned"
+            else wildcards.model,
             "experiment": wildcards.experiment,
             "intervention": wildcards.intervention,
         }

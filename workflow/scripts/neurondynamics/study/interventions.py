@@ -204,14 +204,34 @@ def _step(step: dict, key: str, config: dict) -> Iterator[str]:
         yield f"{key}.layer: {step['layer']}, but layers are counted 0 to {layers - 1}"
     if "direction" in step:
         yield from known(f"{key}.direction", step["direction"], config["directions"], "direction")
+    if _has_heads(step.get("select", {})):
+        if step["operation"] == "scale_keys":
+            yield f"{key}.operation: heads have no keys of their own to scale; use scale"
+        if step["operation"] == "rescale":
+            yield f"{key}.operation: of heads no means are measured; use scale"
+        if step["operation"] == "patch" and step.get("mode") != "paired":
+            yield f"{key}.mode: of heads no means are measured; patch them with mode: paired"
     if "select" in step:
         yield from _selection(step["select"], f"{key}.select", config["model"])
+
+
+def _has_heads(selection: dict) -> bool:
+    """Return whether a selection names attention heads."""
+    selection = selection.get("random", selection)
+    return "heads" in selection or "attention" in selection.get("modules", ())
 
 
 def _selection(selection: dict, key: str, model: dict) -> Iterator[str]:
     number = model["layers"] * model["neurons"]
     if selection.get("top", "all") != "all" and selection["top"] > number:
         yield f"{key}.top: {selection['top']} neurons, but the model has only {number}"
+    first, last = selection.get("layers", (0, 0))
+    if not first <= last < model["layers"]:
+        yield f"{key}.layers: [{first}, {last}] is no range of layers 0 to {model['layers'] - 1}"
+    for index, (layer, head) in enumerate(selection.get("heads", [])):
+        if layer >= model["layers"]:
+            there = f"the model has layers 0 to {model['layers'] - 1}"
+            yield f"{key}.heads[{index}]: there is no head {head} in layer {layer}; {there}"
     listed: set[tuple[int, int]] = set()
     for index, (layer, neuron) in enumerate(selection.get("neurons", [])):
         if layer >= model["layers"] or neuron >= model["neurons"]:
