@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import torch
-from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from neurondynamics.data.files import reading, replacing
+from neurondynamics.lm.stored import StoredWeights
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +29,7 @@ def record_change(base: str | Path, tuned: str | Path) -> None:
     equal, or one is no number.
     """
     change, lost = 0.0, 0.0
-    first, second = _Weights(base), _Weights(tuned)
+    first, second = StoredWeights(base), StoredWeights(tuned)
     for name in second.names_beside(first):
         before, after = first[name], second[name]
         if before.shape != after.shape:
@@ -80,49 +78,3 @@ def refuse_lost(folder: str | Path, dtype: str) -> None:
             f"the tuned model and the base model, {share:.0%} in norm is lost, and at most "
             f"{LOST:.0%} may be. Set model.dtype to float32, which takes twice the memory"
         )
-
-
-class _Weights:
-    """The parameters of a model folder by the names that transformers gives them, one at a time."""
-
-    def __init__(self, folder: str | Path):
-        options = {"local_files_only": True, "trust_remote_code": False}
-        with torch.device("meta"):
-            config = AutoConfig.from_pretrained(folder, **options)
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        self._tied = dict(getattr(model, "_tied_weights_keys", None) or {})
-        self._files, self._loaded = {}, None
-        prefix = f"{model.base_model_prefix}."
-        for file in sorted(Path(folder).glob("model*.safetensors")):
-            with safe_open(file, "pt") as stored:
-                for name in stored.keys():  # noqa: SIM118
-                    for meant in (name, prefix + name, name.removeprefix(prefix)):
-                        if meant in parameters:
-                            self._files[meant] = (file, name)
-                            break
-        self.names = sorted(parameters)
-        lacking = [name for name in self.names if self._source(name) not in self._files]
-        if lacking:  # stored in another form, which only transformers knows to turn into this
-            self._loaded = AutoModelForCausalLM.from_pretrained(
-                folder, dtype="auto", use_safetensors=True, **options
-            ).state_dict()
-
-    def names_beside(self, other: _Weights) -> Iterator[str]:
-        """Yield the names of all parameters, those that two share in both models once."""
-        seen = set()
-        for name in self.names:
-            sources = (self._source(name), other._source(name))
-            if sources not in seen:
-                seen.add(sources)
-                yield name
-
-    def _source(self, name: str) -> str:
-        return name if name in self._files else self._tied.get(name, name)
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        if self._loaded is not None:
-            return self._loaded[name]
-        file, stored = self._files[self._source(name)]
-        with safe_open(file, "pt") as opened:
-            return opened.get_tensor(stored)
