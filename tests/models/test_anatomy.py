@@ -8,6 +8,7 @@ import tiny
 import torch
 from neurondynamics.lm.anatomy import add_biases, dissect
 from neurondynamics.lm.families import FAMILIES
+from neurondynamics.lm.hooks import head_sites
 from neurondynamics.lm.loading import load_model
 from torch.nn.functional import gelu, relu, silu
 from transformers import (
@@ -131,9 +132,10 @@ def without(outputs, number, position=slice(None)):
 
 def test_heads_write_by_their_blocks_of_the_output_projection(every_case):
     case = every_case
-    for layer, reference in zip(
-        dissect(case.model).layers, dissect(case.plain).layers, strict=True
-    ):
+    anatomy = dissect(case.model)
+    outs = [plain.out(block) for block in plain.blocks(case.model)]
+    assert head_sites(anatomy) == [(out, "input") for out in outs]
+    for layer, reference in zip(anatomy.layers, dissect(case.plain).layers, strict=True):
         assert layer.heads == 4
         assert layer.groups == GROUPS.get(case.family, 2)
         assert layer.head_width == (16 if case.family == "qwen3" else 8)

@@ -117,6 +117,11 @@ def neuron_sites(anatomy: Anatomy) -> list[tuple[nn.Module, str]]:
     return [(layer.down, "input") for layer in anatomy.layers]
 
 
+def head_sites(anatomy: Anatomy) -> list[tuple[nn.Module, str]]:
+    """Where every layer's heads are read, in blocks: the output projections' inputs."""
+    return [(layer.out, "input") for layer in anatomy.layers]
+
+
 def final_residual_sites(anatomy: Anatomy) -> list[tuple[nn.Module, str]]:
     """Where the residual stream is read that the final norm gets: the last block's output."""
     return [(anatomy.layers[-1].block, "output")]
