@@ -39,6 +39,7 @@ def test_shape_of_every_family(every_case):
     assert read_shape(case.folder) == {
         "layers": tiny.LAYERS,
         "neurons": 4 * tiny.HIDDEN if case.family == "bloom" else tiny.NEURONS,
+        "heads": 4,
         "width": tiny.HIDDEN,
         "key_value_width": KEY_WIDTHS.get(case.family, 4 * 8),
         "vocabulary": tiny.VOCABULARY,

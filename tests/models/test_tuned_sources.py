@@ -158,6 +158,10 @@ def wide(model):
             lambda: of_another_size(num_key_value_heads=4),
             ["key_value_width: 16 in the base model, 32"],
         ),
+        (  # whose weights have the same shapes
+            lambda: of_another_size(num_attention_heads=8, num_key_value_heads=4, head_dim=4),
+            ["heads: 4 in the base model, 8 in the tuned"],
+        ),
         (lambda: wide(of_another_size()), ["vocabulary: 400 in the base model, 408 in the tuned"]),
     ],
 )

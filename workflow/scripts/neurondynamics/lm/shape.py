@@ -30,8 +30,9 @@ TOO_LONG = (  # positions, lengths by their keys
 
 
 def read_shape(folder: str | Path) -> dict[str, int | None]:
-    """Return layers, neurons (d_mlp), width (d_model), key_value_width, vocabulary, parameters,
-    and positions, the tokens that the model reads at most (None where nothing says).
+    """Return layers, neurons (d_mlp) and attention heads of a layer, width (d_model),
+    key_value_width, vocabulary, parameters, and positions, the tokens that the model reads at most
+    (None where nothing says).
 
     The model is built on torch's meta device, which has no memory, so this is cheap for a model of
     any size. `key_value_width` is what a layer keeps of one token as keys; tied parameters count
@@ -105,6 +106,7 @@ def _shape_of(model: PreTrainedModel, folder: str | Path) -> dict[str, int]:
     return {
         "layers": len(anatomy.layers),
         "neurons": neurons.pop(),
+        "heads": anatomy.layers[0].heads,
         "width": anatomy.layers[0].value_vectors().shape[1],
         "key_value_width": kept.pop(),
         "vocabulary": anatomy.unembedding.weight.shape[0],
