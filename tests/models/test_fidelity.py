@@ -203,19 +203,28 @@ def test_the_followed_model_runs_as_often_for_many_interventions_as_for_one(case
 def test_logits_are_worked_out_in_blocks_of_bounded_size(case_of, monkeypatch):
     case = case_of("gpt2")
     tuned, _ = tuned_of(case)
-    whole = measured(case.model, tuned, case.prompts, {"none": []})
+    pairs = [new[:1] for new in case.greedy], case.greedy
+
+    def measure():
+        found = measured(case.model, tuned, case.prompts, {"none": []})
+        np.testing.assert_array_equal(found.unedited.kl, found.edited["none"].kl)
+        margins = measure_margins(case.model, tuned, case.prompts, pairs, {})
+        return found.unedited.kl, found.unedited.agreement, margins.unedited, margins.followed
+
     blocks = []
 
-    def spy(model, hidden):
-        blocks.append(len(hidden))
-        return next_token_logits(model, hidden)
+    def spy(model, hidden, tokens):
+        logits = next_token_logits(model, hidden, tokens)
+        blocks.append(logits.shape)
+        return logits
 
+    whole = measure()
     monkeypatch.setattr(fidelity, "next_token_logits", spy)
-    monkeypatch.setattr(fidelity, "LOGIT_BYTES", 3 * fidelity.ARRAYS * 8 * tiny.VOCABULARY)
-    found = measured(case.model, tuned, case.prompts, {"none": []})
-    assert max(blocks) == 3
-    np.testing.assert_allclose(found.edited["none"].kl, whole.edited["none"].kl, rtol=1e-4)
-    np.testing.assert_array_equal(found.unedited.kl, found.edited["none"].kl)
+    monkeypatch.setattr(fidelity, "TOKENS", 7)  # of 400
+    monkeypatch.setattr(fidelity, "LOGIT_BYTES", 3 * fidelity.ARRAYS * 8 * 7)
+    for found, expected in zip(measure(), whole, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert max(blocks) == (3, 7)
 
 
 def test_what_is_not_finite_names_its_intervention_and_rows(case_of):

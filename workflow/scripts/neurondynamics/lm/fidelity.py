@@ -1,7 +1,7 @@
 """How far a model is from another along given texts: divergence, agreement, log-probabilities.
 
-All of them are worked out from hidden states, in float64 and in blocks of positions, so that
-no more memory is taken for many positions, or for a large vocabulary.
+All of them are worked out from last hidden states, in float64, in blocks of positions and of the
+vocabulary: the memory that a block takes is bounded, whatever the number of both.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from neurondynamics.limits import LOGIT_BYTES
 from neurondynamics.lm.generation import NonFiniteError
 from neurondynamics.lm.teacher_forcing import new_positions, next_token_logits
 
-ARRAYS = 5  # in float64 that a block holds at the same time
+TOKENS = 4096  # of the vocabulary at once
+ARRAYS = 6  # in float64 that are held at the same time
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,27 @@ def divergences(
     """
     mask = new_positions(continuations).to(target.device)
     target = target[mask]  # (positions, d_model)
-    readings = {name: hidden[mask] for name, hidden in readings.items()}
-    kl = target.new_empty(len(readings), len(target), dtype=torch.float64)
-    agree = torch.empty_like(kl)
-    for block in _blocks(len(target), followed):
-        logits = next_token_logits(followed, target[block])  # (block, vocabulary)
-        best, log_p = logits.argmax(-1), logits.log_softmax(-1, dtype=torch.float64)
-        p = log_p.exp()
-        for number, hidden in enumerate(readings.values()):
-            logits = next_token_logits(model, hidden[block])
-            log_q = logits.log_softmax(-1, dtype=torch.float64)
-            kl[number, block] = torch.sub(log_p, log_q, out=log_q).mul_(p).sum(-1)
-            agree[number, block] = (logits.argmax(-1) == best).double()
+    hidden = [reading[mask] for reading in readings.values()]
+    kl = target.new_empty(len(hidden), len(target), dtype=torch.float64)
+    agreement = torch.empty_like(kl)
+    for block in _blocks(len(target)):
+        first = _Prediction(target[block])
+        for tokens, logits in _logits(followed, target[block]):
+            first.add(tokens, logits)
+        others = [_Prediction(states[block]) for states in hidden]
+        gaps = torch.zeros_like(kl[:, block])  # Σ p (logits of the followed - those of the other)
+        for tokens, logits in _logits(followed, target[block]):
+            p = (logits - first.log_sum[:, None]).exp_()  # (block, tokens)
+            for states, other, gap in zip(hidden, others, gaps, strict=True):
+                its_own = next_token_logits(model, states[block], tokens).double()
+                other.add(tokens, its_own)
+                gap += torch.sub(logits, its_own, out=its_own).mul_(p).sum(-1)
+        for number, other in enumerate(others):
+            kl[number, block] = gaps[number] + (other.log_sum - first.log_sum)
+            agreement[number, block] = (other.best == first.best).double()
     numbers = np.array([len(tokens) for tokens in continuations])
     found = {}
-    for name, *values in zip(readings, kl, agree, strict=True):
+    for name, *values in zip(readings, kl, agreement, strict=True):
         _check_finite(values[0], mask, f"{name}: log-probabilities")
         found[name] = Divergence(*(_sums(of_positions, mask) / numbers for of_positions in values))
     return found
@@ -81,19 +88,48 @@ def log_probabilities(
     """
     mask = new_positions(continuations).to(hidden.device)
     hidden = hidden[mask]  # (positions, d_model)
-    tokens = torch.tensor([token for tokens in continuations for token in tokens]).to(mask.device)
+    given = torch.tensor([token for new in continuations for token in new]).to(mask.device)
     found = hidden.new_empty(len(hidden), dtype=torch.float64)
-    for block in _blocks(len(hidden), model):
-        log_p = next_token_logits(model, hidden[block]).log_softmax(-1, dtype=torch.float64)
-        found[block] = log_p.gather(-1, tokens[block, None]).squeeze(-1)
+    for block in _blocks(len(hidden)):
+        whole, own = _Prediction(hidden[block]), torch.zeros_like(found[block])
+        for tokens, logits in _logits(model, hidden[block]):
+            whole.add(tokens, logits)
+            place, last = given[block] - tokens.start, logits.shape[1] - 1
+            of_place = logits.gather(-1, place.clamp(0, last)[:, None]).squeeze(-1)
+            own = torch.where((place >= 0) & (place <= last), of_place, own)
+        found[block] = own - whole.log_sum
     _check_finite(found, mask, "log-probabilities")
     return _sums(found, mask)
 
 
-def _blocks(positions: int, model: PreTrainedModel) -> Iterator[slice]:
-    vocabulary = model.get_output_embeddings().weight.shape[0]
-    step = max(1, LOGIT_BYTES // (ARRAYS * 8 * vocabulary))
+class _Prediction:
+    """What a model predicts at the positions of a block, gathered over the vocabulary."""
+
+    def __init__(self, hidden: torch.Tensor):
+        # of the logits, (block,): the logarithm of the sum of exponentials, and the largest
+        self.log_sum = hidden.new_full((len(hidden),), -torch.inf, dtype=torch.float64)
+        self._largest = self.log_sum
+        self.best = torch.zeros_like(self.log_sum, dtype=torch.long)  # the first token that has it
+
+    def add(self, tokens: slice, logits: torch.Tensor) -> None:
+        """Take in the logits of some tokens, (block, tokens)."""
+        largest, place = logits.max(-1)
+        self.best = torch.where(largest > self._largest, tokens.start + place, self.best)
+        self._largest = torch.maximum(largest, self._largest)
+        self.log_sum = torch.logaddexp(self.log_sum, logits.logsumexp(-1))
+
+
+def _blocks(positions: int) -> Iterator[slice]:
+    step = max(1, LOGIT_BYTES // (ARRAYS * 8 * TOKENS))
     return (slice(start, start + step) for start in range(0, positions, step))
+
+
+def _logits(model: PreTrainedModel, hidden: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yield tokens of the vocabulary and their logits, (block, tokens), in float64."""
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    for start in range(0, vocabulary, TOKENS):
+        tokens = slice(start, start + TOKENS)
+        yield tokens, next_token_logits(model, hidden, tokens).double()
 
 
 def _check_finite(values: torch.Tensor, mask: torch.Tensor, what: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch.nn.functional import linear
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
@@ -43,9 +44,12 @@ def new_positions(continuations: Sequence[Sequence[int]]) -> torch.Tensor:
     return torch.arange(int(lengths.max())) < lengths[:, None]
 
 
-def next_token_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-    """Return the logits, (..., vocabulary), that a model makes of its last hidden states,
-    (..., d_model), which are those behind its final norm."""
-    logits = model.get_output_embeddings()(hidden)
+def next_token_logits(
+    model: PreTrainedModel, hidden: torch.Tensor, tokens: slice = slice(None)
+) -> torch.Tensor:
+    """Return the logits of some tokens, (..., tokens), that a model makes of its last hidden
+    states, (..., d_model), which are those behind its final norm."""
+    head = model.get_output_embeddings()
+    logits = linear(hidden, head.weight[tokens], None if head.bias is None else head.bias[tokens])
     cap = getattr(model.config, "final_logit_softcapping", None)  # Gemma 2, arXiv 2408.00118
     return logits if cap is None else torch.tanh(logits / cap) * cap
