@@ -36,7 +36,7 @@ sys.path.extend(
 
 from capture_activations import capture_batch
 from neurondynamics.interventions.parts import Edit
-from neurondynamics.interventions.plans import plan_edits
+from neurondynamics.interventions.plans import plan_steps
 from neurondynamics.interventions.units import Units
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.encoding import encode_prompts
@@ -65,7 +65,7 @@ def thirteen_interventions(neurons: pd.DataFrame) -> dict[str, list[Edit]]:
         for name, groups in GROUPS.items():
             patch = {"select": {"groups": groups}, "operation": "patch", "mode": mode}
             steps[f"{mode}-{name}"] = [patch]
-    return {name: plan_edits(Units(neurons), step, {}) for name, step in steps.items()}
+    return {name: plan_steps(Units(neurons), step, {}).edits for name, step in steps.items()}
 
 
 def plain_generate(lm, prompts: list[list[int]], new_tokens: int) -> list[list[int]]:

@@ -318,6 +318,7 @@ def export(case_of, tmp_path):
             [str(tmp_path / "probe.safetensors")],
             choice,
             str(tmp_path / "exported" / "it"),
+            followed_model=None,
             state="base",
             steps=steps,
             threads=1,

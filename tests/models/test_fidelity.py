@@ -20,6 +20,7 @@ from neurondynamics.interventions.following import (
     measure_margins,
 )
 from neurondynamics.interventions.parts import Edit
+from neurondynamics.interventions.plans import Plan
 from neurondynamics.limits import FOLLOWED_TEXTS
 from neurondynamics.lm import fidelity
 from neurondynamics.lm.anatomy import dissect
@@ -28,6 +29,11 @@ from neurondynamics.lm.teacher_forcing import next_token_logits, read_new
 
 T = 6
 CHOSEN = range(1, 6)  # prompts: one of a single token, one longer than a cache that forgets
+
+
+def plans(**edits):
+    """Return interventions of edits alone."""
+    return {name: Plan(tuple(some)) for name, some in edits.items()}
 
 
 def measured(model, followed, prompts, interventions):
@@ -84,7 +90,7 @@ def plain_readings(case, reference, prompt, new):
 
 
 def interventions_of(case):
-    return {"new": [paired(case, every=2)], "all": [paired(case, "all")]}
+    return plans(new=[paired(case, every=2)], all=[paired(case, "all")])
 
 
 def test_hidden_states_become_the_models_own_logits(every_case):
@@ -160,7 +166,7 @@ def test_a_batch_is_as_its_texts_one_at_a_time(case):
 
 def test_a_model_that_follows_itself_is_itself_to_the_bit(every_case):
     case = every_case
-    identities = {"new": [paired(case)], "all": [paired(case, "all")]}
+    identities = plans(new=[paired(case)], all=[paired(case, "all")])
     found = measured(case.model, case.model, case.prompts, identities)
     for reading in (*found.edited.values(), found.unedited):
         np.testing.assert_array_equal(reading.kl, 0)
@@ -173,12 +179,12 @@ def test_what_is_kept_is_what_is_heard_live(case, positions):
     """To the bit: as if the followed model read each time just before the edited one."""
     tuned, _ = tuned_of(case)
     edits, anatomy, heard = [paired(case, positions)], dissect(case.model), {}
-    followed = Followed(tuned, case.prompts, {"patch": edits})
+    followed = Followed(tuned, case.prompts, plans(patch=edits))
     text = followed.read(case.greedy)
     assert set(text.heard) == followed_sites(edits)
     assert set(followed.heard) == (followed_sites(edits) if positions == "all" else set())
     prefix = prefill(case.model, case.prompts)
-    ((_, (kept,)),) = edited_readings(case.model, prefix, followed, [text], {"patch": edits})
+    ((_, _, (kept,)),) = edited_readings(case.model, prefix, followed, [text], plans(patch=edits))
     with listening(dissect(tuned), followed_sites(edits), heard):
         with applied(anatomy, at_all_positions(edits), heard):
             live = prefill(case.model, case.prompts, tuned)
@@ -191,11 +197,11 @@ def test_what_is_kept_is_what_is_heard_live(case, positions):
 def test_the_followed_model_runs_as_often_for_many_interventions_as_for_one(case_of):
     case = case_of("llama")
     tuned, _ = tuned_of(case)
-    one, passes = {"a": [paired(case, "all")]}, []
+    one, passes = plans(a=[paired(case, "all")]), []
     count = tuned.model.layers[0].register_forward_hook(lambda *_: passes.append(1))
     measured(case.model, tuned, case.prompts, one)
     alone = len(passes)
-    measured(case.model, tuned, case.prompts, one | {"b": one["a"], "c": []})
+    measured(case.model, tuned, case.prompts, one | {"b": one["a"], "c": Plan()})
     count.remove()
     assert len(passes) == 2 * alone
 
@@ -206,7 +212,7 @@ def test_logits_are_worked_out_in_blocks_of_bounded_size(case_of, monkeypatch):
     pairs = [new[:1] for new in case.greedy], case.greedy
 
     def measure():
-        found = measured(case.model, tuned, case.prompts, {"none": []})
+        found = measured(case.model, tuned, case.prompts, plans(none=[]))
         np.testing.assert_array_equal(found.unedited.kl, found.edited["none"].kl)
         margins = measure_margins(case.model, tuned, case.prompts, pairs, {})
         return found.unedited.kl, found.unedited.agreement, margins.unedited, margins.followed
@@ -233,11 +239,11 @@ def test_what_is_not_finite_names_its_intervention_and_rows(case_of):
     prompts = case.prompts[1:3]
     broken.model.embed_tokens.weight[prompts[0][4]] = torch.nan
     with pytest.raises(NonFiniteError, match="patch: log-probabilities") as caught:
-        measured(broken, case.model, prompts, {"patch": []})
+        measured(broken, case.model, prompts, plans(patch=[]))
     assert caught.value.rows == [0]
     texts = [[3, 4], [5]], [[6], [7]]
     with pytest.raises(NonFiniteError, match="patch: log-probabilities") as caught:
-        measure_margins(broken, case.model, prompts, texts, {"patch": []})
+        measure_margins(broken, case.model, prompts, texts, plans(patch=[]))
     assert caught.value.rows == [0]
     with pytest.raises(NonFiniteError) as caught:
         measured(case.model, broken, prompts, {})
@@ -246,5 +252,5 @@ def test_what_is_not_finite_names_its_intervention_and_rows(case_of):
 
 def test_no_more_texts_are_followed_than_are_prefilled_at_once(case_of):
     model, texts = case_of("llama").model, [[1]] * (FOLLOWED_TEXTS + 1)
-    with pytest.raises(ValueError, match="33 texts at once; 32 at most"):
+    with pytest.raises(ValueError, match="33 texts at once; at most 32"):
         measure_fidelity(model, model, texts, texts, {})

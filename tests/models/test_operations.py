@@ -19,7 +19,7 @@ from neurondynamics.interventions.edits import (
 from neurondynamics.interventions.export import bake
 from neurondynamics.interventions.operations import ACTS, OPERATIONS, Act, OnActivations
 from neurondynamics.interventions.parts import Edit
-from neurondynamics.interventions.plans import plan_edits
+from neurondynamics.interventions.plans import plan_steps
 from neurondynamics.interventions.units import Units
 from neurondynamics.lm.anatomy import dissect
 
@@ -31,6 +31,7 @@ STEPS = {
     "scale_keys": {"factor": 2.0},
     "rescale": {"factor": 1.5},
     "subtract": {"direction": "probe", "layer": "last", "scale": 2.0},
+    "transplant": {"factor": 2.0},
 }
 NEURONS = pd.DataFrame(
     {
@@ -61,10 +62,10 @@ def test_every_operation_of_the_schema_has_an_entry_and_conversely():
     assert set(OPERATIONS) == set(kinds) == set(STEPS)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", [name for name in OPERATIONS if name != "transplant"])
 def test_every_operation_makes_an_edit_of_a_known_act(case_of, operation):
     step = {"operation": operation, "select": {"top": 2}, "positions": "all"} | STEPS[operation]
-    (edit,) = plan_edits(Units(NEURONS), [step], DIRECTIONS)
+    (edit,) = plan_steps(Units(NEURONS), [step], DIRECTIONS).edits
     assert edit.positions == "all"
     act = ACTS[edit.act]
     assert count_units([edit]) == (2 if act.of_units else 0, 0)
@@ -79,6 +80,35 @@ def test_every_operation_makes_an_edit_of_a_known_act(case_of, operation):
         assert not torch.equal(model(input_ids=IDS).logits, before)
 
 
+@pytest.mark.parametrize(
+    ("step", "counted"),
+    [
+        ({"select": {"top": 2}}, (2, 0)),
+        ({"select": {"heads": [[1, 3]]}, "factor": 8}, (0, 1)),
+        ({"parts": ["attention", "norms"], "layers": [1, 2]}, (0, 8)),
+        ({"parts": ["mlp", "embeddings"]}, (3 * tiny.NEURONS, 0)),
+    ],
+)
+def test_a_transplant_moves_weights_and_needs_no_hook(case_of, step, counted):
+    model, other = case_of("llama").model, tiny.build_model("llama", seed=1)
+    units = Units.of(dissect(model), NEURONS, "base")
+    made = plan_steps(units, [{"operation": "transplant", **step}], {})
+    assert made.edits == ()
+    assert made.count() == counted
+    assert not torch.equal(
+        made.moved(model, other)(input_ids=IDS).logits, model(input_ids=IDS).logits
+    )
+
+
+def test_a_transplant_of_every_part_is_the_other_model(case_of):
+    model, other = case_of("llama").model, tiny.build_model("llama", seed=1)
+    parts = ["attention", "mlp", "norms", "final_norm", "embeddings", "unembedding"]
+    units = Units.of(dissect(model), NEURONS, "base")
+    everything = plan_steps(units, [{"operation": "transplant", "parts": parts}], {})
+    moved = everything.moved(model, other)
+    assert torch.equal(moved(input_ids=IDS).logits, other(input_ids=IDS).logits)
+
+
 class Limit(OnActivations):
     """The activation becomes at most `factor`."""
 
@@ -91,7 +121,7 @@ def test_an_operation_with_a_factor_takes_its_entries_alone(case_of, monkeypatch
     monkeypatch.setitem(ACTS, "limit", Limit())
     monkeypatch.setitem(OPERATIONS, "limit", OPERATIONS["scale"])
     step = {"operation": "limit", "select": {"top": 3}, "factor": -0.5}
-    edits = plan_edits(Units(NEURONS), [step], {})
+    edits = plan_steps(Units(NEURONS), [step], {}).edits
     case = case_of("gpt2")
     with applied(dissect(case.model), edits):
         found = case.model(input_ids=IDS).logits[0].double()

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from neurondynamics.data.records import write_json
-from neurondynamics.interventions.plans import chosen_steps, plan_edits
+from neurondynamics.interventions.plans import chosen_steps, plan_steps
 from neurondynamics.interventions.units import Units
 
 NEURONS = pd.DataFrame(
@@ -22,7 +22,7 @@ ALL = {"neurons": [[0, 0], [0, 1], [1, 0], [1, 1]]}
 
 
 def plan(**step):
-    (edit,) = plan_edits(Units(NEURONS), [{"select": ALL, **step}], {})
+    (edit,) = plan_steps(Units(NEURONS), [{"select": ALL, **step}], {}).edits
     return edit
 
 
@@ -84,7 +84,7 @@ def test_shuffled_signs_move_half_of_the_neurons_the_other_way(mode):
 
 def test_a_direction_is_subtracted_at_the_length_given():
     step = {"operation": "subtract", "direction": "probe", "layer": 5, "scale": 10.0}
-    (edit,) = plan_edits(Units(NEURONS), [step], {"probe": np.array([3.0, 4.0])})
+    (edit,) = plan_steps(Units(NEURONS), [step], {"probe": np.array([3.0, 4.0])}).edits
     assert edit.act == "subtract"
     assert edit.layers.tolist() == [5]
     assert edit.inputs.size == 0
@@ -93,13 +93,13 @@ def test_a_direction_is_subtracted_at_the_length_given():
 
 def test_the_last_layer_is_that_of_the_table():
     step = {"operation": "subtract", "direction": "probe", "layer": "last", "scale": 1.0}
-    (edit,) = plan_edits(Units(NEURONS), [step], {"probe": np.ones(2)})
+    (edit,) = plan_steps(Units(NEURONS), [step], {"probe": np.ones(2)}).edits
     assert edit.layers.tolist() == [1]
 
 
 def test_steps_keep_their_order():
     steps = [{"select": {"top": 1}, "operation": "zero"}, {"select": ALL, "operation": "patch"}]
-    assert [edit.act for edit in plan_edits(Units(NEURONS), steps, {})] == ["zero", "set"]
+    assert [edit.act for edit in plan_steps(Units(NEURONS), steps, {}).edits] == ["zero", "set"]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_steps_keep_their_order():
 def test_a_wrong_step_is_named(step, said):
     first = {"select": {"top": 1}, "operation": "zero"}
     with pytest.raises(ValueError, match=said):
-        plan_edits(Units(NEURONS), [first, step], {"svd": np.ones(2)})
+        plan_steps(Units(NEURONS), [first, step], {"svd": np.ones(2)})
 
 
 def test_the_choice_of_another_search_is_refused(tmp_path):
@@ -159,7 +159,7 @@ UNITS = Units(NEURONS, HEADS, 3, BASE, -BASE)
 )
 def test_heads_are_named_by_their_inputs(step, act, values):
     step = {"select": {"heads": [[1, 1], [0, 1]]}, "positions": "all", **step}
-    (edit,) = plan_edits(UNITS, [step], {})
+    (edit,) = plan_steps(UNITS, [step], {}).edits
     assert (edit.act, edit.module, edit.unit_width, edit.positions) == (act, "attention", 3, "all")
     assert edit.layers.tolist() == [1, 1, 1, 0, 0, 0]
     assert edit.inputs.tolist() == [3, 4, 5, 3, 4, 5]
@@ -169,7 +169,7 @@ def test_heads_are_named_by_their_inputs(step, act, values):
 
 def test_a_step_on_neurons_and_heads_gives_an_edit_of_each():
     step = {"select": {"modules": ["attention", "mlp"]}, "operation": "zero"}
-    neurons, heads = plan_edits(UNITS, [step], {})
+    neurons, heads = plan_steps(UNITS, [step], {}).edits
     assert (neurons.module, len(neurons.inputs)) == ("mlp", 4)
     assert (heads.module, len(heads.inputs)) == ("attention", 12)
 
@@ -177,7 +177,7 @@ def test_a_step_on_neurons_and_heads_gives_an_edit_of_each():
 def test_the_signs_of_heads_are_shuffled_head_by_head():
     select = {"modules": ["attention"]}
     step = {"operation": "patch", "mode": "paired", "select": select, "shuffle_signs": 0}
-    (edit,) = plan_edits(UNITS, [step], {})
+    (edit,) = plan_steps(UNITS, [step], {}).edits
     signs = vars(edit)["values"].reshape(4, 3)
     assert (signs == signs[:, :1]).all()
     assert sorted(signs[:, 0]) == [-1, -1, 1, 1]
@@ -186,7 +186,7 @@ def test_the_signs_of_heads_are_shuffled_head_by_head():
 def test_what_cannot_be_done_to_heads_is_refused():
     step = {"select": {"heads": [[0, 0]]}, "operation": "scale_keys", "factor": 2.0}
     with pytest.raises(ValueError, match=r"^\[0\]: scale_keys acts on neurons and MLPs, not on"):
-        plan_edits(UNITS, [step], {})
+        plan_steps(UNITS, [step], {})
     step = {"select": {"heads": [[0, 0]]}, "operation": "patch"}
     with pytest.raises(ValueError, match=r"^\[0\]: what heads read in the base model has not been"):
-        plan_edits(Units(NEURONS, HEADS, 3), [step], {})
+        plan_steps(Units(NEURONS, HEADS, 3), [step], {})

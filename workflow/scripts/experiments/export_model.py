@@ -11,9 +11,8 @@ from pathlib import Path
 
 from neurondynamics.analysis.directions import read_vectors
 from neurondynamics.data.tables import read_parquet
-from neurondynamics.interventions.edits import count_units
 from neurondynamics.interventions.export import bake
-from neurondynamics.interventions.plans import chosen_steps, plan_edits
+from neurondynamics.interventions.plans import chosen_steps, plan_steps
 from neurondynamics.interventions.units import Units
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.loading import (
@@ -23,6 +22,7 @@ from neurondynamics.lm.loading import (
     set_threads,
     weight_digest,
 )
+from neurondynamics.lm.stored import StoredWeights
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ def export_model(
     choice: str | None,
     folder: str,
     *,
+    followed_model: str | None,
     steps: list[dict] | dict,
     state: str,
     model_name: str,
@@ -81,9 +82,10 @@ def export_model(
 
     `steps` are the intervention's, or {best_of: the interventions of a search}, of which the file
     `choice` says which one was chosen; `directions` are the files of what they subtract, by their
-    names. `state` is the model's, `base` or `tuned`. The weights keep the dtype that they are
-    stored in. The names are for the card. Raises ValueError, naming the intervention, for a
-    selection that does not fit the model and for an edit that weights cannot express.
+    names. `state` is the model's, `base` or `tuned`; `followed_model` the folder of the other one,
+    if weights are moved toward it. The weights keep the dtype that they are stored in. The names
+    are for the card. Raises ValueError, naming the intervention, for a selection that does not fit
+    the model and for an edit that weights cannot express.
     """
     set_threads(threads)
     steps = chosen_steps(steps, choice)
@@ -91,14 +93,15 @@ def export_model(
     key = f"experiments.{experiment}.interventions.{intervention}"
     table = read_parquet(neurons, weights=weight_digest(model))
     try:
-        edits = plan_edits(Units.of(dissect(lm), table, state), steps, read_vectors(directions))
+        made = plan_steps(Units.of(dissect(lm), table, state), steps, read_vectors(directions))
     except ValueError as error:
         raise ValueError(f"{key}{error}") from error
     try:
-        baked = bake(lm, edits)
+        other = StoredWeights(followed_model) if made.moves else None
+        baked = bake(made.moved(lm, other), made.edits)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from error
-    touched = count_units(edits)
+    touched = made.count()
     logger.info("%s is baked into %d neurons and %d heads", intervention, *touched)
     card = CARD.format(
         model_name=model_name,
@@ -130,6 +133,7 @@ if __name__ == "__main__":
     export_model(
         model=snakemake.input.model,
         neurons=snakemake.input.neurons,
+        followed_model=snakemake.input.get("followed_model"),
         directions=snakemake.input.get("directions", []),
         choice=snakemake.input.get("choice"),
         folder=snakemake.output.folder,

@@ -14,10 +14,8 @@ import pandas as pd
 from neurondynamics.analysis.directions import read_vectors
 from neurondynamics.data.provenance import check_made
 from neurondynamics.data.tables import read_parquet, write_parquet
-from neurondynamics.interventions.edits import count_units
 from neurondynamics.interventions.following import measure_fidelity as read_under
-from neurondynamics.interventions.parts import Edit
-from neurondynamics.interventions.plans import resolve_interventions
+from neurondynamics.interventions.plans import Plan, resolve_interventions
 from neurondynamics.interventions.units import Units
 from neurondynamics.limits import FOLLOWED_TEXTS
 from neurondynamics.lm.anatomy import dissect
@@ -58,7 +56,7 @@ def measure_fidelity(
     edited, followed = reading.load(model), reading.load(followed_model)
     table = read_parquet(neurons, weights=weight_digest(model))
     units = Units.of(dissect(edited), table, state)
-    edits = resolve_interventions(
+    plans = resolve_interventions(
         units, interventions, choices, read_vectors(directions), experiment
     )
     written = read_parquet(texts)
@@ -70,12 +68,12 @@ def measure_fidelity(
     tables = [pd.DataFrame(columns=COLUMNS)]
 
     def measure(rows: np.ndarray) -> pd.DataFrame:
-        return measure_batch(edited, followed, written.iloc[rows], edits)
+        return measure_batch(edited, followed, written.iloc[rows], plans)
 
-    for batch in progress(batches, f"reading under {len(edits)} interventions"):
+    for batch in progress(batches, f"reading under {len(plans)} interventions"):
         tables += [part for _, part in halving(batch, measure)]
     measured = pd.concat(tables[1:] or tables)
-    order = {name: place for place, name in enumerate(edits)}
+    order = {name: place for place, name in enumerate(plans)}
     measured = measured.assign(order=measured["intervention"].map(order))
     measured = measured.sort_values(["order", "prompt_id"])
     made = {"experiment": experiment, "shard": shard, "weight_digest": weight_digest(model)}
@@ -87,7 +85,7 @@ def measure_batch(
     model: PreTrainedModel,
     followed: PreTrainedModel,
     texts: pd.DataFrame,
-    interventions: dict[str, list[Edit]],
+    interventions: dict[str, Plan],
 ) -> pd.DataFrame:
     """Return a row per intervention and text of a batch, columns as COLUMNS but the experiment."""
     prompts, new = ([*map(list, texts[name])] for name in ("prompt_tokens", "tokens"))
@@ -100,7 +98,7 @@ def measure_batch(
         ) from error
     tables = []
     for name, divergence in read.edited.items():
-        touched = count_units(interventions[name])
+        touched = interventions[name].count()
         columns = {
             "intervention": name,
             "prompt_id": texts["prompt_id"].to_numpy(),

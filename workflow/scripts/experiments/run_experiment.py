@@ -14,7 +14,7 @@ if __name__ == "__main__":
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -27,12 +27,11 @@ from neurondynamics.data.tables import read_parquet, write_parquet
 from neurondynamics.interventions.edits import (
     applied,
     at_all_positions,
-    count_units,
     followed_sites,
     listening,
 )
 from neurondynamics.interventions.parts import Edit
-from neurondynamics.interventions.plans import resolve_interventions
+from neurondynamics.interventions.plans import Plan, resolve_interventions
 from neurondynamics.interventions.units import Units
 from neurondynamics.limits import TOKENS_PER_PASS
 from neurondynamics.lm.anatomy import dissect
@@ -49,6 +48,7 @@ from neurondynamics.lm.generation import (
 from neurondynamics.lm.loading import Reading, load_tokenizer, weight_digest
 from neurondynamics.lm.memory import halving
 from neurondynamics.lm.passages import neutral_passages
+from neurondynamics.lm.stored import StoredWeights
 from neurondynamics.runtime import file_digest, progress
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -61,13 +61,18 @@ class Stage:
 
     model: PreTrainedModel
     leader: PreTrainedModel | None
+    weights: StoredWeights | None = None  # the other model's, where some are moved
 
-    def follows(self, edits: list[Edit]) -> PreTrainedModel | None:
+    def moved(self, plan: Plan) -> "Stage":
+        """Return the same with the weights moved that a plan moves, in a copy."""
+        return replace(self, model=plan.moved(self.model, self.weights))
+
+    def follows(self, edits: Sequence[Edit]) -> PreTrainedModel | None:
         """Return the leader if these edits need it."""
         return self.leader if followed_sites(edits) else None
 
     @contextmanager
-    def applied(self, edits: list[Edit]) -> Iterator[None]:
+    def applied(self, edits: Sequence[Edit]) -> Iterator[None]:
         """Run the block with edits in force; what they follow is heard as the leader reads it."""
         leader, sites = self.follows(edits), followed_sites(edits)
         heard = None if leader is None else {}
@@ -113,7 +118,7 @@ def run_experiment(
 
     `interventions` maps a name to its list of steps, or to {best_of: the interventions of a
     search}; `choices` say which one was chosen, in the order of these. `state` is the model's,
-    `base` or `tuned`; `followed_model` is the folder that paired patches follow, or None;
+    `base` or `tuned`; `followed_model` is the folder of the other one, if any is needed;
     `directions` are the files of what is subtracted, by their names. Of `measures`, behaviour asks
     for continuations of the prompts, damage for those of passages and for losses. The passages are
     those of `continued`, or else of `corpus`; `passages` holds the keys of the configuration's
@@ -121,13 +126,16 @@ def run_experiment(
     selection that does not fit the model and for outputs that are not finite.
     """
     tokenizer = load_tokenizer(model)
-    leader = None if followed_model is None else reading.load(followed_model)
-    stage = Stage(reading.load(model), leader)
+    lm = reading.load(model)
     table = read_parquet(neurons, weights=weight_digest(model))
-    units = Units.of(dissect(stage.model), table, state)
-    edits = resolve_interventions(
+    units = Units.of(dissect(lm), table, state)
+    plans = resolve_interventions(
         units, interventions, choices, read_vectors(directions), experiment
     )
+    follow = any(followed_sites(plan.edits) for plan in plans.values())
+    move = any(plan.moves for plan in plans.values())
+    leader = reading.load(followed_model) if follow else None
+    stage = Stage(lm, leader, StoredWeights(followed_model) if move else None)
     records = read_prompts(prompts)
     encoded = encode_prompts(tokenizer, [record["text"] for record in records], reading.max_tokens)
     windows, texts = neutral_passages(
@@ -148,8 +156,8 @@ def run_experiment(
     else:
         windows = windows[:0]
     batches = shard_batches([len(item.tokens) for item in items], reading.batch_size, shard)
-    written = generate_all(stage, tokenizer, edits, items, batches, new_tokens)
-    measured = measure_losses(stage, edits, windows, shard)
+    written = generate_all(stage, tokenizer, plans, items, batches, new_tokens)
+    measured = measure_losses(stage, plans, windows, shard)
     made = {"experiment": experiment, "shard": shard, "weight_digest": weight_digest(model)}
     made |= {"prompt_set_digest": file_digest(prompts), "corpus": file_digest(corpus)}
     for table, path in ((written, generations), (measured, losses)):
@@ -171,7 +179,7 @@ def passage_items(
 def generate_all(
     stage: Stage,
     tokenizer: PreTrainedTokenizerBase,
-    interventions: dict[str, list[Edit]],
+    interventions: dict[str, Plan],
     items: list[Item],
     batches: list[np.ndarray],
     new_tokens: int,
@@ -205,7 +213,7 @@ def generate_all(
 
 def continue_batch(
     stage: Stage,
-    interventions: dict[str, list[Edit]],
+    interventions: dict[str, Plan],
     items: list[Item],
     new_tokens: int,
     rows: np.ndarray,
@@ -216,15 +224,15 @@ def continue_batch(
     shared = prefill(stage.model, prompts, stage.leader)
     continued = {}
     named = progress(interventions.items(), f"{len(batch)} texts", total=len(interventions))
-    for name, edits in named:
+    for name, plan in named:
+        moved, edits, prefix = stage.moved(plan), plan.edits, shared
         leader, everywhere = stage.follows(edits), at_all_positions(edits)
-        prefix = shared
         try:
-            if everywhere:
-                with stage.applied(everywhere):
-                    prefix = prefill(stage.model, prompts, leader)
-            with stage.applied(edits):
-                continued[name] = decode(stage.model, prefix, new_tokens, leader=leader).lists()
+            if everywhere or plan.moves:
+                with moved.applied(everywhere):
+                    prefix = prefill(moved.model, prompts, leader)
+            with moved.applied(edits):
+                continued[name] = decode(moved.model, prefix, new_tokens, leader=leader).lists()
         except NonFiniteError as error:
             culprit = batch[error.rows[0]]
             raise ValueError(
@@ -234,7 +242,7 @@ def continue_batch(
 
 
 def measure_losses(
-    stage: Stage, interventions: dict[str, list[Edit]], windows: np.ndarray, shard: str
+    stage: Stage, interventions: dict[str, Plan], windows: np.ndarray, shard: str
 ) -> pd.DataFrame:
     """Return the summed loss of each of a shard's text windows under each intervention.
 
@@ -245,19 +253,19 @@ def measure_losses(
     passes = part_of_shard(passes, shard)
     numbers = np.concatenate([np.empty(0, int), *passes])
 
-    def measure(name: str, edits: list[Edit], rows: np.ndarray) -> np.ndarray:
+    def measure(name: str, moved: Stage, plan: Plan, rows: np.ndarray) -> np.ndarray:
         text = torch.as_tensor(windows[rows])
         try:
-            with stage.applied(edits):
-                return token_losses(stage.model, text, stage.follows(edits))
+            with moved.applied(plan.edits):
+                return token_losses(moved.model, text, stage.follows(plan.edits))
         except NonFiniteError as error:
             raise ValueError(f"{name}: {error}; window {rows[error.rows[0]]}") from error
 
     parts = []
-    for name, edits in progress(interventions.items(), "token losses", total=len(interventions)):
-        sums = [np.empty(0)]
+    for name, plan in progress(interventions.items(), "token losses", total=len(interventions)):
+        sums, work = [np.empty(0)], partial(measure, name, stage.moved(plan), plan)
         for batch in passes:
-            sums += [nll for _, nll in halving(batch, partial(measure, name, edits))]
+            sums += [nll for _, nll in halving(batch, work)]
         parts.append(
             pd.DataFrame(
                 {
@@ -265,7 +273,8 @@ def measure_losses(
                     "window": numbers,
                     "nll": np.concatenate(sums),
                     "tokens": width - 1,
-                    "neurons": count_units(edits)[0],
+                    "neurons": plan.count()[0],
+                    "heads": plan.count()[1],
                 }
             )
         )

@@ -28,10 +28,10 @@ from neurondynamics.study.behaviour import Behaviour
 logger = logging.getLogger("tabulate_interventions")
 
 # these come first; further columns are those of `Effects.estimate_all` and `estimate_fidelity`
-COLUMNS = """experiment intervention scorer control_of control state neurons n missing
+COLUMNS = """experiment intervention scorer control_of control state neurons heads n missing
     score score_low score_high fraction fraction_low fraction_high"""
 
-WHOLE = ["neurons", "n", "missing", "n_paired", "n_read"]  # numbers that are whole
+WHOLE = ["neurons", "heads", "n", "missing", "n_paired", "n_read"]  # numbers that are whole
 
 
 def tabulate_interventions(

@@ -11,7 +11,12 @@ from neurondynamics.analysis.statistics import ENDS, Estimate, Statistics, share
 
 ABOVE_NOISE = 10  # times what another batch size alone gives, that there is something to share
 NAMES = ["experiment", "intervention"]
-COLUMNS = ["neurons", "n_read", *(n + end for n in ("kl", "kl_share", "agreement") for end in ENDS)]
+COLUMNS = [
+    "neurons",
+    "heads",
+    "n_read",
+    *(n + end for n in ("kl", "kl_share", "agreement") for end in ENDS),
+]
 
 
 def kl_share(unedited: np.ndarray, edited: np.ndarray) -> np.ndarray:
@@ -27,10 +32,10 @@ def estimate_fidelity(measured: Mapping[str, pd.DataFrame], statistics: Statisti
     """Return a row per (experiment, intervention), in their order, with estimates over prompts.
 
     `measured`: by experiment a row per intervention and prompt, columns `intervention prompt_id
-    neurons kl agreement kl_unedited kl_noise`. Returned are `neurons`, `n_read`, the number of
-    prompts, and, each with `_low` and `_high`, `kl` (nats per token), `kl_share` and `agreement`.
-    `kl_share` is NaN, undefined, where the models are no further apart than ABOVE_NOISE times what
-    rounding makes of one model.
+    neurons heads kl agreement kl_unedited kl_noise`. Returned are `neurons`, `heads`, `n_read`, the
+    number of prompts, and, each with `_low` and `_high`, `kl` (nats per token), `kl_share` and
+    `agreement`. `kl_share` is NaN, undefined, where the models are no further apart than
+    ABOVE_NOISE times what rounding makes of one model.
     """
     tables = [_estimated(name, table, statistics) for name, table in measured.items()]
     if not tables:
@@ -48,10 +53,11 @@ def _estimated(experiment: str, table: pd.DataFrame, statistics: Statistics) -> 
 
     kl, unedited = wide("kl"), wide("kl_unedited")
     shares = statistics.estimate(kl_share, [unedited, kl])
-    if unedited.mean() < ABOVE_NOISE * table["kl_noise"].mean():
+    if unedited.mean() <= ABOVE_NOISE * table["kl_noise"].mean():
         shares = Estimate(*np.full((3, len(names)), np.nan))
     columns = {
         "neurons": wide("neurons")[0],
+        "heads": wide("heads")[0],
         "n_read": np.full(len(names), len(kl)),
         **statistics.mean(kl).columns("kl"),
         **shares.columns("kl_share"),

@@ -29,11 +29,11 @@ def read_fluency(
 
 
 def measure_fluency(measures: pd.DataFrame, losses: pd.DataFrame, experiment: str) -> pd.DataFrame:
-    """Return a row per intervention, in the order of `measures`: `neurons` and FLUENCY.
+    """Return a row per intervention, in the order of `measures`: `neurons`, `heads` and FLUENCY.
 
     `measures`: a row per continuation with its `intervention` and MEASURES, averaged without NaN;
-    `losses`: `intervention neurons nll tokens`, a row per window of text. Raises ValueError, naming
-    the experiment, where the two do not hold the same interventions.
+    `losses`: `intervention neurons heads nll tokens`, a row per window of text. Raises
+    ValueError, naming the experiment, where the two do not hold the same interventions.
     """
     unequal = set(measures["intervention"]) ^ set(losses["intervention"])
     if unequal:
@@ -46,7 +46,8 @@ def measure_fluency(measures: pd.DataFrame, losses: pd.DataFrame, experiment: st
     text = pd.DataFrame(
         {
             "neurons": windows["neurons"].first(),
+            "heads": windows["heads"].first(),
             "perplexity": {name: perplexity(w["nll"], w["tokens"]) for name, w in windows},
         }
     )
-    return means.join(text)[["neurons", *FLUENCY]]
+    return means.join(text)[["neurons", "heads", *FLUENCY]]

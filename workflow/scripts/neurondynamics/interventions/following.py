@@ -21,7 +21,8 @@ from neurondynamics.interventions.edits import (
     followed_sites,
     listening,
 )
-from neurondynamics.interventions.parts import Edit, Site
+from neurondynamics.interventions.parts import Site
+from neurondynamics.interventions.plans import Plan
 from neurondynamics.limits import FOLLOWED_TEXTS
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.fidelity import Divergence, divergences, log_probabilities
@@ -29,7 +30,7 @@ from neurondynamics.lm.generation import NonFiniteError, Prefix, prefill
 from neurondynamics.lm.teacher_forcing import read_new
 from neurondynamics.runtime import progress
 
-Interventions = Mapping[str, Sequence[Edit]]  # name -> edits
+Interventions = Mapping[str, Plan]
 Tokens = Sequence[Sequence[int]]  # of each text of a batch
 
 
@@ -53,7 +54,7 @@ class Followed:
             raise ValueError(
                 f"{len(prompts)} texts at once; at most {FOLLOWED_TEXTS} can be followed"
             )
-        edits = [edit for edits in interventions.values() for edit in edits]
+        edits = [edit for plan in interventions.values() for edit in plan.edits]
         self.model = model
         self.prompts = prompts
         self.heard: dict[Site, torch.Tensor] = {}  # at the prompts' positions but the last
@@ -75,25 +76,25 @@ def edited_readings(
     followed: Followed,
     texts: Sequence[Text],
     interventions: Interventions,
-) -> Iterator[tuple[str, list[torch.Tensor]]]:
-    """Yield each intervention's name and the edited model's last hidden states on each of `texts`,
-    (batch, T, d_model).
+) -> Iterator[tuple[str, PreTrainedModel, list[torch.Tensor]]]:
+    """Yield each intervention's name, the model with its weights moved, and the edited model's last
+    hidden states on each of `texts`, (batch, T, d_model).
 
     `prefix` is the prefill of the followed prompts by the unedited model; edits at all positions
     get one of their own.
     """
-    anatomy = dissect(model)
     doing = f"reading {len(followed.prompts)} texts"
-    for name, edits in progress(interventions.items(), doing, total=len(interventions)):
-        own = prefix
-        if everywhere := at_all_positions(edits):
+    for name, plan in progress(interventions.items(), doing, total=len(interventions)):
+        moved, own = plan.moved(model, followed.model), prefix
+        anatomy, everywhere = dissect(moved), at_all_positions(plan.edits)
+        if everywhere or plan.moves:
             with applied(anatomy, everywhere, followed.heard):
-                own = prefill(model, followed.prompts)
+                own = prefill(moved, followed.prompts)
         hidden = []
         for text in texts:
-            with applied(anatomy, edits, text.heard):
-                hidden.append(read_new(model, own, text.continuations))
-        yield name, hidden
+            with applied(anatomy, plan.edits, text.heard):
+                hidden.append(read_new(moved, own, text.continuations))
+        yield name, moved, hidden
 
 
 @dataclass(frozen=True)
@@ -122,14 +123,24 @@ def measure_fidelity(
     text = leader.read(continuations)
     prefix = prefill(model, prompts)
     readings = edited_readings(model, prefix, leader, [text], interventions)
-    edited = {name: hidden for name, (hidden,) in readings}
+    alike, edited = {}, {}
+    for name, moved, (hidden,) in readings:
+        if _unembedding(moved) == _unembedding(model):
+            alike[name] = hidden  # they are compared together, after the others
+        else:
+            edited |= divergences(followed, text.hidden, moved, {name: hidden}, continuations)
     alone = {"unedited": read_new(model, prefix, continuations)}
     again = {"noise": _read_in_another_size(followed, prompts, continuations)}
     return Fidelity(
-        divergences(followed, text.hidden, model, edited, continuations),
+        edited | divergences(followed, text.hidden, model, alike, continuations),
         divergences(followed, text.hidden, model, alone, continuations)["unedited"],
         divergences(followed, text.hidden, followed, again, continuations)["noise"],
     )
+
+
+def _unembedding(model: PreTrainedModel) -> int:
+    """Return where a model's unembedding lies: copies share what was not moved."""
+    return model.get_output_embeddings().weight.data_ptr()
 
 
 def _read_in_another_size(
@@ -176,8 +187,8 @@ def measure_margins(
     prefix = prefill(model, prompts)
     return Margins(
         {
-            name: _margins(name, model, hidden, pairs)
-            for name, hidden in edited_readings(model, prefix, leader, texts, interventions)
+            name: _margins(name, moved, hidden, pairs)
+            for name, moved, hidden in edited_readings(model, prefix, leader, texts, interventions)
         },
         _margins("unedited", model, [read_new(model, prefix, new) for new in pairs], pairs),
         _margins("followed", followed, [text.hidden for text in texts], pairs),

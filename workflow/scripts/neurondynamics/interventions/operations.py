@@ -17,6 +17,7 @@ from torch import nn
 
 from neurondynamics.interventions.parts import Edit, LayerChange, Part
 from neurondynamics.interventions.selection import select
+from neurondynamics.interventions.transplant import OF_LAYERS, Move, Transplant
 from neurondynamics.interventions.units import Named, Units
 from neurondynamics.lm.families import MODULES
 from neurondynamics.lm.hooks import Hook
@@ -250,6 +251,25 @@ def _subtract(step: dict, units: Units, directions: Directions) -> list[Edit]:
     return [Edit("subtract", np.array([layer]), np.array([], dtype=int), vector)]
 
 
+def _transplant(step: dict, units: Units, directions: Directions) -> list[Move]:
+    """Move the weights of units, or of whole parts of the model, `factor` times as far as tuning
+    moved them."""
+    number, neurons, heads = units.sizes
+    first, last = step.get("layers", (0, number - 1))
+    layers, parts = range(first, last + 1), step.get("parts", [])
+    named = {part: layers if part in OF_LAYERS else True for part in parts}
+    touched = [
+        len(layers) * neurons * ("mlp" in parts),
+        len(layers) * heads * ("attention" in parts),
+    ]
+    if "select" in step:
+        chosen = select(units, step["select"])
+        neurons, heads = chosen.neurons[["layer", "neuron"]], chosen.heads
+        heads = [] if heads is None else heads[["layer", "head"]].to_numpy()
+        named, touched = {"neurons": neurons.to_numpy(), "heads": heads}, [len(neurons), len(heads)]
+    return [Move(Transplant(**named), step.get("factor", 1.0), *touched)]
+
+
 def _edit(
     act: str, named: Named, values: np.ndarray | None = None, factor: float | None = None
 ) -> Edit:
@@ -264,12 +284,13 @@ def _edit(
     )
 
 
-# operation -> what makes edits of its step, the tables of units and the directions
-OPERATIONS: dict[str, Callable[[dict, Units, Directions], list[Edit]]] = {
+# operation -> what makes edits or moves of its step, the tables of units and the directions
+OPERATIONS: dict[str, Callable[[dict, Units, Directions], list[Edit | Move]]] = {
     "zero": _of_its_name,
     "patch": _patch,
     "scale": _of_its_name,
     "scale_keys": _of_its_name,
     "rescale": _rescale,
     "subtract": _subtract,
+    "transplant": _transplant,
 }

@@ -4,19 +4,43 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from transformers import PreTrainedModel
 
 from neurondynamics.data.files import unusable
 from neurondynamics.data.records import read_json
 from neurondynamics.interventions.edits import act_of, count_units
 from neurondynamics.interventions.operations import OPERATIONS, entry
 from neurondynamics.interventions.parts import Edit
+from neurondynamics.interventions.transplant import Move, transplanted
 from neurondynamics.interventions.units import Units
 
 logger = logging.getLogger(__name__)
+Weights = PreTrainedModel | Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an intervention does: weights that are moved, and then edits by hooks."""
+
+    edits: tuple[Edit, ...] = ()
+    moves: tuple[Move, ...] = ()
+
+    def moved(self, model: PreTrainedModel, other: Weights | None) -> PreTrainedModel:
+        """Return the model with its weights moved toward the other's, a copy, or as it is."""
+        for move in self.moves:
+            model = transplanted(model, other, move.parts, move.factor)
+        return model
+
+    def count(self) -> tuple[int, int]:
+        """Return how many neurons, and how many heads, are edited or moved."""
+        edited = count_units(self.edits)
+        moved = (sum(getattr(m, kind) for m in self.moves) for kind in ("neurons", "heads"))
+        return tuple(map(sum, zip(edited, moved, strict=True)))
 
 
 def resolve_interventions(
@@ -25,12 +49,12 @@ def resolve_interventions(
     choices: Sequence[str | Path],
     directions: Mapping[str, np.ndarray],
     experiment: str,
-) -> dict[str, list[Edit]]:
-    """Turn the interventions of an experiment into edits of named units.
+) -> dict[str, Plan]:
+    """Turn the interventions of an experiment into plans for named units.
 
     `interventions` maps a name to its steps, or to {best_of: the interventions of a search};
     `choices` are the files that say which one was chosen, in the order of these. Raises ValueError,
-    naming the intervention, as `chosen_steps` and `plan_edits` do.
+    naming the intervention, as `chosen_steps` and `plan_steps` do.
     """
     searched = (name for name, steps in interventions.items() if isinstance(steps, dict))
     choice = dict(zip(searched, choices, strict=True))
@@ -38,10 +62,10 @@ def resolve_interventions(
     for name, steps in interventions.items():
         try:
             chosen = chosen_steps(steps, choice.get(name))
-            resolved[name] = plan_edits(units, chosen, directions)
+            resolved[name] = plan_steps(units, chosen, directions)
         except ValueError as error:
             raise ValueError(f"experiments.{experiment}.interventions.{name}{error}") from error
-        logger.info("%s edits %d neurons and %d heads", name, *count_units(resolved[name]))
+        logger.info("%s edits %d neurons and %d heads", name, *resolved[name].count())
     return resolved
 
 
@@ -59,21 +83,22 @@ def chosen_steps(steps: list[dict] | dict, choice: str | Path | None) -> list[di
     return candidates[chosen]
 
 
-def plan_edits(units: Units, steps: list[dict], directions: Mapping[str, np.ndarray]) -> list[Edit]:
+def plan_steps(units: Units, steps: list[dict], directions: Mapping[str, np.ndarray]) -> Plan:
     """Resolve the steps of an intervention, in order; a step on neurons and heads gives two edits.
 
     `directions` are the vectors, (d_model,), that a step may subtract, by name. Raises ValueError,
     naming the step, where its operation is unknown or cannot be done to heads, its selection does
     not fit the tables or its direction is not there.
     """
-    edits = []
+    edits, moves = [], []
     for number, step in enumerate(steps):
         try:
-            plan = entry(OPERATIONS, "operation", step["operation"])
-            made = plan(step, units, directions)
+            made = entry(OPERATIONS, "operation", step["operation"])(step, units, directions)
+            moves += [one for one in made if isinstance(one, Move)]
+            made = [one for one in made if isinstance(one, Edit)]
             for edit in made:
                 act_of(edit)
         except ValueError as error:
             raise ValueError(f"[{number}]: {error}") from error
         edits += [replace(edit, positions=step.get("positions", "new")) for edit in made]
-    return edits
+    return Plan(tuple(edits), tuple(moves))

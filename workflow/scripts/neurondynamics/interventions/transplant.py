@@ -49,8 +49,22 @@ class Transplant:
         return cls((), (), (), every, every, every, True, True, True)
 
 
+OF_LAYERS = ("attention", "mlp", "norms")  # the parts that every layer has
+
+
 @dataclass(frozen=True)
-class _Move:
+class Move:
+    """A transplant, `factor` times as far as the other model is; `neurons` and `heads` are how many
+    of them it moves."""
+
+    parts: Transplant
+    factor: float
+    neurons: int
+    heads: int
+
+
+@dataclass(frozen=True)
+class _Rows:
     """Some rows of a parameter, seen as (outputs, inputs), its transpose or as what it is."""
 
     parameter: str
@@ -159,22 +173,22 @@ def _untie_if_parted(
         config.tie_word_embeddings = False
 
 
-def _moves(model: nn.Module, anatomy: Anatomy, parts: Transplant) -> Iterator[_Move]:
+def _moves(model: nn.Module, anatomy: Anatomy, parts: Transplant) -> Iterator[_Rows]:
     names = {module: name for name, module in model.named_modules()}
     for module in _whole_modules(model, anatomy, parts):
         for name, _ in module.named_parameters(recurse=False):
-            yield _Move(f"{names[module]}.{name}")
+            yield _Rows(f"{names[module]}.{name}")
     layers = anatomy.layers
     for layer, neurons in _by_layer(parts.neurons, layers, "n_neurons", "neuron"):
         for key in layer.keys:
             held = len(by_output(key, key.weight)) // layer.n_neurons  # one after the other
             rows = torch.cat([neurons + number * layer.n_neurons for number in range(held)])
             yield from _of_outputs(names, key, rows)
-        yield _Move(f"{names[layer.down]}.weight", layer.down, True, neurons)
+        yield _Rows(f"{names[layer.down]}.weight", layer.down, True, neurons)
     for layer, heads in _by_layer(parts.heads, layers, "heads", "head"):
         yield from _of_units(names, layer.qkv.queries, heads)
         inputs = heads[:, None] * layer.head_width + torch.arange(layer.head_width)
-        yield _Move(f"{names[layer.out]}.weight", layer.out, True, inputs.flatten())
+        yield _Rows(f"{names[layer.out]}.weight", layer.out, True, inputs.flatten())
     for layer, groups in _by_layer(parts.groups, layers, "groups", "group"):
         yield from _of_units(names, layer.qkv.keys, groups)
         yield from _of_units(names, layer.qkv.values, groups)
@@ -182,15 +196,15 @@ def _moves(model: nn.Module, anatomy: Anatomy, parts: Transplant) -> Iterator[_M
 
 def _of_units(
     names: Mapping[nn.Module, str], outputs: Outputs, units: torch.Tensor
-) -> Iterator[_Move]:
+) -> Iterator[_Rows]:
     return _of_outputs(names, outputs.projection, outputs.index[units].flatten())
 
 
 def _of_outputs(
     names: Mapping[nn.Module, str], projection: nn.Module, rows: torch.Tensor
-) -> Iterator[_Move]:
+) -> Iterator[_Rows]:
     for name, _ in projection.named_parameters():  # weight and bias
-        yield _Move(f"{names[projection]}.{name}", projection, False, rows)
+        yield _Rows(f"{names[projection]}.{name}", projection, False, rows)
 
 
 def _by_layer(

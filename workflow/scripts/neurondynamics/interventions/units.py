@@ -30,14 +30,16 @@ class Units:
     inputs_base: np.ndarray | None = None  # (layers, heads · head_width)
     inputs_tuned: np.ndarray | None = None
     edited: str = "base"
+    sizes: tuple[int, int, int] | None = None  # layers, and neurons and heads of each
 
     @classmethod
     def of(cls, anatomy: Anatomy, neurons: pd.DataFrame, edited: str) -> Units:
         """Return all units of a model whose neurons have a table."""
-        width = anatomy.layers[0].head_width
-        heads = [(number, head) for number, layer in enumerate(anatomy.layers)
-                 for head in range(layer.heads)]  # fmt: skip
-        return cls(neurons, pd.DataFrame(heads, columns=PLACE), width, edited=edited)
+        layer = anatomy.layers[0]
+        sizes = len(anatomy.layers), layer.n_neurons, layer.heads
+        places = [(number, head) for number in range(sizes[0]) for head in range(layer.heads)]
+        heads = pd.DataFrame(places, columns=PLACE)
+        return cls(neurons, heads, layer.head_width, edited=edited, sizes=sizes)
 
     @property
     def other(self) -> str:

@@ -194,13 +194,16 @@ class Experiments(Stage):
         return interventions[wildcards.intervention]
 
     def exported_inputs(self, wildcards) -> dict:
-        """Return what exporting an intervention needs beside its model and the neurons.
+        """Return what exporting an intervention needs beside its model and the neurons: the other
+        model, where weights are moved toward it.
 
         `choice` is the outcome of the search that the intervention is the best of.
         """
         steps = self._exported(wildcards)
         if isinstance(steps, list):
-            return self._needed(steps, wildcards)
+            moved = any(step["operation"] == "transplant" for step in steps)
+            other = {"followed_model": self.followed_model(wildcards)} if moved else {}
+            return self._needed(steps, wildcards) | other
         search = searches(self._experiment(wildcards))[wildcards.intervention]
         experiments = self.config["experiments"]
         candidates = list(all_steps(experiments, experiments[search]))

@@ -109,8 +109,8 @@ def named_directions(steps: Iterable[dict]) -> list[str]:
 
 
 def follows(step: dict) -> bool:
-    """Return whether a step needs a second model, whose activations it takes."""
-    return step.get("mode") == "paired"
+    """Return whether a step needs a second model, whose activations or weights it takes."""
+    return step.get("mode") == "paired" or step["operation"] == "transplant"
 
 
 def contradictions(config: dict) -> Iterator[str]:
@@ -204,6 +204,8 @@ def _step(step: dict, key: str, config: dict) -> Iterator[str]:
         yield f"{key}.layer: {step['layer']}, but layers are counted 0 to {layers - 1}"
     if "direction" in step:
         yield from known(f"{key}.direction", step["direction"], config["directions"], "direction")
+    if step["operation"] == "transplant":
+        yield from _transplant(step, key, layers)
     if _has_heads(step.get("select", {})):
         if step["operation"] == "scale_keys":
             yield f"{key}.operation: heads have no keys of their own to scale; use scale"
@@ -213,6 +215,18 @@ def _step(step: dict, key: str, config: dict) -> Iterator[str]:
             yield f"{key}.mode: of heads no means are measured; patch them with mode: paired"
     if "select" in step:
         yield from _selection(step["select"], f"{key}.select", config["model"])
+
+
+def _transplant(step: dict, key: str, layers: int) -> Iterator[str]:
+    if ("select" in step) == ("parts" in step):
+        yield f"{key}: a transplant moves either selected units or parts; name one of select, parts"
+    if "layers" in step and "parts" not in step:
+        yield f"{key}.layers: goes with parts; a selection has layers of its own"
+    first, last = step.get("layers", (0, 0))
+    if not first <= last < layers:
+        yield f"{key}.layers: [{first}, {last}] is no range of layers 0 to {layers - 1}"
+    if "positions" in step:
+        yield f"{key}.positions: weights that are moved act at every position; leave it out"
 
 
 def _has_heads(selection: dict) -> bool:
