@@ -18,7 +18,7 @@ from torch import nn
 from neurondynamics.interventions.parts import Edit, LayerChange, Part
 from neurondynamics.interventions.selection import select
 from neurondynamics.interventions.transplant import OF_LAYERS, Move, Transplant
-from neurondynamics.interventions.units import Named, Units
+from neurondynamics.interventions.units import Named, Units, layers_of
 from neurondynamics.lm.families import MODULES
 from neurondynamics.lm.hooks import Hook
 from neurondynamics.lm.weights import unit
@@ -255,8 +255,7 @@ def _transplant(step: dict, units: Units, directions: Directions) -> list[Move]:
     """Move the weights of units, or of whole parts of the model, `factor` times as far as tuning
     moved them."""
     number, neurons, heads = units.sizes
-    first, last = step.get("layers", (0, number - 1))
-    layers, parts = range(first, last + 1), step.get("parts", [])
+    layers, parts = layers_of(step.get("layers", (0, number - 1)), number), step.get("parts", [])
     named = {part: layers if part in OF_LAYERS else True for part in parts}
     touched = [
         len(layers) * neurons * ("mlp" in parts),

@@ -13,7 +13,7 @@ import pandas as pd
 
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.interventions.listed import as_pairs, read_pairs, rows_of
-from neurondynamics.interventions.units import COLUMNS, Units
+from neurondynamics.interventions.units import COLUMNS, THIRDS, Units, layers_of
 from neurondynamics.lm.families import MODULES
 
 QUADRANTS = ("TP", "AN", "TN", "AP")
@@ -35,7 +35,8 @@ def select(units: Units, selection: dict) -> Units:
                                        have no cosine
       `activated: positive`            among neurons positively activated in the base model (0
                                        counts as positive); `negative` among the others
-      `layers: [FIRST, LAST]`          among the units of these layers, both included
+      `layers: [FIRST, LAST]`          among the units of these layers, both included; or of a third
+                                       of them, `early`, `middle`, `late`
     `{modules: [attention, mlp]}`      every head, every neuron
       `layers: [FIRST, LAST]`          of these layers
     `{groups: [TP-, AN-]}`             every neuron of these groups; `TP`, `AN`, `TN`, `AP` are the
@@ -100,7 +101,7 @@ def _top(
     of: str = "neurons",
     by: str = "cosine",
     activated: str | None = None,
-    layers: Sequence[int] | None = None,
+    layers: Sequence[int] | str | None = None,
 ) -> Units:
     if of not in KINDS:
         raise ValueError(f"of: should be neurons, heads or all, not {of!r}")
@@ -142,7 +143,7 @@ def _top(
 
 
 def _whole_modules(
-    units: Units, modules: Sequence[str], layers: Sequence[int] | None = None
+    units: Units, modules: Sequence[str], layers: Sequence[int] | str | None = None
 ) -> Units:
     unknown = sorted(set(modules) - set(MODULES))
     if unknown or not modules:
@@ -150,17 +151,18 @@ def _whole_modules(
     return _chosen(units, **{module: _of_layers(units.table(module), layers) for module in modules})
 
 
-def _of_layers(table: pd.DataFrame, layers: Sequence[int] | None) -> pd.DataFrame:
-    """Return the rows of a range of layers, [first, last]."""
+def _of_layers(table: pd.DataFrame, layers: Sequence[int] | str | None) -> pd.DataFrame:
+    """Return the rows of some layers, as `layers_of` takes them."""
     if layers is None:
         return table
-    first, last = layers
-    if not 0 <= first <= last <= table.layer.max():
+    number = int(table.layer.max()) + 1
+    chosen = layers_of(layers, number)
+    if not chosen or chosen.start < 0 or chosen.stop > number:
         raise ValueError(
-            f"layers: should be the first and the last one, counted 0 to {table.layer.max()}, not "
-            f"{list(layers)}"
+            f"layers: should be the first and the last one, counted 0 to {number - 1}, or "
+            f"{', '.join(THIRDS)}, not {layers}"
         )
-    return table[table.layer.between(first, last)]
+    return table[table.layer.isin(chosen)]
 
 
 def _of_groups(

@@ -116,9 +116,6 @@ def follows(step: dict) -> bool:
 def contradictions(config: dict) -> Iterator[str]:
     """Yield what does not go together in experiments and where they are named, a line each."""
     experiments = config["experiments"]
-    read, prompts = config["fidelity"]["prompts"], config["prompts"]["evaluation"]["number"]
-    if read > prompts:
-        yield f"fidelity.prompts: {read}, but there are only {prompts} evaluation prompts"
     for name, experiment in experiments.items():
         key = f"experiments.{name}"
         yield from _experiment(experiment, key, experiments)
@@ -222,11 +219,16 @@ def _transplant(step: dict, key: str, layers: int) -> Iterator[str]:
         yield f"{key}: a transplant moves either selected units or parts; name one of select, parts"
     if "layers" in step and "parts" not in step:
         yield f"{key}.layers: goes with parts; a selection has layers of its own"
-    first, last = step.get("layers", (0, 0))
-    if not first <= last < layers:
-        yield f"{key}.layers: [{first}, {last}] is no range of layers 0 to {layers - 1}"
+    yield from _layers(step, key, layers)
     if "positions" in step:
         yield f"{key}.positions: weights that are moved act at every position; leave it out"
+
+
+def _layers(stated: dict, key: str, number: int) -> Iterator[str]:
+    """A range of layers, [first, last]; thirds are there in every model."""
+    named = stated.get("layers")
+    if isinstance(named, list) and not named[0] <= named[1] < number:
+        yield f"{key}.layers: {named} is no range of layers 0 to {number - 1}"
 
 
 def _has_heads(selection: dict) -> bool:
@@ -239,9 +241,7 @@ def _selection(selection: dict, key: str, model: dict) -> Iterator[str]:
     number = model["layers"] * model["neurons"]
     if selection.get("top", "all") != "all" and selection["top"] > number:
         yield f"{key}.top: {selection['top']} neurons, but the model has only {number}"
-    first, last = selection.get("layers", (0, 0))
-    if not first <= last < model["layers"]:
-        yield f"{key}.layers: [{first}, {last}] is no range of layers 0 to {model['layers'] - 1}"
+    yield from _layers(selection, key, model["layers"])
     for index, (layer, head) in enumerate(selection.get("heads", [])):
         if layer >= model["layers"]:
             there = f"the model has layers 0 to {model['layers'] - 1}"
