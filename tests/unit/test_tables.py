@@ -15,7 +15,7 @@ from summarize_groups import summarize_groups
 from tabulate_interventions import tabulate_interventions
 from tabulate_scorers import tabulate_scorers
 
-INTERVENTION_COLUMNS = """experiment intervention scorer control_of control state neurons n missing
+INTERVENTION_COLUMNS = """experiment intervention scorer control_of control state neurons heads n missing
     toxicity toxicity_low toxicity_high
     toxic_fraction toxic_fraction_low toxic_fraction_high perplexity f1 repetition
     difference_none difference_none_low difference_none_high
@@ -62,11 +62,13 @@ def write_experiment(folder, name, toxicities):
         measures += [written, articles]
         losses.append(
             pd.DataFrame({"window": [0, 1], "nll": [6.0, 2.0], "tokens": [3, 1]}).assign(
-                intervention=intervention, neurons=number * 100
+                intervention=intervention, neurons=number * 100, heads=number
             )
         )
         read = pd.DataFrame({"prompt_id": [3, 9], "kl": [0.1 * number, 0.3 * number]})
-        fidelity.append(read.assign(intervention=intervention, neurons=number * 100, **READ))
+        fidelity.append(
+            read.assign(intervention=intervention, neurons=number * 100, heads=number, **READ)
+        )
     kinds = {"scores": scores, "measures": measures, "losses": losses, "fidelity": fidelity}
     for kind, tables in kinds.items():
         pd.concat(tables).assign(experiment=name).to_parquet(folder / f"{name}-{kind}.parquet")

@@ -60,6 +60,9 @@ def lower(alpha: float, **options) -> list[dict]:
     ]
 
 
+PARTS_OF_A_MODEL = ["attention", "mlp", "norms", "final_norm", "embeddings", "unembedding"]
+
+
 def whole(*modules, **among):
     """Every unit of modules follows the other model at every position."""
     select = {"modules": list(modules), **among}
@@ -118,6 +121,8 @@ EXPERIMENTS = {  # by other names than those of the default study, with which th
         "interventions": {
             "all": [whole("attention", "mlp")],
             "mean-TP-": [act({"groups": ["TP-"]}, "patch")],
+            "weights": [act({"groups": ["TP-"]}, "transplant", factor=2.0)],
+            "everything": [{"operation": "transplant", "parts": PARTS_OF_A_MODEL}],
         },
     },
     "curve": {

@@ -14,6 +14,7 @@ from rules import read_rules, script_of
 
 LIBRARY = "workflow/scripts/neurondynamics"
 OF_INTERVENTIONS = {"draw_cumulative_effect", "draw_patch_modes", "draw_scorer_effects"}
+OF_INTERVENTIONS |= {"draw_fidelity"}
 # of the study, which has no further seeds
 FIGURES = {row.rule for row in ROWS if row.place == COMPARISON and row.when is not seeded}
 ATTRIBUTION = {
@@ -30,8 +31,9 @@ TABLES = {
     "tabulate_scorers",
 }
 CONCLUSIONS = {"score_generations", "measure_generations"} | TABLES | OF_INTERVENTIONS
-EXPERIMENTS = {"run_experiment", "choose_intervention"} | CONCLUSIONS
-OF_TUNED = {"capture_activations"} | ATTRIBUTION | EXPERIMENTS | FIGURES
+RUN = {"run_experiment", "measure_fidelity"}
+EXPERIMENTS = RUN | {"choose_intervention"} | CONCLUSIONS
+OF_TUNED = {"capture_activations", "continue_prompts"} | ATTRIBUTION | EXPERIMENTS | FIGURES
 SAMPLING = {"sample_continuations", "score_continuations", "pair_preferences"}
 FETCHING = {"fetch_model", "fetch_dataset", "split_prompts", "prepare_corpus"}
 DIRECTIONS = {"fit_direction", "compare_directions", "draw_direction_cosines"}
@@ -160,8 +162,9 @@ def test_code_of_generation_reruns_the_rules_that_import_it(study):
         "steer_continuations",
         "extract_features",
         "capture_activations",
-        "run_experiment",
         "decompose_shift",
+        *RUN,
+        "continue_prompts",
     }
     # the others follow because they read what these write
     assert study.planned() == OF_BASE | {"tune_model"} | OF_TUNED
@@ -177,14 +180,14 @@ def test_one_experiment_reruns_that_experiment(study):
     study.change("experiments.keys.interventions.scale-keys.0.factor", 4.0)
     plan = study.plan()
     assert experiments(plan) == {"keys"}
-    assert {job.rule for job in plan} == {"run_experiment"} | CONCLUSIONS
+    assert {job.rule for job in plan} == RUN | CONCLUSIONS
 
 
 def test_a_file_of_neurons_reruns_the_experiments_that_read_it(study):
     study.path("inputs/neurons.csv").write_text("layer,neuron\n0,5\n", encoding="utf-8")
     plan = study.plan()
     assert experiments(plan) == {"edits"}
-    assert {job.rule for job in plan} == {"run_experiment"} | CONCLUSIONS
+    assert {job.rule for job in plan} == RUN | CONCLUSIONS
 
 
 def test_the_limit_of_a_search_reruns_the_choice_and_what_takes_it(study):
@@ -206,7 +209,7 @@ def test_a_word_to_steer_with_reruns_the_experiments_that_steer(study):
     study.change("directions.embeddings.words.toward", ["stupid"])
     plan = study.plan()
     assert experiments(plan, "run_experiment") == {"edits"}
-    assert {job.rule for job in plan} == DIRECTIONS | {"run_experiment"} | CONCLUSIONS
+    assert {job.rule for job in plan} == DIRECTIONS | RUN | CONCLUSIONS
 
 
 def test_another_curve_draws_the_curve(study):

@@ -27,11 +27,13 @@ COLUMNS = {
     "share_net share_net_low share_net_high share_gross_same_text",
     "direction_groups": "direction group neurons reduction share_gross share_net",
     "layers": "state layer projection projection_low projection_high",
-    "interventions": "experiment intervention scorer control_of control state neurons n missing "
+    "interventions": "experiment intervention scorer control_of control state neurons heads n "
+    "missing "
     "negative_sentiment negative_sentiment_low negative_sentiment_high negative_fraction "
     "perplexity f1 repetition difference_none "
     "difference_none_low difference_none_high difference_tuned difference_tuned_low "
-    "difference_tuned_high effect_share effect_share_low effect_share_high",
+    "difference_tuned_high effect_share effect_share_low effect_share_high n_read kl kl_low kl_high "
+    "kl_share kl_share_low kl_share_high agreement agreement_low agreement_high",
     "controls": "experiment intervention scorer state control draws negative_sentiment "
     "draws_negative_sentiment draws_negative_sentiment_min perplexity "
     "draws_perplexity effect_share draws_effect_share advantage advantage_low advantage_high",
@@ -137,6 +139,7 @@ def test_neurons_and_bias_add_up_to_the_output_of_a_layer(finished, state):
 
 
 REPORTED = ["edits", "keys", "curve"]
+WRITTEN = [*REPORTED, "search"]  # under whose interventions something is generated
 DRAWS = ["random-1", "random-2", "signs-1"]  # of every intervention of the experiment curve
 
 
@@ -144,6 +147,7 @@ DRAWS = ["random-1", "random-2", "signs-1"]  # of every intervention of the expe
 def rows(finished) -> pd.DataFrame:
     """The table of interventions by experiment and intervention, as the first scorer judges."""
     table = read_table(finished, "interventions").query("scorer == @SCORERS[1]")
+    table = table[table["experiment"].isin(REPORTED)]
     return table.set_index(["experiment", "intervention"], drop=False)
 
 
@@ -167,7 +171,7 @@ def written(finished) -> dict[str, pd.DataFrame]:
 def losses(finished) -> pd.Series:
     """The loss of every window of text by experiment, intervention and window."""
     folder = finished.path("results/tiny/dpo/experiments")
-    table = pd.concat(pd.read_parquet(folder / name / "losses") for name in EXPERIMENTS)
+    table = pd.concat(pd.read_parquet(folder / name / "losses") for name in WRITTEN)
     return table.set_index(["experiment", "intervention", "window"])["nll"].sort_index()
 
 
@@ -257,6 +261,31 @@ def test_no_edit_no_difference(rows):
     assert rows.loc[("keys", "none"), "difference_tuned"] == 0
     assert rows.loc[("edits", "none"), "effect_share"] == 0
     assert rows.loc[("keys", "none"), "effect_share"] == 1
+
+
+def test_nearness_stands_beside_what_is_generated(finished):
+    """Of every intervention that is reported; what is read alone has no scores."""
+    table = read_table(finished, "interventions").query("scorer == @SCORERS[0]")
+    table = table.set_index(["experiment", "intervention"])
+    reported = [name for name in EXPERIMENTS if name != "search"]
+    assert table.index.get_level_values(0).unique().tolist() == reported
+    assert (table["n_read"] == 5).all()
+    assert table["n"].isna().tolist() == [name not in REPORTED for name, _ in table.index]
+    nothing = [("edits", "none"), ("edits", "unchanged"), ("keys", "none")]
+    assert (table.loc[nothing, "kl_share"] == 0).all()
+    assert table.loc["back", "kl_share"]["everything"] == 1  # to the bit
+    assert table.loc["back", ["kl", "agreement"]].loc["everything"].tolist() == [0, 1]
+    assert table.loc["units", ["neurons", "heads"]].loc["heads"].tolist() == [0, 2]
+    late = table.loc["units", ["neurons", "heads", "kl_share"]].loc["late"]
+    assert late[["neurons", "heads"]].tolist() == [2 * tiny.NEURONS, 8]
+    assert late["kl_share"] > 0.5
+    assert table.loc["back", "kl_share"]["all"] > 0.5
+    read = pd.read_parquet(finished.path("results/tiny/dpo/experiments/back/fidelity"))
+    means = read.groupby("intervention")[["kl", "kl_unedited", "agreement"]].mean()
+    of_back = table.loc["back"].loc[means.index]
+    np.testing.assert_allclose(of_back["kl"], means["kl"])
+    np.testing.assert_allclose(of_back["kl_share"], 1 - means["kl"] / means["kl_unedited"])
+    np.testing.assert_allclose(of_back["agreement"], means["agreement"])
 
 
 def test_differences_are_those_of_the_scores(rows, written):
