@@ -25,8 +25,10 @@ from neurondynamics.lm.memory import halving
 from neurondynamics.runtime import file_digest, progress
 from transformers import PreTrainedModel
 
-COLUMNS = ["experiment", "intervention", "prompt_id", "neurons", "heads", "tokens", "kl"]
-COLUMNS += ["agreement", "kl_unedited", "agreement_unedited", "kl_noise"]
+COLUMNS = dict.fromkeys(["experiment", "intervention"], "str")
+COLUMNS |= dict.fromkeys(["prompt_id", "neurons", "heads", "tokens"], "int64")
+COLUMNS |= dict.fromkeys(["kl", "agreement", "kl_unedited", "agreement_unedited"], "float64")
+COLUMNS |= {"kl_noise": "float64"}
 
 
 def measure_fidelity(
@@ -65,7 +67,7 @@ def measure_fidelity(
     check_made(texts, written.attrs, made)
     lengths = [len(tokens) for tokens in written["prompt_tokens"]]
     batches = part_of_shard(list(sorted_batches(lengths, FOLLOWED_TEXTS)), shard)
-    tables = [pd.DataFrame(columns=COLUMNS)]
+    tables = [pd.DataFrame(columns=list(COLUMNS))]
 
     def measure(rows: np.ndarray) -> pd.DataFrame:
         return measure_batch(edited, followed, written.iloc[rows], plans)
@@ -78,7 +80,9 @@ def measure_fidelity(
     measured = measured.sort_values(["order", "prompt_id"])
     made = {"experiment": experiment, "shard": shard, "weight_digest": weight_digest(model)}
     made["texts"] = file_digest(texts)
-    write_parquet(fidelity, measured.assign(experiment=experiment)[COLUMNS], made)
+    # a shard without texts has columns of the same types
+    measured = measured.assign(experiment=experiment)[list(COLUMNS)].astype(COLUMNS)
+    write_parquet(fidelity, measured, made)
 
 
 def measure_batch(
