@@ -15,8 +15,8 @@ from summarize_groups import summarize_groups
 from tabulate_interventions import tabulate_interventions
 from tabulate_scorers import tabulate_scorers
 
-INTERVENTION_COLUMNS = """experiment intervention scorer control_of control state neurons heads n missing
-    toxicity toxicity_low toxicity_high
+INTERVENTION_COLUMNS = """experiment intervention scorer control_of control state neurons heads
+    n missing toxicity toxicity_low toxicity_high
     toxic_fraction toxic_fraction_low toxic_fraction_high perplexity f1 repetition
     difference_none difference_none_low difference_none_high
     difference_tuned difference_tuned_low difference_tuned_high

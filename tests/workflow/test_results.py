@@ -32,8 +32,8 @@ COLUMNS = {
     "negative_sentiment negative_sentiment_low negative_sentiment_high negative_fraction "
     "perplexity f1 repetition difference_none "
     "difference_none_low difference_none_high difference_tuned difference_tuned_low "
-    "difference_tuned_high effect_share effect_share_low effect_share_high n_read kl kl_low kl_high "
-    "kl_share kl_share_low kl_share_high agreement agreement_low agreement_high",
+    "difference_tuned_high effect_share effect_share_low effect_share_high n_read kl kl_low "
+    "kl_high kl_share kl_share_low kl_share_high agreement agreement_low agreement_high",
     "controls": "experiment intervention scorer state control draws negative_sentiment "
     "draws_negative_sentiment draws_negative_sentiment_min perplexity "
     "draws_perplexity effect_share draws_effect_share advantage advantage_low advantage_high",
