@@ -27,6 +27,7 @@ INPUTS = {
     "seed_shares": "shares",
     "cumulative_effect": "interventions",
     "patch_modes": "interventions",
+    "fidelity": "interventions",
     "scorer_effects": "scorers",
     "residual_shift": "shifts",
     "reduction_sources": "sources",
@@ -125,6 +126,10 @@ def intervention(name, neurons, share, perplexity, *, experiment, state="base", 
         "effect_share": share,
         "effect_share_low": share - 0.2,
         "effect_share_high": share + 0.2,
+        "n_read": 48,
+        "kl_share": share - 0.5,
+        "kl_share_low": share - 0.6,
+        "kl_share_high": share - 0.3,
     }
 
 
@@ -891,3 +896,18 @@ def test_a_missing_part_is_refused(tmp_path):
     table.to_csv(tmp_path / "sources.csv", index=False)
     with pytest.raises(ValueError, match=r"sources\.csv: no row of the part value for TN\+, all"):
         draw("reduction_sources", {"sources": tmp_path / "sources.csv"}, tmp_path)
+
+
+def test_nearness_far_below_the_unedited_model_is_written_at_the_edge():
+    """Where an edit leads away from the other model, the axis does not follow it."""
+    table = make_interventions().query("scorer == @SCORERS[0]")
+    shares = ["kl_share", "kl_share_low", "kl_share_high"]
+    table.loc[table["intervention"] == "top-100", shares] = -17.8, -20.0, -15.0
+    figure = import_module("draw_fidelity").figure_fidelity(table, "base", "tuned")
+    (ax,) = figure.axes
+    assert ax.get_xlim()[0] > -1.3
+    written = [text.get_text() for text in ax.texts]
+    assert "\N{BLACK LEFT-POINTING SMALL TRIANGLE} \N{MINUS SIGN}17.8" in written
+    assert {"modes", "curve"} <= set(written)  # experiments are named beside their rows
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert len(names) == 5  # neither baselines nor controls have rows
