@@ -21,6 +21,7 @@ from neurondynamics.interventions.following import (
 )
 from neurondynamics.interventions.parts import Edit
 from neurondynamics.interventions.plans import Plan
+from neurondynamics.interventions.transplant import Move, Transplant
 from neurondynamics.limits import FOLLOWED_TEXTS
 from neurondynamics.lm import fidelity
 from neurondynamics.lm.anatomy import dissect
@@ -172,6 +173,47 @@ def test_a_model_that_follows_itself_is_itself_to_the_bit(every_case):
         np.testing.assert_array_equal(reading.kl, 0)
         np.testing.assert_array_equal(reading.agreement, 1)
     assert (abs(found.noise.kl) < 1e-6).all()
+
+
+def heads_of(case):
+    """Every head follows the other model at every position."""
+    layer = dissect(case.model).layers[0]
+    width = len(layer.output_vectors())
+    layers, inputs = np.indices((tiny.LAYERS, width)).reshape(2, -1)
+    options = {"positions": "all", "module": "attention", "unit_width": layer.head_width}
+    return Edit("paired", layers, inputs, np.ones(len(layers)), **options)
+
+
+def test_identity_and_whole_stand_at_either_end_to_the_bit(every_case):
+    case = every_case
+    tuned, _ = tuned_of(case)
+    edits = (paired(case, "all"), heads_of(case))
+    whole = Move(Transplant.whole(tiny.LAYERS), 1.0, 0, 0)
+    ends = {
+        "identity": Plan(edits, identity=True),
+        "weights": Plan(moves=(whole,)),
+        "both": Plan(edits, (whole,)),
+    }
+    found = measured(case.model, tuned, case.prompts, ends)
+    np.testing.assert_array_equal(found.edited["identity"].kl, found.unedited.kl)
+    assert (found.unedited.kl > 0).all()
+    for name in ("weights", "both"):
+        np.testing.assert_array_equal(found.edited[name].kl, 0)
+
+
+def test_two_units_that_change_places_are_no_identity(case_of):
+    """What is patched back goes through the path that patches take."""
+    case, heard = case_of("llama"), {}
+    anatomy, ids = dissect(case.model), torch.tensor([case.prompts[0]])
+    sites = followed_sites([paired(case, "all")])
+    with listening(anatomy, sites, heard):
+        before = case.model(input_ids=ids).logits
+    with applied(anatomy, [paired(case, "all")], heard):
+        assert torch.equal(case.model(input_ids=ids).logits, before)
+    order = [1, 0, *range(2, tiny.NEURONS)]
+    swapped = heard | {("mlp", 1): heard["mlp", 1][..., order]}
+    with applied(anatomy, [paired(case, "all")], swapped):
+        assert not torch.allclose(case.model(input_ids=ids).logits, before)
 
 
 @pytest.mark.parametrize("positions", ["new", "all"])

@@ -123,6 +123,7 @@ EXPERIMENTS = {  # by other names than those of the default study, with which th
             "mean-TP-": [act({"groups": ["TP-"]}, "patch")],
             "weights": [act({"groups": ["TP-"]}, "transplant", factor=2.0)],
             "everything": [{"operation": "transplant", "parts": PARTS_OF_A_MODEL}],
+            "identity": [whole("attention", "mlp") | {"mode": "identity"}],
         },
     },
     "curve": {

@@ -275,6 +275,7 @@ def test_nearness_stands_beside_what_is_generated(finished):
     assert (table.loc[nothing, "kl_share"] == 0).all()
     assert table.loc["back", "kl_share"]["everything"] == 1  # to the bit
     assert table.loc["back", ["kl", "agreement"]].loc["everything"].tolist() == [0, 1]
+    assert table.loc["back", "kl_share"]["identity"] == 0  # likewise
     assert table.loc["units", ["neurons", "heads"]].loc["heads"].tolist() == [0, 2]
     late = table.loc["units", ["neurons", "heads", "kl_share"]].loc["late"]
     assert late[["neurons", "heads"]].tolist() == [2 * tiny.NEURONS, 8]

@@ -87,11 +87,15 @@ def edited_readings(
     for name, plan in progress(interventions.items(), doing, total=len(interventions)):
         moved, own = plan.moved(model, followed.model), prefix
         anatomy, everywhere = dissect(moved), at_all_positions(plan.edits)
+        source, read = followed, texts
+        if plan.identity:
+            source = Followed(moved, followed.prompts, {name: plan})
+            read = [source.read(text.continuations) for text in texts]
         if everywhere or plan.moves:
-            with applied(anatomy, everywhere, followed.heard):
+            with applied(anatomy, everywhere, source.heard):
                 own = prefill(moved, followed.prompts)
         hidden = []
-        for text in texts:
+        for text in read:
             with applied(anatomy, plan.edits, text.heard):
                 hidden.append(read_new(moved, own, text.continuations))
         yield name, moved, hidden

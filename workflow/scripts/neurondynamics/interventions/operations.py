@@ -228,7 +228,8 @@ def _as_paired(named: Named, signs: np.ndarray) -> tuple[str, Named, np.ndarray]
     return "paired", named, signs
 
 
-PATCHES = {"mean": _to_mean, "shift": _by_shift, "paired": _as_paired}
+# an identity is paired with the edited model itself, which `Plan` says
+PATCHES = {"mean": _to_mean, "shift": _by_shift, "paired": _as_paired, "identity": _as_paired}
 
 
 def _rescale(step: dict, units: Units, directions: Directions) -> list[Edit]:

@@ -29,6 +29,7 @@ class Plan:
 
     edits: tuple[Edit, ...] = ()
     moves: tuple[Move, ...] = ()
+    identity: bool = False  # its paired edits follow the edited model itself, in a run of its own
 
     def moved(self, model: PreTrainedModel, other: Weights | None) -> PreTrainedModel:
         """Return the model with its weights moved toward the other's, a copy, or as it is."""
@@ -101,4 +102,7 @@ def plan_steps(units: Units, steps: list[dict], directions: Mapping[str, np.ndar
         except ValueError as error:
             raise ValueError(f"[{number}]: {error}") from error
         edits += [replace(edit, positions=step.get("positions", "new")) for edit in made]
-    return Plan(tuple(edits), tuple(moves))
+    modes = {step.get("mode") for step in steps} & {"paired", "identity"}
+    if len(modes) > 1:
+        raise ValueError(": an intervention follows either the other model or, as identity, itself")
+    return Plan(tuple(edits), tuple(moves), modes == {"identity"})

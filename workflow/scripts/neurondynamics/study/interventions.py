@@ -125,6 +125,8 @@ def contradictions(config: dict) -> Iterator[str]:
                 yield f"{place}: none is the baseline and has no edits"
             for index, step in enumerate(steps if isinstance(steps, list) else ()):
                 yield from _step(step, f"{place}[{index}]", config)
+                if step.get("mode") == "identity" and set(measures_of(experiment)) != {FIDELITY}:
+                    yield f"{place}[{index}].mode: identity goes with measures: [fidelity] alone"
     yield from _baselines(experiments)
     if "curve" in config:
         yield from known("curve", config["curve"], experiments, "experiment")
@@ -208,7 +210,7 @@ def _step(step: dict, key: str, config: dict) -> Iterator[str]:
             yield f"{key}.operation: heads have no keys of their own to scale; use scale"
         if step["operation"] == "rescale":
             yield f"{key}.operation: of heads no means are measured; use scale"
-        if step["operation"] == "patch" and step.get("mode") != "paired":
+        if step["operation"] == "patch" and step.get("mode") not in ("paired", "identity"):
             yield f"{key}.mode: of heads no means are measured; patch them with mode: paired"
     if "select" in step:
         yield from _selection(step["select"], f"{key}.select", config["model"])
