@@ -116,7 +116,7 @@ def test_steps_keep_their_order():
         ),
         (
             {"select": {"top": 1}, "operation": "patch", "mode": "median"},
-            r"^\[1\]: unknown mode 'median'; known are mean, shift, paired$",
+            r"^\[1\]: unknown mode 'median'; known are mean, shift, paired, identity$",
         ),
         (
             {"select": {"top": 1}, "operation": "rescale", "factor": 2, "mode": "paired"},

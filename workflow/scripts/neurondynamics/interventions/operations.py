@@ -255,19 +255,17 @@ def _subtract(step: dict, units: Units, directions: Directions) -> list[Edit]:
 def _transplant(step: dict, units: Units, directions: Directions) -> list[Move]:
     """Move the weights of units, or of whole parts of the model, `factor` times as far as tuning
     moved them."""
-    number, neurons, heads = units.sizes
-    layers, parts = layers_of(step.get("layers", (0, number - 1)), number), step.get("parts", [])
-    named = {part: layers if part in OF_LAYERS else True for part in parts}
-    touched = [
-        len(layers) * neurons * ("mlp" in parts),
-        len(layers) * heads * ("attention" in parts),
-    ]
+    factor = step.get("factor", 1.0)
     if "select" in step:
         chosen = select(units, step["select"])
-        neurons, heads = chosen.neurons[["layer", "neuron"]], chosen.heads
-        heads = [] if heads is None else heads[["layer", "head"]].to_numpy()
-        named, touched = {"neurons": neurons.to_numpy(), "heads": heads}, [len(neurons), len(heads)]
-    return [Move(Transplant(**named), step.get("factor", 1.0), *touched)]
+        neurons = chosen.neurons[["layer", "neuron"]].to_numpy()
+        heads = [] if chosen.heads is None else chosen.heads[["layer", "head"]].to_numpy()
+        return [Move(Transplant(neurons, heads), factor, len(neurons), len(heads))]
+    number, neurons, heads = units.sizes
+    layers, parts = layers_of(step.get("layers", (0, number - 1)), number), step["parts"]
+    named = {part: layers if part in OF_LAYERS else True for part in parts}
+    touched = (neurons * ("mlp" in parts), heads * ("attention" in parts))
+    return [Move(Transplant(**named), factor, *(len(layers) * each for each in touched))]
 
 
 def _edit(
