@@ -24,6 +24,7 @@ ATTRIBUTION = {
     "summarize_groups",
     *("attribute_direction", "summarize_direction", "tabulate_directions"),
     "tabulate_sources",
+    "tabulate_weights",
     "decompose_shift",
 }
 TABLES = {

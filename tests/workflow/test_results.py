@@ -41,6 +41,7 @@ COLUMNS = {
     "negative_sentiment_low negative_sentiment_high "
     "effect_share effect_share_low effect_share_high",
     "sources": "group part reduction reduction_low reduction_high share_group share_net",
+    "weights": "parameter module layer size norm change relative_change effective_rank full_rank",
     "residual_shift": "component layer base tuned_on_base_text tuned shift shift_low shift_high "
     "share shift_same_text share_same_text",
     "seeds": "statistic part seeds mean deviation_between deviation_within seed_0 seed_1",

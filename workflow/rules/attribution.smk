@@ -137,6 +137,28 @@ rule decode_neurons:
         "../scripts/attribution/decode_neurons.py"
 
 
+rule tabulate_weights:
+    """Tabulate where tuning changed the weights, how far, and how low in rank."""
+    input:
+        unpack(attribution.compared_models),
+    output:
+        table=in_report("weights"),
+    log:
+        "logs/{model}/{tuned}/tabulate_weights.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/tabulate_weights.tsv"
+    conda:
+        "../../envs/language-model.yaml"
+    threads: 2
+    resources:
+        mem_mb=memory_of("tabulate_weights"),
+        runtime=60,
+    params:
+        code=code_digest("attribution/tabulate_weights"),
+    script:
+        "../scripts/attribution/tabulate_weights.py"
+
+
 rule summarize_groups:
     """Sum the reduction over the groups of neurons, with intervals over prompts."""
     input:

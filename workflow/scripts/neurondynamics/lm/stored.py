@@ -21,8 +21,12 @@ class StoredWeights(Mapping):
         with torch.device("meta"):
             config = AutoConfig.from_pretrained(folder, **options)
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        self._tied = dict(getattr(model, "_tied_weights_keys", None) or {})
+        first: dict[int, str] = {}  # of the names of a parameter
+        self._tied = {
+            name: first.setdefault(id(parameter), name)
+            for name, parameter in model.named_parameters(remove_duplicate=False)
+        }
+        parameters = set(self._tied)
         self._files, self._loaded = {}, None
         prefix = f"{model.base_model_prefix}."
         for file in sorted(Path(folder).glob("model*.safetensors")):
@@ -55,7 +59,7 @@ class StoredWeights(Mapping):
                 yield name
 
     def _source(self, name: str) -> str:
-        return name if name in self._files else self._tied.get(name, name)
+        return name if name in self._files else self._tied[name]
 
     def __getitem__(self, name: str) -> torch.Tensor:
         if self._loaded is not None:

@@ -167,7 +167,14 @@ def _attributing(config: dict, **_) -> float:
     return costs.loading(config) + 256 * (4 + 2 * 8) * config["model"]["neurons"]
 
 
+def _comparing(config: dict, **_) -> float:
+    """A weight of both models and their difference in float64, with a Gram matrix."""
+    model = model_of(config)
+    return PROCESS + 4 * 8 * model.width * max(model.vocabulary, model.neurons)
+
+
 MEMORY = {
+    "tabulate_weights": _comparing,
     "capture_base_activations": _capturing,
     "capture_activations": _capturing,
     "attribute_neurons": _attributing,
@@ -207,5 +214,6 @@ def work_of_attribution(config: dict, name: str) -> Iterator[Work]:
         yield Work("attribute_direction", job, models=2, stores=2 * len(COMPARED))
     yield Work("project_layers", tuned, models=2, stores=len(STATES))
     yield Work("decode_neurons", tuned)
+    yield Work("tabulate_weights", tuned, models=2)
     read = len(COMPARED) * config["prompts"]["analysis"]["number"] * sum(lengths(config))
     yield Work("decompose_shift", tuned, read=read, models=2)

@@ -189,6 +189,7 @@ TABLES = (
     Table("controls", "interventions next to their controls"),
     Table("categories", "interventions by category of prompt"),
     Table("sources", "sources of the reduction"),
+    Table("weights", "changes of the weights"),
     Table("residual_shift", "shift of the residual stream", caption="residual_shift_table"),
     Table("scorers", "agreement of the scorers"),
     Table("published", "published numbers", _has_published),
