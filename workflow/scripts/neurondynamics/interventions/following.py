@@ -30,6 +30,7 @@ from neurondynamics.lm.generation import NonFiniteError, Prefix, prefill
 from neurondynamics.lm.teacher_forcing import read_new
 from neurondynamics.runtime import progress
 
+UNEDITED = "the unedited model"  # among the readings: no name of an intervention
 Interventions = Mapping[str, Plan]
 Tokens = Sequence[Sequence[int]]  # of each text of a batch
 
@@ -133,13 +134,12 @@ def measure_fidelity(
             alike[name] = hidden  # they are compared together, after the others
         else:
             edited |= divergences(followed, text.hidden, moved, {name: hidden}, continuations)
-    alone = {"unedited": read_new(model, prefix, continuations)}
+    alike[UNEDITED] = read_new(model, prefix, continuations)
+    edited |= divergences(followed, text.hidden, model, alike, continuations)
     again = {"noise": _read_in_another_size(followed, prompts, continuations)}
-    return Fidelity(
-        edited | divergences(followed, text.hidden, model, alike, continuations),
-        divergences(followed, text.hidden, model, alone, continuations)["unedited"],
-        divergences(followed, text.hidden, followed, again, continuations)["noise"],
-    )
+    noise = divergences(followed, text.hidden, followed, again, continuations)["noise"]
+    unedited = edited.pop(UNEDITED)
+    return Fidelity(edited, unedited, noise)
 
 
 def _unembedding(model: PreTrainedModel) -> int:
