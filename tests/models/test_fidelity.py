@@ -269,7 +269,7 @@ def test_logits_are_worked_out_in_blocks_of_bounded_size(case_of, monkeypatch):
     whole = measure()
     monkeypatch.setattr(fidelity, "next_token_logits", spy)
     monkeypatch.setattr(fidelity, "TOKENS", 7)  # of 400
-    monkeypatch.setattr(fidelity, "LOGIT_BYTES", 3 * fidelity.ARRAYS * 8 * 7)
+    monkeypatch.setattr(fidelity, "LOGIT_BYTES", 3 * fidelity.ARRAYS * 4 * 7)
     for found, expected in zip(measure(), whole, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4)
     assert max(blocks) == (3, 7)

@@ -1,7 +1,8 @@
 """How far a model is from another along given texts: divergence, agreement, log-probabilities.
 
-All of them are worked out from last hidden states, in float64, in blocks of positions and of the
-vocabulary: the memory that a block takes is bounded, whatever the number of both.
+All of them are worked out from last hidden states, in blocks of positions and of the vocabulary:
+the memory that a block takes is bounded, whatever the number of both. Within a block they are in
+float32, as logits are; over blocks they are summed in float64.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from neurondynamics.lm.generation import NonFiniteError
 from neurondynamics.lm.teacher_forcing import new_positions, next_token_logits
 
 TOKENS = 4096  # of the vocabulary at once
-ARRAYS = 6  # in float64 that are held at the same time
+ARRAYS = 6  # in float32 that are held at the same time
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ def divergences(
         others = [_Prediction(states[block]) for states in hidden]
         gaps = torch.zeros_like(kl[:, block])  # Σ p (logits of the followed - those of the other)
         for tokens, logits in _logits(followed, target[block]):
-            p = (logits - first.log_sum[:, None]).exp_()  # (block, tokens)
+            p = (logits - first.log_sum[:, None].float()).exp_()  # (block, tokens)
             for states, other, gap in zip(hidden, others, gaps, strict=True):
-                its_own = next_token_logits(model, states[block], tokens).double()
+                its_own = next_token_logits(model, states[block], tokens).float()
                 other.add(tokens, its_own)
-                gap += torch.sub(logits, its_own, out=its_own).mul_(p).sum(-1)
+                gap += torch.sub(logits, its_own, out=its_own).mul_(p).sum(-1, dtype=gap.dtype)
         for number, other in enumerate(others):
             kl[number, block] = gaps[number] + (other.log_sum - first.log_sum)
             agreement[number, block] = (other.best == first.best).double()
@@ -96,7 +97,7 @@ def log_probabilities(
             whole.add(tokens, logits)
             place, last = given[block] - tokens.start, logits.shape[1] - 1
             of_place = logits.gather(-1, place.clamp(0, last)[:, None]).squeeze(-1)
-            own = torch.where((place >= 0) & (place <= last), of_place, own)
+            own = torch.where((place >= 0) & (place <= last), of_place.double(), own)
         found[block] = own - whole.log_sum
     _check_finite(found, mask, "log-probabilities")
     return _sums(found, mask)
@@ -116,20 +117,20 @@ class _Prediction:
         largest, place = logits.max(-1)
         self.best = torch.where(largest > self._largest, tokens.start + place, self.best)
         self._largest = torch.maximum(largest, self._largest)
-        self.log_sum = torch.logaddexp(self.log_sum, logits.logsumexp(-1))
+        self.log_sum = torch.logaddexp(self.log_sum, logits.logsumexp(-1).double())
 
 
 def _blocks(positions: int) -> Iterator[slice]:
-    step = max(1, LOGIT_BYTES // (ARRAYS * 8 * TOKENS))
+    step = max(1, LOGIT_BYTES // (ARRAYS * 4 * TOKENS))
     return (slice(start, start + step) for start in range(0, positions, step))
 
 
 def _logits(model: PreTrainedModel, hidden: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Yield tokens of the vocabulary and their logits, (block, tokens), in float64."""
+    """Yield tokens of the vocabulary and their logits, (block, tokens), in float32."""
     vocabulary = model.get_output_embeddings().weight.shape[0]
     for start in range(0, vocabulary, TOKENS):
         tokens = slice(start, start + TOKENS)
-        yield tokens, next_token_logits(model, hidden, tokens).double()
+        yield tokens, next_token_logits(model, hidden, tokens).float()
 
 
 def _check_finite(values: torch.Tensor, mask: torch.Tensor, what: str) -> None:
