@@ -53,7 +53,7 @@ def _estimated(experiment: str, table: pd.DataFrame, statistics: Statistics) -> 
 
     kl, unedited = wide("kl"), wide("kl_unedited")
     shares = statistics.estimate(kl_share, [unedited, kl])
-    if unedited.mean() <= ABOVE_NOISE * table["kl_noise"].mean():
+    if unedited.mean() <= ABOVE_NOISE * table["kl_noise"].abs().mean():
         shares = Estimate(*np.full((3, len(names)), np.nan))
     columns = {
         "neurons": wide("neurons")[0],
