@@ -192,6 +192,7 @@ def unasked(monkeypatch):
 def test_a_folder_is_enough_and_is_read_once(study, monkeypatch):
     right = read_shape("mine")
     expected = {"name": "m", "source": {"path": "mine"}, **right, "dtype": "float32"}
+    del expected["heads"]  # which tells models apart, and no memory follows from
     assert study() == expected
     monkeypatch.setattr(shape, "worked_out", None)
     assert study() == study(main_process=False) == expected
