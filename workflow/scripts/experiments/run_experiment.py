@@ -3,7 +3,7 @@
 The model is loaded once, and the prompts' prefill is computed once per batch for all interventions
 that leave the prompts' positions untouched. Generations are edited at the positions that each edit
 names; token losses, for perplexity, at every position of the text. A patch that is paired takes its
-activations from the tuned model, which reads the same tokens a step ahead.
+activations from the other model, which reads the same tokens a step ahead.
 """
 
 from neurondynamics.runtime import start_log

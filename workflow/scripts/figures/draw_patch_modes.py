@@ -97,6 +97,7 @@ def draw_patch_modes(
 ) -> None:
     """Read the table of interventions and save the figure; ValueError if none is controlled."""
     table = effect_plots.read_interventions(interventions)
+    table = table[table["perplexity"].notna()]  # what is read alone stands in another figure
     if (table["control_of"] == "").all():
         raise ValueError(f"{interventions}: no intervention has controls")
     style.save_figure(figure_patch_modes(table, behaviour, model, tuned), svg, png)

@@ -1,7 +1,19 @@
-"""Numbers that both the work and the estimate of it go by; nothing is imported here."""
+"""What both the work and the checks and estimates of it go by; nothing heavy is imported here."""
+
+from collections.abc import Sequence
 
 ROWS_PER_CHUNK = 16  # of a store: a chunk of a layer of 14,336 neurons fits HDF5's cache of 1 MB
 NETWORKS = ("detoxify", "classifier")  # kinds of scorers that run a network on a `device`
 TOKENS_PER_PASS = 1024  # of the text read at once for token losses; more is no faster
 FOLLOWED_TEXTS = 32  # of the other model that are read at once; prompts are prefilled by as many
 LOGIT_BYTES = 2**26  # of a block of logits, of which a few are held at once
+THIRDS = ("early", "middle", "late")
+
+
+def layers_of(named: Sequence[int] | str, number: int) -> range:
+    """Return layers out of a number of them: [first, last], both included, or one of THIRDS."""
+    if named in THIRDS:
+        third = THIRDS.index(named)
+        return range(number * third // 3, number * (third + 1) // 3)
+    first, last = named
+    return range(first, last + 1)

@@ -100,6 +100,7 @@ def edited_readings(
             with applied(anatomy, plan.edits, text.heard):
                 hidden.append(read_new(moved, own, text.continuations))
         yield name, moved, hidden
+        del moved, anatomy  # a copy is gone before the next one is made
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ def measure_fidelity(
             alike[name] = hidden  # they are compared together, after the others
         else:
             edited |= divergences(followed, text.hidden, moved, {name: hidden}, continuations)
+        del moved
     alike[UNEDITED] = read_new(model, prefix, continuations)
     edited |= divergences(followed, text.hidden, model, alike, continuations)
     again = {"noise": _read_in_another_size(followed, prompts, continuations)}

@@ -18,7 +18,8 @@ from torch import nn
 from neurondynamics.interventions.parts import Edit, LayerChange, Part
 from neurondynamics.interventions.selection import select
 from neurondynamics.interventions.transplant import OF_LAYERS, Move, Transplant
-from neurondynamics.interventions.units import Named, Units, layers_of
+from neurondynamics.interventions.units import Named, Units
+from neurondynamics.limits import layers_of
 from neurondynamics.lm.families import MODULES
 from neurondynamics.lm.hooks import Hook
 from neurondynamics.lm.weights import unit
@@ -101,8 +102,8 @@ class Paired(OnActivations):
 
     follows = True
     beyond_weights = (
-        "it takes the tuned model's activation at every position, which weights of one model do "
-        "not know; export the patch with mode mean or shift, or use the tuned model itself"
+        "it takes the other model's activation at every position, which weights of one model do "
+        "not know; export the patch with mode mean or shift, or use the other model itself"
     )
 
     def moved(self, part):

@@ -13,7 +13,8 @@ import pandas as pd
 
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.interventions.listed import as_pairs, read_pairs, rows_of
-from neurondynamics.interventions.units import COLUMNS, THIRDS, Units, layers_of
+from neurondynamics.interventions.units import COLUMNS, Units
+from neurondynamics.limits import THIRDS, layers_of
 from neurondynamics.lm.families import MODULES
 
 QUADRANTS = ("TP", "AN", "TN", "AP")

@@ -132,7 +132,8 @@ def _move(
 ) -> None:
     chosen = torch.arange(len(ours)) if rows is None else rows
     for some in chosen.to(ours.device).split(ROWS):
-        end = theirs[some.to(theirs.device)].to(ours.device)
+        # in the precision of ours, whose rounding a factor would multiply
+        end = theirs[some.to(theirs.device)].to(ours.device, ours.dtype)
         if factor != 1:
             start = ours[some].double()
             end = start + factor * (end.double() - start)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,18 +12,6 @@ from neurondynamics.lm.anatomy import Anatomy
 
 PLACE = ["layer", "head"]
 COLUMNS = {"mlp": "neuron", "attention": "head"}  # module -> what its units are called
-
-
-THIRDS = ("early", "middle", "late")
-
-
-def layers_of(named: Sequence[int] | str, number: int) -> range:
-    """Return layers out of a number of them: [first, last], both included, or one of THIRDS."""
-    if named in THIRDS:
-        third = THIRDS.index(named)
-        return range(number * third // 3, number * (third + 1) // 3)
-    first, last = named
-    return range(first, last + 1)
 
 
 @dataclass(frozen=True)

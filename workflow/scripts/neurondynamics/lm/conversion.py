@@ -69,7 +69,12 @@ def _check_all_read(file: Path, model: PreTrainedModel, missing: Iterable[str]) 
     reader = gguf.GGUFReader(file)
     factors = [tensor for tensor in reader.tensors if tensor.name.startswith("rope_")]
     scaled = [t.name for t in factors if (gguf.dequantize(t.data, t.tensor_type) != 1).any()]
-    if (getattr(model.config, "rope_parameters", None) or {}).get("rope_type") == "default":
+    rope = getattr(model.config, "rope_parameters", None) or {}
+    of_layers = [
+        rope,
+        *(part for part in rope.values() if isinstance(part, dict)),
+    ]  # as Gemma 3 has
+    if any(part.get("rope_type") == "default" for part in of_layers):
         kinds = {name: field.contents() for name, field in reader.fields.items()}
         scaled += [n for n, kind in kinds.items() if n.endswith("scaling.type") and kind != "none"]
     held = {t.name: int(t.n_elements) for t in reader.tensors if not t.name.startswith("rope_")}

@@ -22,6 +22,7 @@ from neurondynamics.study import (
     sources,
     tuning,
 )
+from neurondynamics.study.interventions import BEHAVIOUR, measures_of
 from neurondynamics.study.loader import parse, read_text
 from neurondynamics.study.merging import merged
 from neurondynamics.study.schema import mistakes, read_schema
@@ -138,7 +139,8 @@ def _names_of_claims(config: dict, layers: list[dict]) -> Iterator[str]:
     One that a later layer has dropped is told in claims.csv, as not tested.
     """
     experiments = [one for layer in layers for one in (layer.get("experiments") or {}).values()]
-    there = {name: None for one in experiments if one for name in one.get("interventions") or {}}
+    experiments = [one for one in experiments if one and BEHAVIOUR in measures_of(one)]
+    there = {name: None for one in experiments for name in one.get("interventions") or {}}
     for key, named in config["claims"].items():
         for index, name in enumerate(named if isinstance(named, list) else [named]):
             place = f"claims.{key}[{index}]" if isinstance(named, list) else f"claims.{key}"

@@ -15,6 +15,7 @@ from neurondynamics.study.interventions import (
     follows,
     is_search,
     measures_of,
+    moves,
     split_of,
     with_controls,
 )
@@ -27,15 +28,17 @@ def _experimenting(config: dict, experiment: str, **_) -> float:
     rows = min(texts, config["generation"]["batch_size"])
     width = corpus["window_tokens"]
     tokens = width * min(corpus["windows"], max(1, TOKENS_PER_PASS // width))
-    models = 2 if any(map(follows, all_steps(config["experiments"], chosen))) else 1
+    steps = list(all_steps(config["experiments"], chosen))
+    models = 1 + any(map(follows, steps)) + any(map(moves, steps))  # a copy of its own
     caches = models * model.caches(rows, max(prompt, corpus["passage_tokens"]), new)
     work = max(caches + model.logits(rows), model.logits(tokens))
     return PROCESS + models * model.weights + work
 
 
 def _exporting(config: dict, **_) -> float:
-    """The model and its changed copy, in whatever precision it is stored: float32 at most."""
-    return PROCESS + 2 * model_of(config, "float32").weights
+    """The model, a copy with moved weights and its edited copy, in whatever precision it is stored:
+    float32 at most."""
+    return PROCESS + 3 * model_of(config, "float32").weights
 
 
 def _continuing(config: dict, **_) -> float:
@@ -49,7 +52,10 @@ def _measuring(config: dict, **_) -> float:
     model, rows = model_of(config), min(_read(config), FOLLOWED_TEXTS)
     caches = 3 * model.caches(rows, *lengths(config))
     heard = rows * sum(lengths(config)) * model.layers * (model.neurons + model.width)
-    return PROCESS + 2 * model.weights + caches + heard * model.itemsize + 4 * LOGIT_BYTES
+    experiments = config["experiments"].values()
+    steps = (step for one in experiments for step in all_steps(config["experiments"], one))
+    models = 2 + any(map(moves, steps))  # a copy of its own
+    return PROCESS + models * model.weights + caches + heard * model.itemsize + 4 * LOGIT_BYTES
 
 
 def _read(config: dict) -> int:
@@ -78,12 +84,19 @@ def work_of_experiments(config: dict, tuned: str) -> Iterator[Work]:
             yield Work("score_generations", scored, config["shards"], models=0)
         if FIDELITY in measures:
             followed.add(followed_state(experiment))
-            edited = 3 + len(with_controls(experiment))  # beside the unedited and the other model
-            read = number * (2 * prompt + edited * new)
+            plans = with_controls(experiment).values()
+            anew = sum(isinstance(plan, list) and any(map(_reads_anew, plan)) for plan in plans)
+            # beside the unedited model and the other one, which is read once more in halves
+            read = number * ((3 + anew) * prompt + (3 + len(plans)) * new)
             yield Work("measure_fidelity", job, config["shards"], read, models=2)
     for state in sorted(followed):
         job = {"tuned": tuned, "followed": state}
         yield Work("continue_prompts", job, read=number * prompt, decoded=number * new)
+
+
+def _reads_anew(step: dict) -> bool:
+    """Return whether a step acts on the prompt too, so that no prefill is shared."""
+    return step.get("positions") == "all" or moves(step)
 
 
 def _work(config: dict, tuned: str, name: str) -> Work:
@@ -98,7 +111,7 @@ def _work(config: dict, tuned: str, name: str) -> Work:
     for steps in with_controls(experiment).values():
         chosen = steps if isinstance(steps, list) else []
         models = 2 if any(map(follows, chosen)) else 1
-        everywhere = any(step.get("positions") == "all" for step in chosen)
+        everywhere = any(map(_reads_anew, chosen))
         read += models * windows + (models * texts * prompt if everywhere else 0)
         decoded += models * texts * new
         most = max(most, models)

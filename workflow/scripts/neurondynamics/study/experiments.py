@@ -14,6 +14,7 @@ from neurondynamics.study.interventions import (
     follows,
     is_search,
     measures_of,
+    moves,
     named_directions,
     searches,
     selected_files,
@@ -123,7 +124,8 @@ class Experiments(Stage):
         }
         if "continued" in self.config["corpus"]:
             found["continued"] = f"{base}/passages.jsonl"
-        if any(map(follows, all_steps(self.config["experiments"], experiment))):
+        steps = list(all_steps(self.config["experiments"], experiment))
+        if any(map(follows, steps)) or any(map(moves, steps)):
             found["followed_model"] = self.followed_model(wildcards)
         return found
 
@@ -200,14 +202,15 @@ class Experiments(Stage):
         `choice` is the outcome of the search that the intervention is the best of.
         """
         steps = self._exported(wildcards)
-        if isinstance(steps, list):
-            moved = any(step["operation"] == "transplant" for step in steps)
-            other = {"followed_model": self.followed_model(wildcards)} if moved else {}
-            return self._needed(steps, wildcards) | other
-        search = searches(self._experiment(wildcards))[wildcards.intervention]
-        experiments = self.config["experiments"]
-        candidates = list(all_steps(experiments, experiments[search]))
-        return {**self._needed(candidates, wildcards), "choice": self._choice(search, wildcards)}
+        found = {}
+        if isinstance(steps, dict):
+            search = searches(self._experiment(wildcards))[wildcards.intervention]
+            experiments = self.config["experiments"]
+            steps = list(all_steps(experiments, experiments[search]))
+            found["choice"] = self._choice(search, wildcards)
+        if any(map(moves, steps)):
+            found["followed_model"] = self.followed_model(wildcards)
+        return self._needed(steps, wildcards) | found
 
     def export(self, wildcards) -> dict:
         """Return an exported intervention's steps, and the names that its model card gives."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 
+from neurondynamics.limits import layers_of
 from neurondynamics.study.wording import known
 
 TABLES = (".csv", ".parquet")
@@ -108,9 +109,14 @@ def named_directions(steps: Iterable[dict]) -> list[str]:
     return sorted({step["direction"] for step in steps if "direction" in step})
 
 
+def moves(step: dict) -> bool:
+    """Return whether a step moves weights toward the other model's, in a copy."""
+    return step["operation"] == "transplant"
+
+
 def follows(step: dict) -> bool:
-    """Return whether a step needs a second model, whose activations or weights it takes."""
-    return step.get("mode") == "paired" or step["operation"] == "transplant"
+    """Return whether a step needs a second model to run, whose activations it takes."""
+    return step.get("mode") == "paired"
 
 
 def contradictions(config: dict) -> Iterator[str]:
@@ -127,14 +133,21 @@ def contradictions(config: dict) -> Iterator[str]:
                 yield from _step(step, f"{place}[{index}]", config)
                 if step.get("mode") == "identity" and set(measures_of(experiment)) != {FIDELITY}:
                     yield f"{place}[{index}].mode: identity goes with measures: [fidelity] alone"
+            modes = {step.get("mode") for step in steps} if isinstance(steps, list) else set()
+            if "identity" in modes and modes != {"identity"}:
+                yield f"{place}: identity stands alone: other steps would change what it follows"
     yield from _baselines(experiments)
     if "curve" in config:
         yield from known("curve", config["curve"], experiments, "experiment")
+        if BEHAVIOUR not in measures_of(experiments.get(config["curve"], {})):
+            yield f"curve: of {config['curve']} no behaviour is measured"
     yield from _published(config)
 
 
 def _experiment(experiment: dict, key: str, experiments: dict) -> Iterator[str]:
-    interventions = experiment["interventions"]
+    interventions, measures = experiment["interventions"], set(measures_of(experiment))
+    if len({BEHAVIOUR, DAMAGE} & measures) == 1:
+        yield f"{key}.measures: behaviour and damage go together: what is written is judged by both"
     if is_search(experiment):
         if "measures" in experiment:
             yield f"{key}.measures: a search chooses by what the model writes, and needs no other"
@@ -178,6 +191,8 @@ def _published(config: dict) -> Iterator[str]:
         experiment, key = config["experiments"].get(name), f"published.interventions.{name}"
         if experiment is None or is_search(experiment):
             yield f"{key}: there is no experiment of this name that is reported"
+        elif BEHAVIOUR not in measures_of(experiment):
+            yield f"{key}: of this experiment no behaviour is measured"
         else:
             for item in items:
                 place, there = f"{key}.{item}", experiment["interventions"]
@@ -222,6 +237,8 @@ def _transplant(step: dict, key: str, layers: int) -> Iterator[str]:
     if "layers" in step and "parts" not in step:
         yield f"{key}.layers: goes with parts; a selection has layers of its own"
     yield from _layers(step, key, layers)
+    if "layers" in step and not {"attention", "mlp", "norms"} & set(step.get("parts", [])):
+        yield f"{key}.layers: none of these parts lies in a layer"
     if "positions" in step:
         yield f"{key}.positions: weights that are moved act at every position; leave it out"
 
@@ -240,11 +257,16 @@ def _has_heads(selection: dict) -> bool:
 
 
 def _selection(selection: dict, key: str, model: dict) -> Iterator[str]:
-    number = model["layers"] * model["neurons"]
+    among = layers_of(selection.get("layers", (0, model["layers"] - 1)), model["layers"])
+    number = len(among) * model["neurons"]
     if selection.get("top", "all") != "all" and selection["top"] > number:
-        yield f"{key}.top: {selection['top']} neurons, but the model has only {number}"
+        where = "these layers have" if "layers" in selection else "the model has"
+        yield f"{key}.top: {selection['top']} neurons, but {where} only {number}"
     yield from _layers(selection, key, model["layers"])
-    for index, (layer, head) in enumerate(selection.get("heads", [])):
+    heads = selection.get("heads", [])
+    for index, (layer, head) in enumerate(heads):
+        if [layer, head] in heads[:index]:
+            yield f"{key}.heads[{index}]: the head {head} in layer {layer} is listed twice"
         if layer >= model["layers"]:
             there = f"the model has layers 0 to {model['layers'] - 1}"
             yield f"{key}.heads[{index}]: there is no head {head} in layer {layer}; {there}"

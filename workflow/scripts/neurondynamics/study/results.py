@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neurondynamics.study.attribution import Attribution
-from neurondynamics.study.interventions import FIDELITY, measures_of
 from neurondynamics.study.tuning import Tuning, tuned_here
 
 COMPARISON, OF_BASE = "{model}/{tuned}", "{model}/base"
@@ -38,11 +37,18 @@ def _has_curve(config: dict, version: dict) -> bool:
 
 
 def _has_controls(config: dict, version: dict) -> bool:
-    return any("controls" in experiment for experiment in config["experiments"].values())
+    every = config["experiments"].values()
+    return any(
+        "controls" in one and interventions.BEHAVIOUR in interventions.measures_of(one)
+        for one in every
+    )
 
 
 def _has_fidelity(config: dict, version: dict) -> bool:
-    return any(FIDELITY in measures_of(experiment) for experiment in config["experiments"].values())
+    return any(
+        interventions.FIDELITY in interventions.measures_of(experiment)
+        for experiment in config["experiments"].values()
+    )
 
 
 def _has_scorers(config: dict, version: dict) -> bool:
