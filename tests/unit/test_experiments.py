@@ -3,9 +3,9 @@
 import copy
 
 import pytest
-from neurondynamics.study.experiments import contradictions
 from neurondynamics.study.interventions import (
     all_steps,
+    contradictions,
     searches,
     selected_files,
     with_controls,
@@ -15,6 +15,9 @@ from neurondynamics.study.schema import mistakes
 MODEL = {"layers": 3, "neurons": 10}
 PATCH = {"select": {"groups": ["TP-"]}, "operation": "patch", "mode": "shift"}
 ZERO = {"select": {"top": 3}, "operation": "zero"}
+PAIRED = {"operation": "patch", "mode": "paired"}
+HEADS = {"select": {"heads": [[0, 1]]}}
+NORMS = {"operation": "transplant", "parts": ["final_norm"]}
 
 
 def study(**experiments):
@@ -97,6 +100,11 @@ EDITS = [
     {"operation": "subtract", "direction": "svd", "layer": 2, "scale": 20.0, "positions": "new"},
     {"operation": "subtract", "direction": "svd", "layer": "last", "scale": 20.0},
     {"select": {"top": "all", "by": "reduction"}, "operation": "zero"},
+    {"select": {"heads": [[0, 3]]}, "operation": "zero"},
+    {"select": {"modules": ["attention", "mlp"], "layers": "late"}, **PAIRED, "positions": "all"},
+    {"select": {"top": 10, "layers": [1, 1]}, "operation": "zero"},
+    {"select": {"heads": [[0, 3]]}, "operation": "transplant", "factor": 8},
+    {"operation": "transplant", "parts": ["mlp", "embeddings"], "layers": "early"},
 ]
 
 
@@ -146,7 +154,6 @@ SEARCH = {"state": "base", "search": {"perplexity": 2}, "interventions": {"none"
             "c.interventions.x[0].mode",
             "does not go with rescale",
         ),
-        (on("tuned", PATCH), "c.interventions.x[0]", "the state must be base"),
         (
             on("base", {"select": {"groups": ["TP"], "fraction": 0.5}, "operation": "zero"}),
             "c.interventions.x[0].select.ranked",
@@ -166,6 +173,60 @@ SEARCH = {"state": "base", "search": {"perplexity": 2}, "interventions": {"none"
             "c.interventions.x[0].select.random",
             "random neurons cannot match random ones",
         ),
+        # heads, layers and transplants
+        (
+            on("base", HEADS | {"operation": "scale_keys", "factor": 2}),
+            "c.interventions.x[0].operation",
+            "heads have no keys",
+        ),
+        (
+            on("base", HEADS | {"operation": "patch"}),
+            "c.interventions.x[0].mode",
+            "patch them with mode: paired",
+        ),
+        (
+            on("base", {"select": {"heads": [[0, 1], [0, 1]]}, "operation": "zero"}),
+            "c.interventions.x[0].select.heads[1]",
+            "is listed twice",
+        ),
+        (
+            on("base", {"select": {"modules": ["mlp"], "layers": [2, 3]}, "operation": "zero"}),
+            "c.interventions.x[0].select.layers",
+            "[2, 3] is no range of layers 0 to 2",
+        ),
+        (
+            on("base", {"select": {"top": 11, "layers": "late"}, "operation": "zero"}),
+            "c.interventions.x[0].select.top",
+            "11 neurons, but these layers have only 10",
+        ),
+        (
+            on("base", {"operation": "transplant"}),
+            "c.interventions.x[0]",
+            "name one of select, parts",
+        ),
+        (
+            on("base", NORMS | {"layers": "late"}),
+            "c.interventions.x[0].layers",
+            "none of these parts lies in a layer",
+        ),
+        (
+            on("base", NORMS | {"positions": "all"}),
+            "c.interventions.x[0].positions",
+            "leave it out",
+        ),
+        # measures
+        (
+            on("base", ZERO | PAIRED | {"mode": "identity"}),
+            "c.interventions.x[0].mode",
+            "identity goes with measures: [fidelity] alone",
+        ),
+        (
+            on("base", ZERO, PATCH | {"mode": "identity"}, measures=["fidelity"]),
+            "c.interventions.x",
+            "identity stands alone",
+        ),
+        (on("base", ZERO, measures=["behaviour"]), "c.measures", "go together"),
+        (study(s=SEARCH | {"measures": ["fidelity"]}), "s.measures", "a search chooses by what"),
         # controls
         (on("base", ZERO, controls={"signs": 1}), "c.controls.signs", "x is no patch"),
         (

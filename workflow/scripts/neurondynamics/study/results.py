@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neurondynamics.study.attribution import Attribution
+from neurondynamics.study.interventions import measures_of
 from neurondynamics.study.tuning import Tuning, tuned_here
 
 COMPARISON, OF_BASE = "{model}/{tuned}", "{model}/base"
@@ -38,17 +39,11 @@ def _has_curve(config: dict, version: dict) -> bool:
 
 def _has_controls(config: dict, version: dict) -> bool:
     every = config["experiments"].values()
-    return any(
-        "controls" in one and interventions.BEHAVIOUR in interventions.measures_of(one)
-        for one in every
-    )
+    return any("controls" in one and "behaviour" in measures_of(one) for one in every)
 
 
 def _has_fidelity(config: dict, version: dict) -> bool:
-    return any(
-        interventions.FIDELITY in interventions.measures_of(experiment)
-        for experiment in config["experiments"].values()
-    )
+    return any("fidelity" in measures_of(one) for one in config["experiments"].values())
 
 
 def _has_scorers(config: dict, version: dict) -> bool:
