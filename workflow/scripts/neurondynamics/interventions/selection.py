@@ -160,8 +160,8 @@ def _of_layers(table: pd.DataFrame, layers: Sequence[int] | str | None) -> pd.Da
     chosen = layers_of(layers, number)
     if not chosen or chosen.start < 0 or chosen.stop > number:
         raise ValueError(
-            f"layers: should be one of {', '.join(THIRDS)}, or the first and the last one, counted 0 "
-            f"to {number - 1}, not {layers}"
+            f"layers: should be one of {', '.join(THIRDS)}, or the first and the last one, "
+            f"counted 0 to {number - 1}, not {layers}"
         )
     return table[table.layer.isin(chosen)]
 
