@@ -282,7 +282,7 @@ STEERED = (
         (
             NONE + "{x: [{select: {top: 3, groups: [TP-]}, operation: zero}]}}}",
             "experiments.ablation.interventions.x[0].select",
-            "exactly one of top, groups, neurons, file, random",
+            "exactly one of top, groups, neurons, heads, modules, file, random",
         ),
         (
             NONE + "{x: [{select: {groups: [TP-], activated: positive}, operation: zero}]}}}",
@@ -393,7 +393,7 @@ def test_every_key_is_described():
 
 def test_kinds_are_said_in_the_schema():
     assert ORIGINS == ("wheel", "hub", "url", "path")
-    assert kinds_of(read_schema()["$defs"]["step"])[-1] == "subtract"
+    assert kinds_of(read_schema()["$defs"]["step"])[-1] == "transplant"
 
 
 def test_the_scorer_that_labels_comes_first():
