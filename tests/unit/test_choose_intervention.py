@@ -28,7 +28,7 @@ def choose(tmp_path):
                 measures.append(rows.assign(corpus=corpus, **UNMEASURED | measured))
             losses.append(
                 pd.DataFrame({"nll": [4 * np.log(candidate_perplexity)], "tokens": [4]}).assign(
-                    intervention=name, window=0, neurons=3
+                    intervention=name, window=0, neurons=3, heads=0
                 )
             )
         for kind, tables in (("scores", scores), ("measures", measures), ("losses", losses)):

@@ -28,7 +28,9 @@ def write_experiment(folder, name, interventions):
         measures.append(prompts.assign(corpus="prompts", **measured))
         row = (intervention, 0, 5 * np.log(perplexity), 5, 7)
         losses.append(
-            pd.DataFrame([row], columns=["intervention", "window", "nll", "tokens", "neurons"])
+            pd.DataFrame(
+                [row], columns=["intervention", "window", "nll", "tokens", "neurons"]
+            ).assign(heads=0)
         )
     for kind, tables in (("scores", scores), ("measures", measures), ("losses", losses)):
         pd.concat(tables).assign(experiment=name).to_parquet(folder / f"{name}-{kind}.parquet")
