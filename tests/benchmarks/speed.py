@@ -36,7 +36,7 @@ sys.path.extend(
 
 from capture_activations import capture_batch
 from neurondynamics.interventions.parts import Edit
-from neurondynamics.interventions.plans import plan_steps
+from neurondynamics.interventions.plans import Plan, plan_steps
 from neurondynamics.interventions.units import Units
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.encoding import encode_prompts
@@ -54,7 +54,7 @@ GROUPS = {
 }
 
 
-def thirteen_interventions(neurons: pd.DataFrame) -> dict[str, list[Edit]]:
+def thirteen_interventions(neurons: pd.DataFrame) -> dict[str, Plan]:
     """Return the unedited model, two ablations, and five sets of groups patched in two modes."""
     steps = {
         "none": [],
@@ -65,7 +65,7 @@ def thirteen_interventions(neurons: pd.DataFrame) -> dict[str, list[Edit]]:
         for name, groups in GROUPS.items():
             patch = {"select": {"groups": groups}, "operation": "patch", "mode": mode}
             steps[f"{mode}-{name}"] = [patch]
-    return {name: plan_steps(Units(neurons), step, {}).edits for name, step in steps.items()}
+    return {name: plan_steps(Units(neurons), step, {}) for name, step in steps.items()}
 
 
 def plain_generate(lm, prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
@@ -175,11 +175,11 @@ def main() -> None:
     def straightforward():
         return {
             (name, i): tokens
-            for name, edits in interventions.items()
+            for name, plan in interventions.items()
             for batch in batches
             for i, tokens in zip(
                 batch.tolist(),
-                straightforward_generate(lm, anatomy, edits, [prompts[i] for i in batch], new),
+                straightforward_generate(lm, anatomy, plan.edits, [prompts[i] for i in batch], new),
                 strict=True,
             )
         }
