@@ -147,9 +147,7 @@ rule tabulate_interventions:
         mem_mb=memory_of("tabulate_interventions"),
         runtime=10,
     params:
-        **experiments.judged(),
-        measured=experiments.measured(),
-        thresholds=experiments.thresholds(),
+        **experiments.compared(),
         code=code_digest("experiments/tabulate_interventions"),
     script:
         "../scripts/experiments/tabulate_interventions.py"

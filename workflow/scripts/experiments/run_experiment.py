@@ -21,8 +21,6 @@ import numpy as np
 import pandas as pd
 import torch
 from neurondynamics.analysis.directions import read_vectors
-from neurondynamics.data.prompts import read_prompts
-from neurondynamics.data.records import read_jsonl
 from neurondynamics.data.tables import read_parquet, write_parquet
 from neurondynamics.interventions.edits import (
     applied,
@@ -32,10 +30,11 @@ from neurondynamics.interventions.edits import (
 )
 from neurondynamics.interventions.parts import Edit
 from neurondynamics.interventions.plans import Plan, resolve_interventions
+from neurondynamics.interventions.texts import Item, read_texts
 from neurondynamics.interventions.units import Units
 from neurondynamics.limits import TOKENS_PER_PASS
 from neurondynamics.lm.anatomy import dissect
-from neurondynamics.lm.encoding import decode_continuations, encode_prompts
+from neurondynamics.lm.encoding import decode_continuations
 from neurondynamics.lm.generation import (
     NonFiniteError,
     decode,
@@ -47,7 +46,6 @@ from neurondynamics.lm.generation import (
 )
 from neurondynamics.lm.loading import Reading, load_tokenizer, weight_digest
 from neurondynamics.lm.memory import halving
-from neurondynamics.lm.passages import neutral_passages
 from neurondynamics.lm.stored import StoredWeights
 from neurondynamics.runtime import file_digest, progress
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -79,17 +77,6 @@ class Stage:
         listen = nullcontext() if leader is None else listening(dissect(leader), sites, heard)
         with listen, applied(dissect(self.model), edits, heard):
             yield
-
-
-@dataclass(frozen=True)
-class Item:
-    """A text to continue: one of the prompts, or a passage with its true continuation."""
-
-    corpus: str
-    number: int
-    text: str
-    tokens: list[int]
-    reference: list[int]
 
 
 def run_experiment(
@@ -127,8 +114,7 @@ def run_experiment(
     """
     tokenizer = load_tokenizer(model)
     lm = reading.load(model)
-    table = read_parquet(neurons, weights=weight_digest(model))
-    units = Units.of(dissect(lm), table, state)
+    units = Units.of(dissect(lm), read_parquet(neurons, weights=weight_digest(model)), state)
     plans = resolve_interventions(
         units, interventions, choices, read_vectors(directions), experiment
     )
@@ -136,25 +122,15 @@ def run_experiment(
     move = any(plan.moves for plan in plans.values())
     leader = reading.load(followed_model) if follow else None
     stage = Stage(lm, leader, StoredWeights(followed_model) if move else None)
-    records = read_prompts(prompts)
-    encoded = encode_prompts(tokenizer, [record["text"] for record in records], reading.max_tokens)
-    windows, texts = neutral_passages(
+    items, windows = read_texts(
         tokenizer,
-        [r["text"] for r in read_jsonl(corpus)],
-        [r["text"] for r in read_jsonl(continued or corpus)],
+        *(prompts, corpus, continued or corpus),
+        max_tokens=reading.max_tokens,
+        measures=measures,
         new_tokens=new_tokens,
         seed=seed,
         **passages,
     )
-    items = [
-        Item("prompts", record["prompt_id"], record["text"], ids, [])
-        for record, ids in zip(records, encoded, strict=True)
-    ]
-    items = items if "behaviour" in measures else []
-    if "damage" in measures:
-        items += passage_items(tokenizer, texts, new_tokens)
-    else:
-        windows = windows[:0]
     batches = shard_batches([len(item.tokens) for item in items], reading.batch_size, shard)
     written = generate_all(stage, tokenizer, plans, items, batches, new_tokens)
     measured = measure_losses(stage, plans, windows, shard)
@@ -163,17 +139,6 @@ def run_experiment(
     for table, path in ((written, generations), (measured, losses)):
         table.insert(0, "experiment", experiment)
         write_parquet(path, table, made)
-
-
-def passage_items(
-    tokenizer: PreTrainedTokenizerBase, passages: list[list[int]], new_tokens: int
-) -> list[Item]:
-    """Split passages into what is continued and how the text itself goes on."""
-    parts = [(ids[:-new_tokens], ids[-new_tokens:]) for ids in passages]
-    return [
-        Item("articles", number, tokenizer.decode(start), start, end)
-        for number, (start, end) in enumerate(parts)
-    ]
 
 
 def generate_all(

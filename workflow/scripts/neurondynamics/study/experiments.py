@@ -55,9 +55,11 @@ class Experiments(Stage):
             "statistics": self.statistics(),
         }
 
-    def measured(self) -> dict[str, list[str]]:
-        """Return the experiments that are reported, by what is measured of them."""
-        return {measure: list(self.states(measure)) for measure in MEASURED}
+    def compared(self) -> dict:
+        """Return what the table of all interventions takes beside their files: by what is measured,
+        the experiments that are reported."""
+        measured = {measure: list(self.states(measure)) for measure in MEASURED}
+        return self.judged() | {"measured": measured, "thresholds": self.thresholds()}
 
     def reported(self, path: str) -> list[str]:
         """Return the shards of a file of all experiments that are reported and have one, by every
