@@ -11,9 +11,11 @@ THIRDS = ("early", "middle", "late")
 
 
 def layers_of(named: Sequence[int] | str, number: int) -> range:
-    """Return layers out of a number of them: [first, last], both included, or one of THIRDS."""
+    """Return layers out of a number of them: [first, last], both included, or one of THIRDS, which
+    have a layer each even where there are fewer than three."""
     if named in THIRDS:
         third = THIRDS.index(named)
-        return range(number * third // 3, number * (third + 1) // 3)
+        first = number * third // 3
+        return range(first, max(first + 1, number * (third + 1) // 3))
     first, last = named
     return range(first, last + 1)
