@@ -133,7 +133,8 @@ def test_the_whole_is_the_other_model_to_the_bit_and_nothing_is_not(pair):
     case, tuned, _, prompts, new = pair
     account = Account(case.model, tuned, prompts, new)
     whole = dict(account.measure())[Key("whole", None, CAUSAL[0])]
-    assert (whole.kl == 0).all() and (whole.agreement == 1).all()
+    assert (whole.kl == 0).all()
+    assert (whole.agreement == 1).all()
     assert (account.unedited().kl > 1e-4).all()
     same = Account(case.model, case.model, prompts, new)
     assert all((measured.kl == 0).all() for key, measured in same.measure() if "alone" in key[2])

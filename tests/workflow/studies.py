@@ -272,6 +272,7 @@ def configuration(inputs: Path) -> dict:
         "attribution": {"directions": ["mean_difference", "reviews"], "ablated": 5, "decoded": 3},
         "statistics": {"samples": 50},
         "fidelity": {"prompts": 5},
+        "account": {"prompts": 3},
         # those of the default study are dropped, whatever their names
         "experiments": dict.fromkeys(DEFAULT["experiments"]) | EXPERIMENTS,
         "curve": "curve",

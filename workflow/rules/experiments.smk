@@ -80,6 +80,56 @@ rule measure_fidelity:
         "../scripts/experiments/measure_fidelity.py"
 
 
+rule measure_account:
+    """Measure how near each part of the tuned model brings the base model to it."""
+    input:
+        unpack(experiments.compared_models),
+        texts=FOLLOWED.replace("{followed}", "tuned"),
+    output:
+        account="results/{model}/{tuned}/account.parquet",
+    log:
+        "logs/{model}/{tuned}/measure_account.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/measure_account.tsv"
+    conda:
+        "../../envs/language-model.yaml"
+    threads: 8
+    resources:
+        mem_mb=memory_of("measure_account"),
+        runtime=240,
+        gpu=experiments.gpus,
+    params:
+        reading=experiments.exact_reading(),
+        settings=experiments.account(),
+        code=code_digest("experiments/measure_account"),
+    script:
+        "../scripts/experiments/measure_account.py"
+
+
+rule tabulate_account:
+    """Tabulate what each part of the model carries of the tuning, directly and causally."""
+    input:
+        account="results/{model}/{tuned}/account.parquet",
+        shifts="results/{model}/{tuned}/tables/residual_shift.csv",
+    output:
+        table=in_report("account"),
+    log:
+        "logs/{model}/{tuned}/tabulate_account.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/tabulate_account.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of("tabulate_account"),
+        runtime=10,
+    params:
+        statistics=experiments.statistics(),
+        code=code_digest("experiments/tabulate_account"),
+    script:
+        "../scripts/experiments/tabulate_account.py"
+
+
 rule score_generations:
     """Score what the model wrote under each intervention of an experiment, with one scorer."""
     input:

@@ -28,14 +28,19 @@ def kl_share(unedited: np.ndarray, edited: np.ndarray) -> np.ndarray:
     return share(unedited - edited, unedited)
 
 
+def beyond_rounding(unedited: np.ndarray, noise: np.ndarray) -> bool:
+    """Return whether two models are further apart, KL (prompts, ...), than ABOVE_NOISE times what
+    rounding makes of one of them."""
+    return bool(unedited.mean() > ABOVE_NOISE * np.abs(noise).mean())
+
+
 def estimate_fidelity(measured: Mapping[str, pd.DataFrame], statistics: Statistics) -> pd.DataFrame:
     """Return a row per (experiment, intervention), in their order, with estimates over prompts.
 
     `measured`: by experiment a row per intervention and prompt, columns `intervention prompt_id
     neurons heads kl agreement kl_unedited kl_noise`. Returned are `neurons`, `heads`, `n_read`, the
     number of prompts, and, each with `_low` and `_high`, `kl` (nats per token), `kl_share` and
-    `agreement`. `kl_share` is NaN, undefined, where the models are no further apart than
-    ABOVE_NOISE times what rounding makes of one model.
+    `agreement`. `kl_share` is NaN, undefined, where the models are not `beyond_rounding`.
     """
     tables = [_estimated(name, table, statistics) for name, table in measured.items()]
     if not tables:
@@ -53,7 +58,7 @@ def _estimated(experiment: str, table: pd.DataFrame, statistics: Statistics) -> 
 
     kl, unedited = wide("kl"), wide("kl_unedited")
     shares = statistics.estimate(kl_share, [unedited, kl])
-    if unedited.mean() <= ABOVE_NOISE * table["kl_noise"].abs().mean():
+    if not beyond_rounding(unedited, table["kl_noise"].to_numpy()):
         shares = Estimate(*np.full((3, len(names)), np.nan))
     columns = {
         "neurons": wide("neurons")[0],

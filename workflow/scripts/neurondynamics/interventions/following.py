@@ -138,7 +138,7 @@ def measure_fidelity(
         del moved
     alike[UNEDITED] = read_new(model, prefix, continuations)
     edited |= divergences(followed, text.hidden, model, alike, continuations)
-    again = {"noise": _read_in_another_size(followed, prompts, continuations)}
+    again = {"noise": read_in_another_size(followed, prompts, continuations)}
     noise = divergences(followed, text.hidden, followed, again, continuations)["noise"]
     unedited = edited.pop(UNEDITED)
     return Fidelity(edited, unedited, noise)
@@ -149,10 +149,11 @@ def _unembedding(model: PreTrainedModel) -> int:
     return model.get_output_embeddings().weight.data_ptr()
 
 
-def _read_in_another_size(
+def read_in_another_size(
     model: PreTrainedModel, prompts: Tokens, continuations: Tokens
 ) -> torch.Tensor:
-    """Read a batch in two halves, or its one text beside itself: (batch, T, d_model)."""
+    """Read a batch in two halves, or its one text beside itself: last hidden states at the
+    new-token positions, (batch, T, d_model), which rounding alone tells from those of the batch."""
 
     def read(some: Tokens, new: Tokens) -> torch.Tensor:
         return read_new(model, prefill(model, some), new)

@@ -103,13 +103,6 @@ class Attribution(Stage):
             "new_tokens": self.config["generation"]["new_tokens"],
         }
 
-    def exact_reading(self) -> dict:
-        """Return how texts are read where a residual stream is added up, in float32 in every study.
-
-        What 16 bits lose there is more than some layers contribute.
-        """
-        return self.reading(dtype="float32")
-
     def groups(self) -> list[str]:
         """Return the tables of groups of every direction that neurons are attributed along."""
         first, *others = self.config["attribution"]["directions"]

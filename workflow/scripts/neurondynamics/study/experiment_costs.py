@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from neurondynamics.limits import FOLLOWED_TEXTS, LOGIT_BYTES, TOKENS_PER_PASS
+from neurondynamics.limits import ACCOUNT_TEXTS, FOLLOWED_TEXTS, LOGIT_BYTES, TOKENS_PER_PASS
 from neurondynamics.study.costs import PROCESS, Work, lengths, model_of
 from neurondynamics.study.interventions import (
     BEHAVIOUR,
@@ -19,6 +19,8 @@ from neurondynamics.study.interventions import (
     split_of,
     with_controls,
 )
+
+MIXTURES = 13  # models put together of both in all of their blocks
 
 
 def _experimenting(config: dict, experiment: str, **_) -> float:
@@ -58,6 +60,20 @@ def _measuring(config: dict, **_) -> float:
     return PROCESS + models * model.weights + caches + heard * model.itemsize + 4 * LOGIT_BYTES
 
 
+def _accounting(config: dict, **_) -> float:
+    """Both models in float32, the residual stream before each block of both and of mixtures, what
+    the units of a layer do, and blocks of both models' logits."""
+    model, rows = model_of(config, "float32"), min(_accounted(config), ACCOUNT_TEXTS)
+    streams = (2 * (model.layers + 1) + MIXTURES) * model.width
+    kept = rows * sum(lengths(config)) * (streams + model.neurons + model.width) * model.itemsize
+    work = model.reading(rows * sum(lengths(config)))
+    return PROCESS + 2 * model.weights + kept + work + 4 * LOGIT_BYTES
+
+
+def _accounted(config: dict) -> int:
+    return min(config["account"]["prompts"], _read(config))
+
+
 def _read(config: dict) -> int:
     return config["fidelity"]["prompts"]
 
@@ -66,6 +82,7 @@ MEMORY = {
     "run_experiment": _experimenting,
     "continue_prompts": _continuing,
     "measure_fidelity": _measuring,
+    "measure_account": _accounting,
     "export_model": _exporting,
 }
 
@@ -89,6 +106,11 @@ def work_of_experiments(config: dict, tuned: str) -> Iterator[Work]:
             # beside the unedited model and the other one, which is read once more in halves
             read = number * ((3 + anew) * prompt + (3 + len(plans)) * new)
             yield Work("measure_fidelity", job, config["shards"], read, models=2)
+    # from each layer on, six readings of half of the layers; and mixtures of both models
+    readings = 3 * config["model"]["layers"] + MIXTURES + 5
+    tokens = _accounted(config) * (prompt + new) * readings
+    yield Work("measure_account", {"tuned": tuned}, read=tokens, models=2)
+    followed.add("tuned")
     for state in sorted(followed):
         job = {"tuned": tuned, "followed": state}
         yield Work("continue_prompts", job, read=number * prompt, decoded=number * new)

@@ -160,6 +160,10 @@ class Experiments(Stage):
             "seed": self.config["seed"],
         }
 
+    def account(self) -> dict:
+        """Return on how many of the tuned model's texts the account of the tuning is taken."""
+        return {"number": self.config["account"]["prompts"], "seed": self.config["seed"]}
+
     def interventions(self, wildcards) -> dict[str, list[dict] | dict]:
         """Return an experiment's interventions by name: their steps, controls included.
 

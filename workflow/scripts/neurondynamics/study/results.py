@@ -192,6 +192,7 @@ TABLES = (
     Table("sources", "sources of the reduction"),
     Table("weights", "changes of the weights"),
     Table("residual_shift", "shift of the residual stream", caption="residual_shift_table"),
+    Table("account", "account of the tuning", caption="account_table"),
     Table("scorers", "agreement of the scorers"),
     Table("published", "published numbers", _has_published),
     Table("direction_groups", "groups by direction", _has_directions),
@@ -222,6 +223,7 @@ FIGURES = (
         "shift of the residual stream",
         {"shifts": "tables/residual_shift.csv"},
     ),
+    Figure("account", "account of the tuning", {"account": "tables/account.csv"}),
     Figure("reduction_sources", "sources of the reduction", {"sources": "tables/sources.csv"}),
     Figure(
         "cumulative_effect",

@@ -64,6 +64,13 @@ class Stage:
             **{key: value for key, value in generation if key != "new_tokens"},
         } | changes
 
+    def exact_reading(self) -> dict:
+        """Return how texts are read where a residual stream is added up, in float32 in every study.
+
+        What 16 bits lose there is more than some layers contribute.
+        """
+        return self.reading(dtype="float32")
+
     def statistics(self) -> dict:
         """Return how intervals are made: the fields of analysis.statistics.Statistics."""
         return self.config["statistics"] | {"seed": self.config["seed"]}
