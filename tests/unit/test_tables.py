@@ -2,8 +2,9 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from check_claims import check_claims, decide
+from check_claims import check_claims
 from neurondynamics.analysis.attribution import GROUPS
+from neurondynamics.analysis.claims import decide
 from neurondynamics.analysis.reductions import create_reductions
 from neurondynamics.analysis.statistics import Estimate, Statistics
 from neurondynamics.data.tables import read_csv
@@ -23,7 +24,7 @@ INTERVENTION_COLUMNS = """experiment intervention scorer control_of control stat
     effect_share effect_share_low effect_share_high n_paired
     n_read kl kl_low kl_high kl_share kl_share_low kl_share_high
     agreement agreement_low agreement_high"""
-CLAIM_COLUMNS = """claim scorer statement statistic low high interval_over n missing
+CLAIM_COLUMNS = """claim judged_by statement statistic low high interval_over n missing
     paper criterion holds"""
 INTERVENTIONS = """none ablate-100 ablate-200 patch-TP- patch-AN- patch-TP-AN-
     none scale-keys-2 scale-keys-5"""
@@ -397,19 +398,22 @@ def test_groups_refuse_files_that_disagree(attribution):
         summarize(attribution)
 
 
-def claims_of(study, states=STATES, **changes):
+def claims_of(study, states=STATES, by_kl=False, **changes):
     check_claims(
         paths(study, "scores", states),
+        paths(study, "fidelity", states),
         str(study / "reductions.h5"),
         str(study / "neurons.parquet"),
         str(study / "claims.csv"),
         states=states,
+        read=states,
         claims=CLAIMS | changes,
         scorers=["first"],
         behaviour=TOXICITY,
         statistics=STATISTICS,
     )
-    return read_csv(study / "claims.csv").set_index("claim")
+    claims = read_csv(study / "claims.csv").set_index("claim")
+    return claims[(claims["judged_by"] == "kl_share") == by_kl]
 
 
 def test_claims_on_known_effects(study, attribution):
@@ -433,6 +437,22 @@ def test_claims_on_known_effects(study, attribution):
     assert list(table["holds"]) == [holds for _, holds in expected.values()]
     assert "scale-keys-5" in table.loc["keys-restore-behaviour", "statement"]
     assert "layers 2 to 2; the largest is in layer 2" in table.loc["late-layers", "statement"]
+
+
+def test_claims_are_judged_by_divergence_too(study, attribution):
+    """The n-th intervention of an experiment is at 0.2 n of the 0.4 nats between the models."""
+    table = claims_of(study, by_kl=True)
+    assert list(table.index) == list(claims_of(study).index[:5])
+    expected = {
+        "ablation-falls-short": (0.5, "yes"),  # the first
+        "patching-falls-short": (1.0, "no"),
+        "two-groups-suffice": (0.0, "no"),
+        "one-group-does-not": (1.0, "no"),
+        "keys-restore-behaviour": (0.5, "yes"),  # of the way back to the base model
+    }
+    np.testing.assert_allclose(table["statistic"], [value for value, _ in expected.values()])
+    assert list(table["holds"]) == [holds for _, holds in expected.values()]
+    assert (table["n"] == 2).all()
 
 
 def test_claims_quote_the_paper(study, attribution):

@@ -47,7 +47,7 @@ COLUMNS = {
     "seeds": "statistic part seeds mean deviation_between deviation_within seed_0 seed_1",
     "seed_overlap": "statistic neurons pairs value minimum maximum chance",
     "scorers": "scorer_a scorer_b over n spearman",
-    "claims": "claim scorer statement statistic low high interval_over paper criterion holds",
+    "claims": "claim judged_by statement statistic low high interval_over paper criterion holds",
     "decoded_neurons": "layer neuron cosine activation_base activation_tuned reduction group kind "
     "vector tokens",
 }
@@ -398,9 +398,9 @@ def test_the_residual_stream_is_the_sum_of_its_parts(finished):
 
 def test_claims_are_judged(finished):
     claims = read_table(finished, "claims")
-    assert not claims.duplicated(["claim", "scorer"]).any()
-    of_interventions = claims[claims["scorer"] != ""]
-    assert of_interventions["scorer"].tolist() == list(SCORERS) * 5
+    assert not claims.duplicated(["claim", "judged_by"]).any()
+    of_interventions = claims[claims["judged_by"] != ""]
+    assert of_interventions["judged_by"].tolist() == [*SCORERS, "kl_share"] * 5
     assert set(claims["holds"]) <= {"yes", "no", "undecided"}
     assert (claims["criterion"] != "").all()
 

@@ -306,6 +306,7 @@ rule check_claims:
     """Test each claim of the paper on this pair of models."""
     input:
         scores=experiments.reported(SCORES),
+        fidelity=experiments.reported(FIDELITIES),
         reductions="results/{model}/{tuned}/prompt_reductions.h5",
         neurons="results/{model}/{tuned}/neurons.parquet",
     output:
@@ -321,9 +322,7 @@ rule check_claims:
         mem_mb=memory_of("check_claims"),
         runtime=10,
     params:
-        **experiments.judged("behaviour"),
-        claims=config["claims"],
-        scorers=experiments.scorers,
+        **experiments.claimed(),
         code=code_digest("experiments/check_claims"),
     script:
         "../scripts/experiments/check_claims.py"

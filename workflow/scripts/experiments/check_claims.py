@@ -1,4 +1,6 @@
-"""Test each claim of the paper on this pair of models: a row per claim, and per scorer if any.
+"""Test each claim of the paper on this pair of models: a row per claim, and where it is about what
+interventions do, one by every scorer and one by `kl_share`, which tells reproducing a tuning from
+wrecking a model.
 
 A claim is a statistic and a criterion fixed beforehand. It holds ("yes") where the whole interval
 meets the criterion, does not ("no") where the whole interval misses it, and is "undecided" where
@@ -20,7 +22,9 @@ import logging
 import numpy as np
 import pandas as pd
 from neurondynamics.analysis.attribution import REDUCING
-from neurondynamics.analysis.effects import Effects, read_effects
+from neurondynamics.analysis.claims import row
+from neurondynamics.analysis.effects import Effects, read_effects, read_experiments
+from neurondynamics.analysis.fidelity import Nearness
 from neurondynamics.analysis.reductions import read_reductions
 from neurondynamics.analysis.statistics import Estimate, Statistics, share, wilson
 from neurondynamics.data.tables import read_parquet, write_csv
@@ -34,17 +38,20 @@ TOP = 100  # neurons, as in the paper's figure 4
 DROP = 0.453 - 0.208
 PAPER_ABLATION = (0.453 - 0.319) / DROP  # the best, 2000 positively activated neurons: 0.547
 PAPER_PATCH = (0.453 - 0.335) / DROP  # 0.482
+KL_SHARE = "kl_share"  # what claims are judged by beside scores
 COUNTS = ("n", "missing")  # prompts or neurons that an interval is over, and those left out
 PAPER_KEYS = (0.555 - 0.208) / DROP  # x5, the largest: 1.416; its code may have scaled repeatedly
 
 
 def check_claims(
     scores: list[str],
+    fidelity: list[str],
     reductions: str,
     neurons: str,
     table: str,
     *,
     states: dict[str, str],
+    read: dict[str, str],
     claims: dict,
     scorers: list[str],
     behaviour: Behaviour,
@@ -52,29 +59,31 @@ def check_claims(
 ) -> None:
     """Write the CSV file `table`.
 
-    `scores`: parquet files, any number per experiment; `states`: the model state of each one;
+    `scores` and `fidelity`: parquet files, any number per experiment; `states` and `read`: the
+    model state of each experiment of which there are scores, and of which there is fidelity;
     `claims`: the interventions that a claim is about, with the keys of `claims_on_interventions`;
     `scorers`: those by which they are tested, and `behaviour`: after which claims are worded;
     `reductions` and `neurons`: the results of the attribution.
     """
     own_text = read_reductions(reductions).own_text
+    judges = read_effects(scores, scorers, states, statistics)
+    judges[KL_SHARE] = Nearness(read_experiments(fidelity, read), read, statistics)
     judged = [
-        claims_on_interventions(effects, scorer, behaviour, **claims)
-        for scorer, effects in read_effects(scores, scorers, states, statistics).items()
+        claims_on_interventions(judge, name, behaviour, **claims) for name, judge in judges.items()
     ]
     rows = [
-        *(row for same_claim in zip(*judged, strict=True) for row in same_claim),
+        *(one for same_claim in zip(*judged, strict=True) for one in same_claim),
         *claims_on_groups(own_text, behaviour, statistics),
         *claims_on_neurons(read_parquet(neurons), behaviour, statistics.confidence),
     ]
-    for row in rows:
-        logger.info("%s: %s", row["claim"], row["holds"])
+    for one in rows:
+        logger.info("%s: %s", one["claim"], one["holds"])
     write_csv(table, pd.DataFrame(rows))
 
 
 def claims_on_interventions(
-    effects: Effects,
-    scorer: str,
+    effects: Effects | Nearness,
+    judge: str,
     behaviour: Behaviour,
     ablations: list[str],
     dampened: str,
@@ -94,35 +103,35 @@ def claims_on_interventions(
 
     best, undone = most_undone(effects, restoring)
     rows = [
-        _row(
+        row(
             "ablation-falls-short",
-            f"Ablating {behaviour.adjective} neurons falls short of tuning (largest effect share "
+            f"Ablating {behaviour.adjective} neurons falls short of tuning (largest share "
             "of the ablations)",
             **on_base(ablations),
             criterion="< 1",
             paper=PAPER_ABLATION,
         ),
-        _row(
+        row(
             "patching-falls-short",
             f"Patching the dampened {behaviour.adjective} neurons to their tuned means falls short "
-            "of tuning (effect share)",
+            "of tuning (share)",
             **on_base([dampened]),
             criterion="< 1",
             paper=PAPER_PATCH,
         ),
-        _row(
+        row(
             "two-groups-suffice",
-            "Patching TP- together with AN- comes close to tuning (effect share)",
+            "Patching TP- together with AN- comes close to tuning (share)",
             **on_base([both]),
             criterion=">= 0.8",  # the paper says so without a number
         ),
-        _row(
+        row(
             "one-group-does-not",
-            "Neither TP- nor AN- alone comes close to tuning (larger of the two effect shares)",
+            "Neither TP- nor AN- alone comes close to tuning (larger of the two shares)",
             **on_base([dampened, anti]),
             criterion="< 0.8",
         ),
-        _row(
+        row(
             "keys-restore-behaviour",
             f"Scaling the key vectors of the most {behaviour.adjective} neurons in the tuned model "
             f"restores {behaviour.name} (part of the tuning's effect undone by {best})",
@@ -131,10 +140,10 @@ def claims_on_interventions(
             paper=PAPER_KEYS,
         ),
     ]
-    return [{**row, "scorer": scorer} for row in rows]
+    return [{**one, "judged_by": judge} for one in rows]
 
 
-def most_undone(effects: Effects, restoring: list[str]) -> tuple[str, dict]:
+def most_undone(effects: Effects | Nearness, restoring: list[str]) -> tuple[str, dict]:
     """Return which of the scalings of the tuned model undoes most of the tuning's effect, and what.
 
     The interval is widened for the number of scalings; there is none where one of them is missing.
@@ -174,7 +183,7 @@ def claims_on_groups(
     layers = by_layer.shape[1]
     first = layers - layers // 3
     return [
-        _row(
+        row(
             "dampened-neurons-minority",
             f"The dampened {behaviour.adjective} neurons carry a minority of the reduction "
             "(gross share of TP-)",
@@ -182,14 +191,14 @@ def claims_on_groups(
             criterion="< 0.5",
             paper=0.318,
         ),
-        _row(
+        row(
             "four-groups-contribute",
             "All four groups contribute to the reduction (smallest gross share)",
             **on_shares(lambda shares: shares.min(axis=-1)),
             criterion="> 0.05",
             paper=0.0699,  # AP+
         ),
-        _row(
+        row(
             "late-layers",
             "The reduction lies in the last third of the layers (share of the net reduction in "
             f"layers {first} to {layers - 1}; the largest is in layer "
@@ -208,7 +217,7 @@ def claims_on_neurons(neurons: pd.DataFrame, behaviour: Behaviour, confidence: f
         return {"estimate": wilson(int(flags.sum()), len(flags), confidence), "n": len(flags)}
 
     return [
-        _row(
+        row(
             "many-increase-behaviour",
             f"Many neurons increase {behaviour.name} after tuning (fraction with a negative "
             "reduction)",
@@ -217,7 +226,7 @@ def claims_on_neurons(neurons: pd.DataFrame, behaviour: Behaviour, confidence: f
             paper=1 - 0.5849,
             interval_over="neurons",
         ),
-        _row(
+        row(
             "top-neurons-negative-before",
             f"Most of the {len(top)} most {behaviour.adjective} neurons are negatively "
             "activated before tuning (fraction)",
@@ -226,7 +235,7 @@ def claims_on_neurons(neurons: pd.DataFrame, behaviour: Behaviour, confidence: f
             paper=1 - 36 / 128,  # of the 128 most toxic neurons of GPT-2-medium
             interval_over="neurons",
         ),
-        _row(
+        row(
             "top-neurons-negative-after",
             f"Most of the {len(top)} most {behaviour.adjective} neurons are negatively "
             "activated after tuning (fraction)",
@@ -237,19 +246,7 @@ def claims_on_neurons(neurons: pd.DataFrame, behaviour: Behaviour, confidence: f
     ]
 
 
-def decide(estimate: Estimate, criterion: str) -> str:
-    """Judge a criterion ("< 1", "> 0", ">= 0.8") by the interval: "yes", "no" or "undecided"."""
-    sign, bound = criterion.split()
-    low, high, bound = float(estimate.low), float(estimate.high), float(bound)
-    meets, misses = {
-        "<": (high < bound, low >= bound),
-        ">": (low > bound, high <= bound),
-        ">=": (low >= bound, high < bound),
-    }[sign]
-    return "yes" if meets else "no" if misses else "undecided"
-
-
-def _tested(effects: Effects, state: str, names: list[str], **options) -> dict:
+def _tested(effects: Effects | Nearness, state: str, names: list[str], **options) -> dict:
     """Return the `estimate` of effect shares and its COUNTS; None where the study lacks one."""
     missing = effects.missing(state, names)
     if missing or not names:
@@ -259,40 +256,15 @@ def _tested(effects: Effects, state: str, names: list[str], **options) -> dict:
     return {"estimate": effects.estimate(state, names, **options), **counts}
 
 
-def _row(
-    claim: str,
-    statement: str,
-    estimate: Estimate | None,
-    criterion: str,
-    n: int = 0,
-    missing: int = 0,
-    paper: float | None = None,
-    interval_over: str = "prompts",
-) -> dict:
-    value, low, high = (None, None, None) if estimate is None else estimate
-    return {
-        "claim": claim,
-        "scorer": "",  # of those that are about scores, by which they are tested
-        "statement": statement,
-        "statistic": value,
-        "low": low,
-        "high": high,
-        "interval_over": interval_over,
-        "n": n,
-        "missing": missing,
-        "paper": paper,
-        "criterion": criterion,
-        "holds": "not tested" if estimate is None else decide(estimate, criterion),
-    }
-
-
 if __name__ == "__main__":
     check_claims(
         scores=snakemake.input.scores,
+        fidelity=snakemake.input.fidelity,
         reductions=snakemake.input.reductions,
         neurons=snakemake.input.neurons,
         table=snakemake.output.table,
         states=snakemake.params.states,
+        read=snakemake.params.read,
         claims=snakemake.params.claims,
         scorers=snakemake.params.scorers,
         behaviour=Behaviour(**snakemake.params.behaviour),

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from neurondynamics.analysis.statistics import Estimate, Statistics, share, wilson
 from neurondynamics.data.tables import read_shards
+
+T = TypeVar("T")
 
 BASELINE = "none"
 CONTROL = re.compile(r"(?P<of>[^~]+)~(?P<kind>random|signs)-(?P<draw>[0-9]+)")
@@ -258,17 +260,25 @@ class Effects:
         return np.full((len(self.scores), 1), np.nan) if found is None else found[:, None]
 
     def _find(self, state: str, name: str) -> np.ndarray | None:
-        found = [
-            column
+        found = {
+            column[0]: self.scores[column].to_numpy()
             for column in self.scores.columns
             if column[1] == name and self.states[column[0]] == state
-        ]
-        if len(found) > 1:
-            raise ValueError(
-                f"intervention {name!r} on the {state} model stands in the experiments "
-                f"{', '.join(experiment for experiment, _ in found)}; keep or rename one"
-            )
-        return self.scores[found[0]].to_numpy() if found else None
+        }
+        return the_one(name, state, found)
+
+
+def the_one(name: str, state: str, found: dict[str, T]) -> T | None:
+    """Return what the one experiment holds that has an intervention on a state; None if none has.
+
+    Raises ValueError, naming the experiments, where several do.
+    """
+    if len(found) > 1:
+        raise ValueError(
+            f"intervention {name!r} on the {state} model stands in the experiments "
+            f"{', '.join(found)}; keep or rename one"
+        )
+    return next(iter(found.values()), None)
 
 
 def read_effects(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from neurondynamics.analysis.effects import the_one
 from neurondynamics.analysis.statistics import ENDS, Estimate, Statistics, share
 
 ABOVE_NOISE = 10  # times what another batch size alone gives, that there is something to share
@@ -70,3 +72,55 @@ def _estimated(experiment: str, table: pd.DataFrame, statistics: Statistics) -> 
     }
     index = pd.MultiIndex.from_product([[experiment], names], names=NAMES)
     return pd.DataFrame(columns, index=index)
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """How near interventions bring a model to the other one, asked in the way that `Effects` is.
+
+    `measured` is as `estimate_fidelity` takes it, `states` the model state of each experiment.
+    """
+
+    measured: Mapping[str, pd.DataFrame]
+    states: Mapping[str, str]
+    statistics: Statistics
+
+    def missing(self, state: str, names: list[str]) -> list[str]:
+        """Return which of these interventions on a state the study lacks."""
+        return [f"{name} ({state})" for name in names if self._find(state, name) is None]
+
+    def counts(self, state: str, names: list[str]) -> tuple[int, int]:
+        """Return over how many prompts `estimate` is, and how many of them are missing: none."""
+        return len(self._find(state, names[0])), 0
+
+    def estimate(
+        self,
+        state: str,
+        names: list[str],
+        combine: Callable[[np.ndarray], np.ndarray] = lambda shares: shares[..., 0],
+        confidence: float | None = None,
+    ) -> Estimate:
+        """Estimate `combine` of the shares (resamples, names) of tuning that interventions leave
+        in place: of the base model `kl_share`, of the tuned one what is left, 1 - `kl_share`.
+
+        Nothing that they need may be `missing`. NaN where the models are not `beyond_rounding`.
+        """
+        found = [self._find(state, name).set_index("prompt_id").sort_index() for name in names]
+        edited = np.stack([rows["kl"] for rows in found], axis=1)  # (prompts, names)
+        unedited = found[0]["kl_unedited"].to_numpy()
+        if not beyond_rounding(unedited, found[0]["kl_noise"].to_numpy()):
+            return Estimate(np.nan, np.nan, np.nan)
+
+        def statistic(unedited: np.ndarray, edited: np.ndarray) -> np.ndarray:
+            shares = kl_share(unedited[:, None], edited)  # (resamples, names)
+            return combine(shares if state == "base" else 1 - shares)
+
+        return self.statistics.estimate(statistic, [unedited, edited], confidence)
+
+    def _find(self, state: str, name: str) -> pd.DataFrame | None:
+        of_name = {
+            experiment: table[table["intervention"] == name]
+            for experiment, table in self.measured.items()
+            if self.states[experiment] == state
+        }
+        return the_one(name, state, {where: rows for where, rows in of_name.items() if len(rows)})

@@ -61,6 +61,15 @@ class Experiments(Stage):
         measured = {measure: list(self.states(measure)) for measure in MEASURED}
         return self.judged() | {"measured": measured, "thresholds": self.thresholds()}
 
+    def claimed(self) -> dict:
+        """Return what claims are about: interventions, and what they are judged by."""
+        return {
+            **self.judged("behaviour"),
+            "read": self.states("fidelity"),
+            "claims": self.config["claims"],
+            "scorers": self.scorers,
+        }
+
     def reported(self, path: str) -> list[str]:
         """Return the shards of a file of all experiments that are reported and have one, by every
         scorer."""
