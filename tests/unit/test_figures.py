@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.quiver import Quiver
 from matplotlib.text import Text
+from neurondynamics.analysis import account
 from neurondynamics.analysis.attribution import GROUPS, INCREASING, REDUCING
 from neurondynamics.data.tables import read_csv
 from neurondynamics.figures import effect_plots, style
@@ -30,6 +31,7 @@ INPUTS = {
     "fidelity": "interventions",
     "scorer_effects": "scorers",
     "residual_shift": "shifts",
+    "account": "account",
     "reduction_sources": "sources",
 }
 BEHAVIOUR = Behaviour("negative sentiment", "disparaging")
@@ -185,6 +187,21 @@ def make_shifts(layers: int) -> pd.DataFrame:
     return table
 
 
+def make_account(layers: int) -> pd.DataFrame:
+    """Attention brings 0.1 more with each layer, MLPs 0.01 a layer; by weights half of it."""
+    parts = [(part, None, 0.3) for part in account.PARTS] + [("whole", None, 1.0)]
+    parts += [("attention", layer, 0.1 * layer) for layer in range(layers)]
+    parts += [("mlp", layer, 0.01 * layer) for layer in range(layers)]
+    table = pd.DataFrame(parts, columns=["part", "layer", "direct"])
+    for column, times in (("direct", 1), ("causal", 1), ("weights", 0.5)):
+        for measure in [column] if column == "direct" else [f"{column}_alone", f"{column}_without"]:
+            value = times * table["direct"]
+            table[measure] = 1 - value if measure.endswith("without") else value
+            table[f"{measure}_low"] = table[measure] - 0.1
+            table[f"{measure}_high"] = table[measure] + 0.05
+    return table
+
+
 def make_sources(groups: pd.DataFrame) -> pd.DataFrame:
     """Of every group's share 60 % are activation, -10 % value vectors and 50 % context."""
     totals = pd.concat([groups.set_index("group")["share_gross"], pd.Series({"all": 0.3})])
@@ -230,6 +247,7 @@ def write_tables(folder, neurons, groups, layers) -> dict:
     make_agreement(SCORERS).to_csv(folder / "scorers.csv", index=False)
     make_curve(4 * layers["layer"].nunique()).to_csv(folder / "curve.csv", index=False)
     make_shifts(layers["layer"].nunique()).to_csv(folder / "shifts.csv", index=False)
+    make_account(layers["layer"].nunique()).to_csv(folder / "account.csv", index=False)
     make_sources(groups).to_csv(folder / "sources.csv", index=False)
     return {
         "neurons": folder / "neurons.parquet",
@@ -240,6 +258,7 @@ def write_tables(folder, neurons, groups, layers) -> dict:
         "scorers": folder / "scorers.csv",
         "curve": folder / "curve.csv",
         "shifts": folder / "shifts.csv",
+        "account": folder / "account.csv",
         "sources": folder / "sources.csv",
     }
 
@@ -485,12 +504,13 @@ def test_seed_shares_draws_every_seed_less_the_mean():
 def test_cumulative_effect_runs_over_the_neurons_of_its_experiment():
     module = import_module("draw_cumulative_effect")
     figure = module.figure_cumulative_effect(make_interventions(), "curve", **WORDS, **NAMES)
-    upper, middle, lower = figure.axes
+    near, upper, middle, lower = figure.axes
     assert [ax.get_title() for ax in (upper, middle)] == [
         "by profanity-check",
         "by a-classifier-\nwith-a-name",
     ]
     for ax, of_models, values in (
+        (near, [0, 1], pytest.approx([-0.49, -0.4, 0.3])),
         (upper, [0, 1], [0.01, 0.1, 0.8]),
         (middle, [0, 1], [0.005, 0.05, 0.4]),
         (lower, [25.5, 26.5], [25.6, 27, 31]),
@@ -501,16 +521,30 @@ def test_cumulative_effect_runs_over_the_neurons_of_its_experiment():
         assert list(curve.get_ydata()) == values
         assert ax.get_xscale() == "log"
     assert lower.get_yscale() == "log"
-    for ax, ends in ((upper, (-0.19, 1.0)), (middle, (-0.095, 0.5))):
+    bands = (near, (-0.59, 0.5)), (upper, (-0.19, 1.0)), (middle, (-0.095, 0.5))
+    for ax, ends in bands:
         band = ax.collections[0].get_paths()[0].get_extents()
         assert (band.ymin, band.ymax) == pytest.approx(ends)
+
+
+def test_cumulative_effect_has_panels_of_what_is_measured():
+    table = make_interventions()
+    written = ["perplexity", "effect_share", "effect_share_low", "effect_share_high"]
+    table.loc[table["experiment"] == "curve", written] = np.nan
+    module = import_module("draw_cumulative_effect")
+    (near,) = module.figure_cumulative_effect(table, "curve", **WORDS, **NAMES).axes
+    assert near.get_ylabel() == "share of the\ndivergence removed"
+    table = make_interventions()
+    table.loc[table["experiment"] == "curve", "n_read"] = np.nan
+    figure = module.figure_cumulative_effect(table, "curve", **WORDS, **NAMES)
+    assert [ax.get_ylabel()[:8] for ax in figure.axes] == ["share of", "share of", "perplexi"]
 
 
 def test_cumulative_effect_draws_controls_apart():
     table = make_interventions().query("experiment != 'curve'").replace("modes", "curve")
     module = import_module("draw_cumulative_effect")
     figure = module.figure_cumulative_effect(table, "curve", **WORDS, **NAMES)
-    _, _, random, signs, curve = figure.axes[0].lines
+    _, _, random, signs, curve = figure.axes[1].lines
     assert sorted(random.get_ydata()) == [-0.3, -0.3, 0.1, 0.1]
     assert list(signs.get_ydata()) == [0, 0]
     assert list(curve.get_ydata()) == [1.1, 0.6]
@@ -582,7 +616,8 @@ def test_an_empty_panel_says_why(name, monkeypatch, tmp_path):
         table = make_interventions().assign(effect_share=shares)
         table.to_csv(tmp_path / "interventions.csv", index=False)
         draw(name, {"interventions": tmp_path / "interventions.csv"}, tmp_path)
-    known, unknown = ([text.get_text() for text in figure.axes[0].texts] for figure in figures)
+    place = 1 if name == "cumulative_effect" else 0  # behind the panel of the divergence
+    known, unknown = ([text.get_text() for text in figure.axes[place].texts] for figure in figures)
     assert known == []
     assert "tuning did not surely lower negative sentiment" in unknown[0].replace("\n", " ")
 
@@ -849,6 +884,30 @@ def test_a_missing_seed_is_refused(tables, tmp_path):
     table.to_csv(tables["shares"], index=False)
     with pytest.raises(ValueError, match=r"shares\.csv: no column seed_12"):
         draw("seed_shares", tables, tmp_path)
+
+
+def test_account_draws_parts_and_layers():
+    table = make_account(4).sample(frac=1, random_state=0)
+    figure = import_module("draw_account").figure_account(table, **NAMES)
+    parts, direct, causal, weights = figure.axes
+    assert [label.get_text() for label in parts.get_yticklabels()][2] == "MLPs"
+    points = parts.lines[2:]  # behind the unedited models
+    shown = [list(dict.fromkeys(line.get_xdata().round(6))) for line in points]
+    assert shown == [[0.3], [0.7], [0.15], [0.85]]
+    attention, mlp = direct.lines[:2]
+    assert list(attention.get_ydata()) == pytest.approx([0, 0.1, 0.2, 0.3])
+    assert list(mlp.get_ydata()) == pytest.approx([0, 0.01, 0.02, 0.03])
+    alone, lost = weights.lines[:2]  # what is lost without it is as much as it has alone
+    assert list(alone.get_ydata()) == pytest.approx([0, 0.05, 0.1, 0.15])
+    assert list(lost.get_ydata()) == pytest.approx([0, 0.05, 0.1, 0.15])
+    assert causal.get_ylim() == weights.get_ylim()
+
+
+def test_an_account_without_a_part_is_refused(tmp_path):
+    table = make_account(2).query("part != 'final_norm'")
+    table.to_csv(tmp_path / "account.csv", index=False)
+    with pytest.raises(ValueError, match=r"account\.csv: no row of final_norm"):
+        draw("account", {"account": tmp_path / "account.csv"}, tmp_path)
 
 
 @FEW

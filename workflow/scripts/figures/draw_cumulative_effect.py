@@ -1,6 +1,6 @@
-"""Draw what an experiment's interventions do over the number of neurons that they edit: above, in a
-panel for each scorer, how much of the tuning's effect they reproduce; below, the perplexity that it
-costs."""
+"""Draw what an experiment's interventions do over the number of neurons that they edit: how near
+they come to the other model; in a panel for each scorer, how much of the tuning's effect they
+reproduce; and the perplexity that it costs. What is not measured has no panel."""
 
 from neurondynamics.runtime import start_log
 
@@ -14,47 +14,63 @@ from matplotlib.lines import Line2D
 from neurondynamics.figures import effect_plots, style
 from neurondynamics.study.behaviour import Behaviour
 
-PANEL = 1.9  # inches that every scorer after the first adds to the height
+PANEL = 1.9  # inches of height that every panel adds
+LABELS = {
+    "kl_share": "share of the\ndivergence removed",
+    "effect_share": "share of the\ntuning's effect",
+}
 
 
 def figure_cumulative_effect(
     table: pd.DataFrame, experiment: str, behaviour: Behaviour, model: str, tuned: str
 ) -> Figure:
-    """Return effect share and perplexity of an experiment's interventions, by number of neurons.
+    """Return an experiment's interventions by number of neurons: how near they come to the other
+    model, and their effect shares and perplexity, whichever is measured.
 
     The draws that control them, if any, stand beside the line as small points.
     """
     here = table[(table["experiment"] == experiment) & (table["intervention"] != "none")]
     scorers = dict(effect_plots.by_scorer(here))
-    figure, (*effects, perplexity) = style.new_figure(
-        "Effect and perplexity over the neurons edited",
+    panels = [("kl_share", None)] if here["n_read"].notna().any() else []
+    written = here["perplexity"].notna().any()
+    panels += [("effect_share", scorer) for scorer in scorers if written]
+    panels += [("perplexity", None)] if written else []
+    figure, axes = style.new_figure(
+        "Effect over the neurons edited",
         model,
         tuned,
-        rows=len(scorers) + 1,
-        height=5.4 + PANEL * (len(scorers) - 1),
+        rows=len(panels),
+        height=1.6 + PANEL * len(panels),
     )
-    models = effect_plots.mark_models(effects, perplexity, table, upright=False)
-    for ax, (scorer, judged) in zip(effects, scorers.items(), strict=True):
-        drawn = judged["control_of"] != ""
-        draws, edited = judged[drawn], judged[~drawn].sort_values("neurons")
-        limits = effect_plots.effect_limits(judged)
-        low, high = effect_plots.effect_interval(edited)
-        ax.fill_between(edited["neurons"], low, high, color="C0", alpha=0.2, linewidth=0)
-        draw_curve(ax, "effect_share", edited, draws)
-        ax.set_ylim(limits)
-        ax.set_ylabel("share of the\ntuning's effect")
-        effect_plots.explain_absence(ax, edited, behaviour)
-        effect_plots.name_scorer(ax, scorer, first=ax is effects[0])
-    # the perplexity is the same by every scorer
-    handles = draw_curve(perplexity, "perplexity", edited, draws)
-    perplexities = [*here["perplexity"], *effect_plots.unedited(table)]
-    style.scale_logarithmically(perplexity.yaxis, perplexities)
-    style.scale_logarithmically(perplexity.xaxis, edited["neurons"])
-    perplexity.set_ylabel("perplexity\n(logarithmic scale)")
-    perplexity.set_xlabel("neurons edited (logarithmic scale)")
-    handles += [*models, *effect_plots.legend_of_controls(draws["control"])]
+    shares = axes[:-1] if written else axes
+    models = effect_plots.mark_models(shares, axes[-1:] if written else (), table, upright=False)
+    for ax, (column, scorer) in zip(axes, panels, strict=True):
+        rows = scorers[scorer or next(iter(scorers))]
+        drawn = rows["control_of"] != ""
+        draws, edited = rows[drawn], rows[~drawn].sort_values("neurons")
+        curve = draw_curve(ax, column, edited, draws)
+        if column == "perplexity":
+            perplexities = [*here["perplexity"], *effect_plots.unedited(table)]
+            style.scale_logarithmically(ax.yaxis, perplexities)
+            ax.set_ylabel("perplexity\n(logarithmic scale)")
+        else:
+            draw_shares(ax, column, edited, rows)
+        if column == "effect_share":
+            effect_plots.explain_absence(ax, edited, behaviour)
+            effect_plots.name_scorer(ax, scorer, first=scorer == next(iter(scorers)))
+    style.scale_logarithmically(axes[-1].xaxis, edited["neurons"])
+    axes[-1].set_xlabel("neurons edited (logarithmic scale)")
+    handles = [*curve, *models, *effect_plots.legend_of_controls(draws["control"])]
     style.legend_below(figure, handles, columns=3)
     return figure
+
+
+def draw_shares(ax: Axes, column: str, edited: pd.DataFrame, rows: pd.DataFrame) -> None:
+    """Draw the intervals of a share, and let its axis hold both unedited models."""
+    low, high = edited[f"{column}_low"], edited[f"{column}_high"]
+    ax.fill_between(edited["neurons"], low, high, color="C0", alpha=0.2, linewidth=0)
+    ax.set_ylim(effect_plots.effect_limits(rows, column))
+    ax.set_ylabel(LABELS[column])
 
 
 def draw_curve(ax: Axes, column: str, edited: pd.DataFrame, draws: pd.DataFrame) -> list[Line2D]:

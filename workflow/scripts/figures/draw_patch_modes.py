@@ -33,7 +33,7 @@ def figure_patch_modes(table: pd.DataFrame, behaviour: Behaviour, model: str, tu
         columns=len(scorers) + 1,
         width=5.5 + PANEL * (len(scorers) - 1),
     )
-    models = effect_plots.mark_models(effects, perplexity, table, upright=True)
+    models = effect_plots.mark_models(effects, [perplexity], table, upright=True)
     for ax, (scorer, judged) in zip(effects, scorers.items(), strict=True):
         rows, draws = placed(judged, places)
         drawn = pd.concat([rows, draws])

@@ -17,6 +17,7 @@ from neurondynamics.study.behaviour import Behaviour
 
 COLUMNS = ("experiment", "intervention", "scorer", "control_of", "control", "state", "neurons")
 COLUMNS += ("perplexity", "effect_share", "effect_share_low", "effect_share_high")
+COLUMNS += ("n_read", "kl_share", "kl_share_low", "kl_share_high")
 CONTROLS = {  # kinds of draws that an intervention is compared with, and their looks
     "random": ("random neurons", "o"),
     "signs": ("shuffled signs", "^"),
@@ -55,7 +56,7 @@ def name_scorer(ax: Axes, scorer: str, first: bool) -> None:
 
 
 def mark_models(
-    effects: Sequence[Axes], perplexity: Axes, table: pd.DataFrame, upright: bool
+    effects: Sequence[Axes], perplexities: Sequence[Axes], table: pd.DataFrame, upright: bool
 ) -> list[Line2D]:
     """Draw where the unedited models lie in all panels, as upright or as level lines.
 
@@ -64,7 +65,8 @@ def mark_models(
     of_models = unedited(table)
     handles = []
     for state, (label, share, look) in MODELS.items():
-        for ax, value in (*((effect, share) for effect in effects), (perplexity, of_models[state])):
+        places = [(ax, share) for ax in effects] + [(ax, of_models[state]) for ax in perplexities]
+        for ax, value in places:
             draw = ax.axvline if upright else ax.axhline
             draw(value, zorder=1, **look)
         handles.append(Line2D([], [], label=label, **look))
@@ -94,9 +96,9 @@ def _small(marker: str) -> dict:
     }
 
 
-def effect_limits(rows: pd.DataFrame) -> tuple[float, float]:
+def effect_limits(rows: pd.DataFrame, name: str = "effect_share") -> tuple[float, float]:
     """Return the limits of an axis that holds both unedited models and all that is known."""
-    shares = rows[["effect_share", "effect_share_low", "effect_share_high"]].to_numpy(np.float64)
+    shares = rows[[name, f"{name}_low", f"{name}_high"]].to_numpy(np.float64)
     shares = [0.0, 1.0, *shares[np.isfinite(shares)]]
     margin = 0.06 * (max(shares) - min(shares))
     return min(shares) - margin, max(shares) + margin
