@@ -1,5 +1,5 @@
-"""The tokens of preference pairs: those that were written, or those of their texts, and how far
-they are read."""
+"""The tokens of preference pairs: those that were written, or those of their texts; which
+pairs nothing sees, and how far pairs are read."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ Row = dict[str, list[int] | float | bool]
 
 SIDES = ("chosen", "rejected")
 WRITTEN = [f"{side}_tokens" for side in SIDES]
+HELD_OUT = 10  # of so many pairs one is held out at most
 
 
 def with_tokens(
@@ -77,6 +78,18 @@ def _are_tokens(tokens: object, known: int) -> bool:
         and len(tokens) > 0
         and all(isinstance(one, (int, np.integer)) and 0 <= one < known for one in tokens)
     )
+
+
+def kept_unseen(prompts: pd.Series, number: int, seed: int) -> pd.Series:
+    """Return which pairs are held out, booleans: all those of a prompt or none, of `number` prompts
+    and a tenth of the pairs at most, prompts being drawn with `seed`."""
+    sizes = prompts.value_counts(sort=False)
+    left, held = len(prompts) // HELD_OUT, set()
+    for place in np.random.default_rng(seed).permutation(len(sizes)):
+        if len(held) < number and sizes.iloc[place] <= left:
+            held.add(sizes.index[place])
+            left -= sizes.iloc[place]
+    return prompts.isin(held)
 
 
 def tokenise_pairs(
