@@ -18,8 +18,7 @@ from neurondynamics.lm.encoding import (
 )
 from neurondynamics.lm.loading import load_tokenizer, tokenizer_digest
 from neurondynamics.lm.passages import neutral_passages
-from neurondynamics.tuning.losses import tokenise_pairs
-from neurondynamics.tuning.pairs import with_tokens
+from neurondynamics.tuning.pairs import tokenise_pairs, with_tokens
 from pair_preferences import pair_preferences
 from sample_continuations import sample_continuations
 from steer_continuations import cut_at_words

@@ -14,8 +14,8 @@ from neurondynamics.data.tables import read_csv
 from neurondynamics.lm.loading import load_model, load_tokenizer, tokenizer_digest
 from neurondynamics.lm.special import decide_special, read_special, write_special
 from neurondynamics.tuning import training
-from neurondynamics.tuning.losses import PreferenceTrainer, hold_out, tokenise_pairs
-from neurondynamics.tuning.pairs import with_tokens
+from neurondynamics.tuning.losses import PreferenceTrainer, hold_out
+from neurondynamics.tuning.pairs import tokenise_pairs, with_tokens
 from tokenizers.processors import TemplateProcessing
 
 TEXTS = [

@@ -239,9 +239,14 @@ def test_work_of_capturing_and_sampling(config):
     tuned, same_text, ablated = rules["capture_activations"]
     assert (tuned.read, tuned.decoded) == (ablated.read, ablated.decoded) == (200 * 10, 200 * 4)
     assert (same_text.read, same_text.decoded) == (200 * 14, 0)
-    train, analysis = rules["sample_continuations"]
+    train, analysis, evaluation = rules["sample_continuations"]
     assert (train.read, train.decoded) == (450 * 10, 450 * 4 * 4)
     assert (analysis.read, analysis.decoded) == (200 * 10, 200 * 4 * 4)
+    # for pairs that nothing has seen
+    assert (evaluation.read, evaluation.decoded) == (120 * 10, 120 * 4 * 4)
+    for experiment in config["experiments"].values():
+        experiment.pop("margins", None)
+    assert len(by_rule(config)["sample_continuations"]) == 2
 
 
 def test_work_of_an_experiment(config):
@@ -264,6 +269,34 @@ def test_work_of_an_experiment(config):
     config["experiments"]["mine"]["controls"] = {"random": 2}
     (controlled,) = by_rule(config)["run_experiment"]
     assert controlled.decoded == 28 + 3 * 28 + 3 * 2 * 28
+
+
+def test_work_and_memory_of_margins(config):
+    """Both texts of each pair, under those that are named, and in memory as the other model has
+    them; pairs are as long as prompts and continuations, if their version does not cut them."""
+    config["prompts"] |= {"max_tokens": 10}
+    config["generation"]["new_tokens"] = 4
+    config["fidelity"] = {"prompts": 5, "pairs": 8}
+    everywhere = [{"select": {"modules": ["mlp"]}, "operation": "patch", "positions": "all"}]
+    mine = {"state": "base", "measures": ["fidelity"], "controls": {"random": 1}}
+    mine["interventions"] = {"a": everywhere, "b": [{"select": {"top": 1}, "operation": "zero"}]}
+    config["experiments"] = {"mine": mine}
+
+    def asked():
+        (work,) = by_rule(config)["measure_fidelity"]
+        return work.read, memory(work.rule, config, **work.wildcards)
+
+    read, held = asked()
+    mine["margins"] = ["a"]
+    assert asked()[0] == read + 8 * (3 * 10 + 2 * 3 * 4)
+    rows = {"cache": 3 * (10 + 14) * 2 * 30 * 192, "heard": (10 + 8) * 30 * (1536 + 576)}
+    before = {"cache": 3 * (10 + 14) * 2 * 30 * 192, "heard": (10 + 4) * 30 * (1536 + 576)}
+    more = 4 * (8 * sum(rows.values()) - 5 * sum(before.values()))
+    assert asked()[1] == held + more
+    mine["margins"] = "all"
+    assert asked()[0] == read + 8 * (3 * 10 + 2 * 4 * 4)
+    config["tuned"]["dpo"] |= {"prompt_tokens": 3, "continuation_tokens": 2}
+    assert asked()[0] == read + 8 * (3 * 3 + 2 * 4 * 2)
 
 
 def test_time_is_counted_in_passes_through_the_model(config):

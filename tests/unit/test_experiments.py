@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+from neurondynamics.study import margins
 from neurondynamics.study.interventions import (
     all_steps,
     contradictions,
@@ -37,7 +38,7 @@ def on(state, *edits, **keys):
 def problems(config):
     """What is wrong with the experiments: first what the schema says, as for a user."""
     structure = [line for line in mistakes(config) if line.startswith("experiments.")]
-    return structure or list(contradictions(config))
+    return structure or [*contradictions(config), *margins.contradictions(config)]
 
 
 def test_controls_follow_what_they_control():
@@ -227,6 +228,15 @@ SEARCH = {"state": "base", "search": {"perplexity": 2}, "interventions": {"none"
         ),
         (on("base", ZERO, measures=["behaviour"]), "c.measures", "go together"),
         (study(s=SEARCH | {"measures": ["fidelity"]}), "s.measures", "a search chooses by what"),
+        # margins
+        (study(s=SEARCH | {"margins": ["x"]}), "s.margins", "a search is not reported"),
+        (
+            on("base", ZERO, measures=["behaviour", "damage"], margins="all"),
+            "c.margins",
+            "margins go with fidelity: add it to measures",
+        ),
+        (on("base", ZERO, margins=["x", "none"]), "c.margins", "none is what every other margin"),
+        (on("base", ZERO, margins="x"), "c.margins", "is not valid under any of the given schemas"),
         # controls
         (on("base", ZERO, controls={"signs": 1}), "c.controls.signs", "x is no patch"),
         (
@@ -290,3 +300,23 @@ def test_a_curve_needs_its_experiment():
     assert problems(study() | {"curve": "z"}) == [
         "curve: there is no experiment 'z'; known are a, b"
     ]
+
+
+def test_margins_are_of_named_interventions_that_are_there():
+    """Neither of controls nor of what a later layer has dropped."""
+    one = {"state": "base", "interventions": {"none": [], "x": [PATCH], "y": [ZERO]}}
+    assert margins.margins_of(one) == []
+    assert margins.margins_of(one | {"margins": "all", "controls": {"random": 2}}) == ["x", "y"]
+    assert margins.margins_of(one | {"margins": ["y", "gone"]}) == ["y"]
+    assert not margins.wants_margins(study(c=one))
+    assert margins.wants_margins(study(c=one | {"margins": ["y"]}))
+    assert problems(on("base", ZERO, margins=["x"])) == []
+
+
+def test_margins_of_what_no_layer_has_are_named():
+    named = {"experiments": {"c": {"interventions": {"x": [ZERO]}, "margins": ["x", "xx"]}}}
+    dropped = {"experiments": {"c": {"interventions": {"x": None}}, "d": None}}
+    said = "experiments.c.margins[1]: there is no intervention 'xx'; did you mean 'x'?"
+    assert list(margins.unknown_names([named, dropped])) == [said]
+    later = {"experiments": {"c": {"margins": ["x"]}}}
+    assert list(margins.unknown_names([named, dropped, later])) == []

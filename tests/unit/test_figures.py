@@ -132,6 +132,10 @@ def intervention(name, neurons, share, perplexity, *, experiment, state="base", 
         "kl_share": share - 0.5,
         "kl_share_low": share - 0.6,
         "kl_share_high": share - 0.3,
+        # of what is named alone
+        "margin_share": np.nan if control else share - 0.1,
+        "margin_share_low": np.nan if control else share - 0.4,
+        "margin_share_high": np.nan if control else share,
     }
 
 
@@ -962,11 +966,14 @@ def test_nearness_far_below_the_unedited_model_is_written_at_the_edge():
     table = make_interventions().query("scorer == @SCORERS[0]")
     shares = ["kl_share", "kl_share_low", "kl_share_high"]
     table.loc[table["intervention"] == "top-100", shares] = -17.8, -20.0, -15.0
+    table.loc[table["intervention"] == "top-1", "margin_share"] = 4.3
     figure = import_module("draw_fidelity").figure_fidelity(table, "base", "tuned")
     (ax,) = figure.axes
     assert ax.get_xlim()[0] > -1.3
     written = [text.get_text() for text in ax.texts]
     assert "\N{BLACK LEFT-POINTING SMALL TRIANGLE} \N{MINUS SIGN}17.8" in written
+    assert ax.get_xlim()[1] < 1.8
+    assert "\N{MULTIPLICATION SIGN} 4.3 \N{BLACK RIGHT-POINTING SMALL TRIANGLE}" in written
     assert {"modes", "curve"} <= set(written)  # experiments are named beside their rows
     names = [label.get_text() for label in ax.get_yticklabels()]
     assert len(names) == 5  # neither baselines nor controls have rows

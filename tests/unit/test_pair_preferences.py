@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import tiny
 from neurondynamics.data.records import read_jsonl
+from neurondynamics.data.tables import read_parquet
 from neurondynamics.tuning.pairs import WRITTEN
 from pair_preferences import TEXTS, find_pairs, pair_preferences
 
@@ -28,10 +29,12 @@ def run(tmp_path, table, **options):
 def pair(tmp_path, sources, measured=(), **options):
     """Pair what the sources hold, and return the pairs that were written, but for their tokens."""
     options = {"maximum": 100, "seed": 0} | options
-    output = tmp_path / "preferences.jsonl"
+    output = tmp_path / ("unseen.parquet" if "unseen" in options else "preferences.jsonl")
     model = tmp_path / "model"
     tiny.build_tokenizer().save_pretrained(model)
     pair_preferences([str(path) for path in sources], measured, str(model), str(output), **options)
+    if "unseen" in options:
+        return read_parquet(output)
     pairs = read_jsonl(output)
     assert all(pair.pop(name) for pair in pairs for name in [*WRITTEN, "tokenizer"])
     return pairs
@@ -281,3 +284,81 @@ def test_pairs_need_their_fields_and_something_to_learn_from(tmp_path):
         ValueError, match="none of its 1 pairs can be tuned on: 1 have two equal texts"
     ):
         ready(tmp_path, [{"prompt": "a", "chosen": " b", "rejected": " b"}])
+
+
+def many(prompts, each=1):
+    """Ready pairs of so many prompts, each of which has several."""
+    return [
+        {"prompt": f"The hill {number}", "chosen": f" is {text}", "rejected": f" was {text}"}
+        for text in range(each)
+        for number in range(prompts)
+    ]
+
+
+def sides(tmp_path, pairs, **options):
+    """Prompts of the pairs to tune on, and of those that nothing sees."""
+    kept = ready_of(tmp_path, pairs, **options)
+    held = ready_of(tmp_path, pairs, **options, unseen=True)
+    assert held["pair_id"].tolist() == list(range(len(held)))
+    return [pair["prompt"] for pair in kept], held["prompt"].tolist()
+
+
+def ready_of(tmp_path, pairs, **options):
+    path = write_jsonl(tmp_path / "lee" / "pairs.jsonl", pairs)
+    return pair(tmp_path, [path.parent], method="ready", dataset=DATASET, **options)
+
+
+def test_pairs_that_nothing_sees_are_held_out_by_a_seed(tmp_path):
+    kept, held = sides(tmp_path, many(60), held_out=4)
+    assert len(held) == 4
+    assert sorted([*kept, *held]) == sorted(one["prompt"] for one in many(60))
+    assert (kept, held) == sides(tmp_path, many(60), held_out=4)
+    assert held != sides(tmp_path, many(60), held_out=4, seed=1)[1]
+    assert len(sides(tmp_path, many(60), held_out=99)[1]) == 6  # a tenth at most
+    # what tuning has no room for is taken after it
+    kept, same = sides(tmp_path, many(60), held_out=4, maximum=50)
+    assert len(kept) == 50
+    assert same == held
+
+
+def test_pairs_of_a_prompt_are_held_out_together_and_one_is_read(tmp_path, caplog):
+    """Prompts count as the same if they are after levelling; pairs are then independent."""
+    pairs = many(20, each=3)
+    pairs[25]["prompt"] = "the Hill 5!"
+    caplog.set_level("INFO")
+    kept, held = sides(tmp_path, pairs, held_out=9)
+    assert len(held) == len(set(held)) == 2  # of which 6 of 60 pairs are
+    assert len(kept) == 54
+    assert "6 of 60 pairs are held out of those to tune on, all those of 2 prompts" in caplog.text
+    for seed in range(20):
+        kept, held = sides(tmp_path, pairs, held_out=9, seed=seed)
+        assert not {one.lower().strip("!") for one in kept} & {one.lower() for one in held}
+
+
+def test_too_few_pairs_to_hold_out_are_told_and_all_are_tuned_on(tmp_path, caplog):
+    held = ready_of(tmp_path, many(9), held_out=4, unseen=True)
+    assert held.empty
+    assert "a tenth of 9 pairs at most is held out" in held.attrs["none"]
+    assert held.attrs["none"] in caplog.text
+    assert len(ready_of(tmp_path, many(9), held_out=4)) == 9
+
+
+def test_samples_that_nothing_has_seen_are_those_of_other_prompts(tmp_path):
+    rows = [(prompt, sample, 0.1 + 0.8 * sample) for prompt in range(9) for sample in (0, 1)]
+    unseen = run(tmp_path, continuations(rows), unseen=True, maximum=4)
+    assert len(unseen) == 4
+    assert (unseen["rejected_score"] > unseen["chosen_score"]).all()
+    assert unseen["chosen_tokens"].map(list).tolist() == [[n, 0] for n in unseen["prompt_id"]]
+    assert "none" not in unseen.attrs
+
+
+@pytest.mark.parametrize(
+    ("scores", "why"),
+    [((0.1, 0.35), "found is 0.250"), ((np.nan, np.nan), "none of its continuations could be")],
+)
+def test_samples_without_a_pair_leave_an_empty_table_that_says_why(tmp_path, scores, why):
+    table = continuations([(0, sample, score) for sample, score in enumerate(scores)])
+    unseen = run(tmp_path, table, unseen=True)
+    assert unseen.empty
+    assert set(TEXTS) <= set(unseen)
+    assert why in unseen.attrs["none"]

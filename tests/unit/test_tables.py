@@ -7,7 +7,7 @@ from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.analysis.claims import decide
 from neurondynamics.analysis.reductions import create_reductions
 from neurondynamics.analysis.statistics import Estimate, Statistics
-from neurondynamics.data.tables import read_csv
+from neurondynamics.data.tables import read_csv, write_parquet
 from neurondynamics.evaluation.metrics import MEASURES
 from neurondynamics.study.behaviour import Behaviour
 from neurondynamics.study.columns import OTHERS, clash
@@ -23,7 +23,8 @@ INTERVENTION_COLUMNS = """experiment intervention scorer control_of control stat
     difference_tuned difference_tuned_low difference_tuned_high
     effect_share effect_share_low effect_share_high n_paired
     n_read kl kl_low kl_high kl_share kl_share_low kl_share_high
-    agreement agreement_low agreement_high"""
+    agreement agreement_low agreement_high
+    n_pairs margin_share margin_share_low margin_share_high"""
 CLAIM_COLUMNS = """claim judged_by statement statistic low high interval_over n missing
     paper criterion holds"""
 INTERVENTIONS = """none ablate-100 ablate-200 patch-TP- patch-AN- patch-TP-AN-
@@ -111,6 +112,7 @@ def tabulate(folder, states=STATES, thresholds=None, **measured):
         paths(folder, "measures", written),
         paths(folder, "losses", written),
         paths(folder, "fidelity", measured["fidelity"]),
+        sorted(map(str, folder.glob("*-margins.parquet"))),
         str(folder / "interventions.csv"),
         states=states,
         measured=measured,
@@ -159,6 +161,59 @@ def test_the_share_of_a_difference_within_rounding_is_undefined(study):
     assert table.loc["ablation", ["kl_share", "kl_share_low"]].isna().all(axis=None)
     assert table.loc["ablation", "kl"].notna().all()
     assert table.loc["patching", "kl_share"].notna().all()
+
+
+def write_margins(folder, experiment, edited, unedited, followed, made=()):
+    """Save the margins of interventions, each by pair, in no order of the pairs."""
+    unedited = {"margin_unedited": unedited, "margin_followed": followed}
+    tables = [
+        pd.DataFrame({"pair_id": range(len(margins)), "margin": margins, **unedited})
+        .assign(experiment=experiment, intervention=name)
+        .sample(frac=1, random_state=number)
+        for number, (name, margins) in enumerate(edited.items())
+    ]
+    columns = ["experiment", "intervention", "pair_id", "margin", *unedited]
+    table = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
+    write_parquet(folder / f"{experiment}-margins.parquet", table, dict(made))
+
+
+def test_margins_are_shares_of_the_way_to_the_other_model(study):
+    """By hand: the tuned model finds chosen texts likelier, and back it is the same."""
+    base, tuned = np.array([1.0, 2.0, -3.0, 0.5]), np.array([3.0, 5.0, 1.0, 1.5])
+    gained = np.array([1.0, 1.0, 0.0, 0.0])
+    moved = {"ablate-100": base, "ablate-200": tuned, "none": base + gained}
+    write_margins(study, "ablation", moved, base, tuned)
+    write_margins(study, "unalignment", {"scale-keys-2": tuned - 1.0}, tuned, base)
+    table = tabulate(study).set_index(["experiment", "intervention"])
+    shares = table["margin_share"]
+    assert shares["ablation"].tolist() == pytest.approx([2 / 10, 0, 1])
+    assert shares["unalignment", "scale-keys-2"] == pytest.approx(4 / 10)
+    assert (table.loc["ablation", "n_pairs"] == 4).all()
+    assert table.loc["patching", ["n_pairs", "margin_share"]].isna().all(axis=None)
+    assert table["margin_share"].count() == 4
+    # half of what moves, over all: its resamples by the draws themselves
+    counts = np.random.default_rng(STATISTICS.seed).multinomial(4, [0.25] * 4, STATISTICS.samples)
+    draws = np.sort((counts @ gained) / (counts @ (tuned - base)))
+    row = table.loc["ablation", "none"]
+    assert (row["margin_share_low"], row["margin_share_high"]) == pytest.approx(
+        (draws[12], draws[487])
+    )
+    whole = table.loc["ablation", "ablate-200"]
+    assert whole[["margin_share_low", "margin_share_high"]].tolist() == [1, 1]
+
+
+def test_the_share_of_a_margin_that_need_not_have_moved_is_undefined(study):
+    base = np.zeros(6)
+    write_margins(study, "ablation", {"none": base + 1}, base, np.array([3, -2, 3, -2, 1, -1.0]))
+    row = tabulate(study).set_index(["experiment", "intervention"]).loc["ablation", "none"]
+    assert row[["margin_share", "margin_share_low", "margin_share_high"]].isna().all()
+    assert row["n_pairs"] == 6
+
+
+def test_without_pairs_the_margins_are_empty_and_the_log_says_why(study, caplog):
+    write_margins(study, "ablation", {}, [], [], {"none": "found is 0.250"})
+    assert tabulate(study)[["n_pairs", "margin_share"]].isna().all(axis=None)
+    assert "no margin_share, since no pair is there that nothing has seen: found" in caplog.text
 
 
 def test_no_column_is_named_after_the_behaviour_as_another_is(study):

@@ -109,6 +109,7 @@ EXPERIMENTS = {  # by other names than those of the default study, with which th
         "state": "base",
         "measures": ["fidelity"],
         "controls": {"random": 1},
+        "margins": ["late"],
         "interventions": {
             "attention": [whole("attention")],
             "late": [whole("attention", "mlp", layers=[1, tiny.LAYERS - 1])],
@@ -118,6 +119,7 @@ EXPERIMENTS = {  # by other names than those of the default study, with which th
     "back": {
         "state": "tuned",
         "measures": ["fidelity"],
+        "margins": "all",
         "interventions": {
             "all": [whole("attention", "mlp")],
             "mean-TP-": [act({"groups": ["TP-"]}, "patch")],
@@ -271,7 +273,7 @@ def configuration(inputs: Path) -> dict:
         },
         "attribution": {"directions": ["mean_difference", "reviews"], "ablated": 5, "decoded": 3},
         "statistics": {"samples": 50},
-        "fidelity": {"prompts": 5},
+        "fidelity": {"prompts": 5, "pairs": 4},
         "account": {"prompts": 3},
         # those of the default study are dropped, whatever their names
         "experiments": dict.fromkeys(DEFAULT["experiments"]) | EXPERIMENTS,

@@ -33,7 +33,8 @@ COLUMNS = {
     "perplexity f1 repetition difference_none "
     "difference_none_low difference_none_high difference_tuned difference_tuned_low "
     "difference_tuned_high effect_share effect_share_low effect_share_high n_read kl kl_low "
-    "kl_high kl_share kl_share_low kl_share_high agreement agreement_low agreement_high",
+    "kl_high kl_share kl_share_low kl_share_high agreement agreement_low agreement_high n_pairs "
+    "margin_share margin_share_low margin_share_high",
     "controls": "experiment intervention scorer state control draws negative_sentiment "
     "draws_negative_sentiment draws_negative_sentiment_min perplexity "
     "draws_perplexity effect_share draws_effect_share advantage advantage_low advantage_high",
@@ -288,6 +289,30 @@ def test_nearness_stands_beside_what_is_generated(finished):
     np.testing.assert_allclose(of_back["kl"], means["kl"])
     np.testing.assert_allclose(of_back["kl_share"], 1 - means["kl"] / means["kl_unedited"])
     np.testing.assert_allclose(of_back["agreement"], means["agreement"])
+
+
+def test_margins_are_of_pairs_that_nothing_has_seen(finished):
+    """Of what is named alone: at 0 and 1 to the bit where nothing or everything is moved."""
+    results = finished.path("results/tiny")
+    pairs = pd.read_parquet(results / "base/unseen_pairs.parquet")
+    assert 2 <= len(pairs) <= 4
+    assert (pairs["rejected_score"] - pairs["chosen_score"] >= 0.2).all()
+    prompts = (results / "base/prompts/evaluation.jsonl").read_text().splitlines()
+    assert set(pairs["prompt"]) <= {json.loads(line)["text"] for line in prompts}
+    table = read_table(finished, "interventions").query("scorer == @SCORERS[0]")
+    table = table.set_index(["experiment", "intervention"])
+    named = table[table["n_pairs"].notna()]
+    of_back = EXPERIMENTS["back"]["interventions"]
+    assert named.index.tolist() == [("units", "late"), *(("back", name) for name in of_back)]
+    assert (named["n_pairs"] == len(pairs)).all()
+    read = pd.read_parquet(results / "dpo/experiments/back/margins")
+    assert len(read) == len(of_back) * len(pairs)
+    means = read.groupby("intervention")[["margin", "margin_unedited", "margin_followed"]].mean()
+    moved, way = (means[name] - means["margin_unedited"] for name in ("margin", "margin_followed"))
+    shares = named.loc["back", "margin_share"]
+    if shares.notna().any():
+        np.testing.assert_allclose(shares, (moved / way).loc[shares.index])
+    assert (moved["identity"], moved["everything"] - way["everything"]) == (0, 0)
 
 
 def test_differences_are_those_of_the_scores(rows, written):

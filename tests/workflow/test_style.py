@@ -17,6 +17,7 @@ LONGEST = 25  # lines
 SHARED = {  # rules that do with other files what the rule of the script's name does
     "capture_base_activations": "capture_activations",
     "attribute_direction": "attribute_neurons",
+    "pair_unseen": "pair_preferences",
     "summarize_direction": "summarize_groups",
 }
 STUDIES = sorted({path.stem for path in (ROOT / "workflow" / "studies").glob("*.yaml")} - {"paper"})

@@ -12,12 +12,12 @@ from neurondynamics.study import configuration, digest, estimate, results, targe
 from neurondynamics.study.attribution import COMPARED, STATES, Attribution
 from neurondynamics.study.directions import SCORED, Directions
 from neurondynamics.study.experiments import CHOICE, FIDELITIES, FOLLOWED, GENERATIONS, LOSSES
-from neurondynamics.study.experiments import MEASURES, SCORES, Experiments
+from neurondynamics.study.experiments import MARGINS, MEASURES, SCORES, Experiments
 from neurondynamics.study.sources import Sources
 from neurondynamics.study.staleness import by_content
 from neurondynamics.study.stage import SPLITS
 from neurondynamics.study.terminal import show_plainly
-from neurondynamics.study.tuning import CONTINUATIONS, STEERED, Tuning
+from neurondynamics.study.tuning import CONTINUATIONS, STEERED, UNSEEN, Tuning
 
 by_content(workflow)
 show_plainly()

@@ -61,6 +61,7 @@ rule measure_fidelity:
         neurons="results/{model}/{tuned}/neurons.parquet",
     output:
         fidelity=FIDELITIES,
+        margins=MARGINS,
     log:
         "logs/{model}/{tuned}/measure_fidelity/{experiment}-{shard}.log",
     benchmark:
@@ -184,6 +185,7 @@ rule tabulate_interventions:
         measures=experiments.reported(MEASURES),
         losses=experiments.reported(LOSSES),
         fidelity=experiments.reported(FIDELITIES),
+        margins=experiments.reported(MARGINS),
     output:
         table=in_report("interventions"),
     log:

@@ -1,4 +1,4 @@
-"""Make preference pairs and tune the model on them."""
+"""Make preference pairs, some of them unseen, and tune the model on the others."""
 
 
 rule sample_continuations:
@@ -102,6 +102,22 @@ rule pair_preferences:
         code=code_digest("tuning/pair_preferences"),
     script:
         "../scripts/tuning/pair_preferences.py"
+
+
+use rule pair_preferences as pair_unseen with:
+    input:
+        model=tuning.base_model,
+        sources=tuning.pair_sources("evaluation"),
+        measured=tuning.prompts_measured_on(),
+    output:
+        preferences=UNSEEN,
+    log:
+        "logs/{model}/base/pair_unseen.log",
+    benchmark:
+        "benchmarks/{model}/base/pair_unseen.tsv"
+    params:
+        settings=tuning.pairing(unseen=True),
+        code=code_digest("tuning/pair_preferences"),
 
 
 rule tune_model:

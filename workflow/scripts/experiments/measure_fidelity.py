@@ -1,7 +1,9 @@
 """Measure how near interventions bring a model to the other one of the pair.
 
 The other model has continued some prompts; the edited model reads these texts, and so does the
-other one, whose activations paired patches take. Nothing is generated.
+other one, whose activations paired patches take. Nothing is generated. Under interventions that are
+named both also read the two texts of pairs that neither tuning nor the choice of neurons has seen:
+a margin is log p(chosen) - log p(rejected), summed over tokens.
 """
 
 from neurondynamics.runtime import start_log
@@ -9,26 +11,37 @@ from neurondynamics.runtime import start_log
 if __name__ == "__main__":
     start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
 
+import logging
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from neurondynamics.analysis.directions import read_vectors
 from neurondynamics.data.provenance import check_made
 from neurondynamics.data.tables import read_parquet, write_parquet
 from neurondynamics.interventions.following import measure_fidelity as read_under
+from neurondynamics.interventions.following import measure_margins
 from neurondynamics.interventions.plans import Plan, resolve_interventions
 from neurondynamics.interventions.units import Units
 from neurondynamics.limits import FOLLOWED_TEXTS
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.generation import NonFiniteError, part_of_shard, sorted_batches
-from neurondynamics.lm.loading import Reading, tokenizer_digest, weight_digest
+from neurondynamics.lm.loading import Reading, load_tokenizer, tokenizer_digest, weight_digest
 from neurondynamics.lm.memory import halving
+from neurondynamics.lm.shape import check_positions
 from neurondynamics.runtime import file_digest, progress
+from neurondynamics.tuning.pairs import WRITTEN, Row, length_of_pairs, tokenise_pairs
 from transformers import PreTrainedModel
+
+logger = logging.getLogger("measure_fidelity")
 
 COLUMNS = dict.fromkeys(["experiment", "intervention"], "str")
 COLUMNS |= dict.fromkeys(["prompt_id", "neurons", "heads", "tokens"], "int64")
 COLUMNS |= dict.fromkeys(["kl", "agreement", "kl_unedited", "agreement_unedited"], "float64")
 COLUMNS |= {"kl_noise": "float64"}
+OF_MARGINS = dict.fromkeys(["experiment", "intervention"], "str") | {"pair_id": "int64"}
+OF_MARGINS |= dict.fromkeys(["margin", "margin_unedited", "margin_followed"], "float64")
+KEYS = ("prompt_ids", "chosen_ids", "rejected_ids")  # of a pair's tokens
 
 
 def measure_fidelity(
@@ -38,22 +51,29 @@ def measure_fidelity(
     neurons: str,
     directions: list[str],
     choices: list[str],
+    pairs: str | None,
     fidelity: str,
+    margins: str,
     *,
     experiment: str,
     shard: str,
     reading: Reading,
     interventions: dict[str, list[dict] | dict],
     state: str,
+    named: list[str] | None = None,
+    cuts: dict[str, int | None] | None = None,
 ) -> None:
-    """Write a row per intervention and text of a shard, which may hold none.
+    """Write a row per intervention and text of a shard, which may hold none, and one per `named`
+    intervention and pair.
 
     `texts` is what the followed model wrote; `interventions` and `choices` are as
-    `resolve_interventions` takes them, `state` the edited model's, `base` or `tuned`. Columns:
-    `neurons` and `heads` edited, `tokens` read, `kl`, `agreement` and the unedited model's, and
-    `kl_noise` of the followed model against itself in another batch size. Raises ValueError, naming
-    the intervention, for a selection that does not fit the model and for outputs that are not
-    finite; and for texts of another model.
+    `resolve_interventions` takes them, `state` the edited model's, `base` or `tuned`; `pairs` is
+    what `pair_preferences` wrote of unseen ones, and `cuts` what `tokenise_pairs` cuts them to.
+    Columns of `fidelity`: `neurons` and `heads` edited, `tokens` read, `kl`, `agreement` and the
+    unedited model's, and `kl_noise` of the followed model against itself in another batch size; of
+    `margins`: `margin`, and the unedited and the followed model's. Raises ValueError, naming the
+    intervention, for a selection that does not fit the model and for outputs that are not finite;
+    and for texts or pairs of another model.
     """
     edited, followed = reading.load(model), reading.load(followed_model)
     table = read_parquet(neurons, weights=weight_digest(model))
@@ -61,28 +81,84 @@ def measure_fidelity(
     plans = resolve_interventions(
         units, interventions, choices, read_vectors(directions), experiment
     )
-    written = read_parquet(texts)
-    made = {"weight_digest": weight_digest(followed_model)}
-    made["tokenizer_digest"] = tokenizer_digest(followed_model)
-    check_made(texts, written.attrs, made)
-    lengths = [len(tokens) for tokens in written["prompt_tokens"]]
-    batches = part_of_shard(list(sorted_batches(lengths, FOLLOWED_TEXTS)), shard)
-    tables = [pd.DataFrame(columns=list(COLUMNS))]
+    made = {"experiment": experiment, "shard": shard, "weight_digest": weight_digest(model)}
 
-    def measure(rows: np.ndarray) -> pd.DataFrame:
+    written = read_texts(texts, followed_model)
+    lengths = [len(tokens) for tokens in written["prompt_tokens"]]
+
+    def read_text(rows: np.ndarray) -> pd.DataFrame:
         return measure_batch(edited, followed, written.iloc[rows], plans)
 
-    for batch in progress(batches, f"reading under {len(plans)} interventions"):
-        tables += [part for _, part in halving(batch, measure)]
-    measured = pd.concat(tables[1:] or tables)
-    order = {name: place for place, name in enumerate(plans)}
-    measured = measured.assign(order=measured["intervention"].map(order))
-    measured = measured.sort_values(["order", "prompt_id"])
-    made = {"experiment": experiment, "shard": shard, "weight_digest": weight_digest(model)}
-    made["texts"] = file_digest(texts)
-    # a shard without texts has columns of the same types
-    measured = measured.assign(experiment=experiment)[list(COLUMNS)].astype(COLUMNS)
-    write_parquet(fidelity, measured, made)
+    measured = in_batches(lengths, shard, f"reading under {len(plans)} interventions", read_text)
+    save(fidelity, measured, COLUMNS, [*plans], made | {"texts": file_digest(texts)})
+
+    paired, none = read_pairs(pairs, model if state == "base" else followed_model, cuts)
+    chosen = {name: plans[name] for name in named or ()}
+    lengths = [len(row["prompt_ids"]) for row in paired]
+
+    def read_pair(rows: np.ndarray) -> pd.DataFrame:
+        return margins_of_batch(edited, followed, {row: paired[row] for row in rows}, chosen)
+
+    doing = f"reading pairs under {len(chosen)} interventions"
+    measured = in_batches(lengths, shard, doing, read_pair)
+    made |= {"pairs": file_digest(pairs)} if pairs else {}
+    save(margins, measured, OF_MARGINS, [*chosen], made | none)
+
+
+def read_texts(path: str, followed_model: str) -> pd.DataFrame:
+    """Read what the followed model wrote; ValueError if another one did."""
+    written = read_parquet(path)
+    made = {"weight_digest": weight_digest(followed_model)}
+    made["tokenizer_digest"] = tokenizer_digest(followed_model)
+    check_made(path, written.attrs, made)
+    return written
+
+
+def read_pairs(path: str | None, base_model: str, cuts: dict | None) -> tuple[list[Row], dict]:
+    """Read pairs as tokens of the base model, each with its `prompt`, and why there is `none`.
+
+    Raises ValueError for those of another tokenizer, and for one that is longer than the model
+    reads.
+    """
+    if path is None:
+        return [], {}
+    table = read_parquet(path)
+    check_made(path, table.attrs, {"tokenizer_digest": tokenizer_digest(base_model)})
+    none = {name: table.attrs[name] for name in ("none",) if name in table.attrs}
+    if none:
+        logger.warning("no margin is measured: %s", *none.values())
+        return [], none
+    for side in WRITTEN:
+        table[side] = [tokens.tolist() for tokens in table[side]]
+    pairs = table.to_dict("records")
+    rows = tokenise_pairs(load_tokenizer(base_model), pairs, **cuts)
+    check_positions(base_model, length_of_pairs(rows))
+    return [row | {"prompt": pair["prompt"]} for row, pair in zip(rows, pairs, strict=True)], {}
+
+
+def in_batches(
+    lengths: list[int], shard: str, doing: str, measure: Callable[[np.ndarray], pd.DataFrame]
+) -> list[pd.DataFrame]:
+    """Return what is measured of each of a shard's batches of texts, given by their numbers."""
+    batches = part_of_shard(list(sorted_batches(lengths, FOLLOWED_TEXTS)), shard)
+    if not batches:
+        return []
+    return [part for batch in progress(batches, doing) for _, part in halving(batch, measure)]
+
+
+def save(
+    path: str, measured: list[pd.DataFrame], columns: dict[str, str], order: list[str], made: dict
+) -> None:
+    """Write what was measured in batches, in the order of interventions and of prompts or pairs.
+
+    A shard without texts has columns of the same types.
+    """
+    table = pd.concat(measured or [pd.DataFrame(columns=list(columns))])
+    places = {name: place for place, name in enumerate(order)}
+    by = ["order", "prompt_id" if "prompt_id" in columns else "pair_id"]
+    table = table.assign(order=table["intervention"].map(places)).sort_values(by)
+    table = table.assign(experiment=made["experiment"])[list(columns)].astype(columns)
+    write_parquet(path, table, made)
 
 
 def measure_batch(
@@ -119,6 +195,37 @@ def measure_batch(
     return pd.concat(tables)
 
 
+def margins_of_batch(
+    model: PreTrainedModel,
+    followed: PreTrainedModel,
+    pairs: dict[int, Row],
+    interventions: dict[str, Plan],
+) -> pd.DataFrame:
+    """Return a row per intervention and pair of a batch, which are given by their `pair_id`;
+    columns as OF_MARGINS but the experiment."""
+    rows = list(pairs.values())
+    prompts, *texts = ([row[key] for row in rows] for key in KEYS)
+    try:
+        read = measure_margins(model, followed, prompts, tuple(texts), interventions)
+    except NonFiniteError as error:
+        culprit = error.rows[0]
+        said = f"pair {[*pairs][culprit]} of the prompt {rows[culprit]['prompt']!r}"
+        raise ValueError(f"{error}; {said}") from error
+    tables = [
+        pd.DataFrame(
+            {
+                "intervention": name,
+                "pair_id": list(pairs),
+                "margin": edited,
+                "margin_unedited": read.unedited,
+                "margin_followed": read.followed,
+            }
+        )
+        for name, edited in read.edited.items()
+    ]
+    return pd.concat(tables)
+
+
 if __name__ == "__main__":
     measure_fidelity(
         model=snakemake.input.model,
@@ -127,7 +234,9 @@ if __name__ == "__main__":
         neurons=snakemake.input.neurons,
         directions=snakemake.input.get("directions", []),
         choices=snakemake.input.get("choices", []),
+        pairs=snakemake.input.get("pairs"),
         fidelity=snakemake.output.fidelity,
+        margins=snakemake.output.margins,
         experiment=snakemake.wildcards.experiment,
         shard=snakemake.wildcards.shard,
         reading=Reading(**snakemake.params.reading, threads=snakemake.threads),

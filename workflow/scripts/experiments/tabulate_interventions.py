@@ -6,7 +6,8 @@ with the unedited model of its own state and with the unedited tuned model, prom
 score for, `n_paired` of them in the end. They are empty where the study lacks one of these, and
 `effect_share` also where resamples show that tuning need not have lowered the score. A fraction has
 Wilson's interval. `kl`, `kl_share` and `agreement` say how near the edited model comes to the other
-one, over the `n_read` prompts whose continuations it reads. What is not measured is empty.
+one, over the `n_read` prompts whose continuations it reads, and `margin_share` over the `n_pairs`
+pairs whose texts it reads. What is not measured is empty.
 """
 
 from neurondynamics.runtime import start_log
@@ -19,19 +20,21 @@ import logging
 import numpy as np
 import pandas as pd
 from neurondynamics.analysis.effects import parse_control, read_effects, read_experiments
-from neurondynamics.analysis.fidelity import NAMES, estimate_fidelity
+from neurondynamics.analysis.fidelity import NAMES, estimate_fidelity, estimate_margins
 from neurondynamics.analysis.statistics import Estimate, Statistics, wilson
-from neurondynamics.data.tables import write_csv
+from neurondynamics.data.tables import read_parquet, read_shards, write_csv
 from neurondynamics.evaluation.fluency import FLUENCY, read_fluency
 from neurondynamics.study.behaviour import Behaviour
 
 logger = logging.getLogger("tabulate_interventions")
 
-# these come first; further columns are those of `Effects.estimate_all` and `estimate_fidelity`
+# these come first; further columns are those of `Effects.estimate_all`, `estimate_fidelity` and
+# `estimate_margins`
 COLUMNS = """experiment intervention scorer control_of control state neurons heads n missing
     score score_low score_high fraction fraction_low fraction_high"""
 
-WHOLE = ["neurons", "heads", "n", "missing", "n_paired", "n_read"]  # numbers that are whole
+# numbers that are whole
+WHOLE = ["neurons", "heads", "n", "missing", "n_paired", "n_read", "n_pairs"]
 
 
 def tabulate_interventions(
@@ -39,6 +42,7 @@ def tabulate_interventions(
     measures: list[str],
     losses: list[str],
     fidelity: list[str],
+    margins: list[str],
     table: str,
     *,
     states: dict[str, str],
@@ -47,19 +51,20 @@ def tabulate_interventions(
     behaviour: Behaviour,
     statistics: Statistics,
 ) -> None:
-    """Write the CSV file `table` from the scores, measures, losses and fidelity of experiments.
+    """Write the CSV file `table` from the scores, measures, losses, fidelity and margins of
+    experiments.
 
-    `scores`, `measures`, `losses`, `fidelity`: parquet files, any number per experiment. `states`:
-    the model state of each experiment; `measured`: by measure the experiments that have it.
-    `thresholds`: by scorer, the score above which a continuation counts as showing the behaviour,
-    after which columns are named. `control_of` and `control` are the intervention that a control is
-    of and its kind. Raises ValueError where an experiment's files do not hold the same
-    interventions.
+    `scores` to `margins`: parquet files of each, any number per experiment. `states`: the model
+    state of each experiment; `measured`: by measure the experiments that have it. `thresholds`: by
+    scorer, the score above which a continuation counts as showing the behaviour, after which
+    columns are named. `control_of` and `control` are the intervention that a control is of and its
+    kind. Raises ValueError where an experiment's files do not hold the same interventions.
     """
     of_behaviour = {name: states[name] for name in measured["behaviour"]}
     generated = [*of_behaviour, *(n for n in measured["damage"] if n not in of_behaviour)]
     fluency = _laid_out(read_fluency(measures, losses, generated))
     near = estimate_fidelity(read_experiments(fidelity, measured["fidelity"]), statistics)
+    near = near.join(estimate_margins(read_margins(margins), statistics))
     judged = {}
     for scorer, effects in read_effects(scores, thresholds, of_behaviour, statistics).items():
         for lacking in effects.missing("base", []):
@@ -89,6 +94,16 @@ def tabulate_interventions(
     written = pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
     written = written.astype(dict.fromkeys(WHOLE, "Int64"))
     write_csv(table, written.rename(columns=behaviour.columns))
+
+
+def read_margins(paths: list[str]) -> pd.DataFrame:
+    """Read the margins of experiments; without pairs, the log says why there are none."""
+    if not paths:
+        return pd.DataFrame(columns=NAMES)
+    none = read_parquet(paths[0]).attrs.get("none")
+    if none:
+        logger.warning("no margin_share, since no pair is there that nothing has seen: %s", none)
+    return read_shards(paths)
 
 
 def _laid_out(by_experiment: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -126,6 +141,7 @@ if __name__ == "__main__":
         measures=snakemake.input.measures,
         losses=snakemake.input.losses,
         fidelity=snakemake.input.fidelity,
+        margins=snakemake.input.margins,
         table=snakemake.output.table,
         states=snakemake.params.states,
         measured=snakemake.params.measured,

@@ -1,5 +1,6 @@
-"""Draw how near every intervention brings its model to the other one of the pair, as that one's own
-text shows: the part of the divergence between the two that it removes, beside its controls."""
+"""Draw how near every intervention brings its model to the other one of the pair, beside its
+controls: the part of the divergence between the two that it removes, as the other one's own text
+shows, and of the difference of their margins, where these are measured."""
 
 from neurondynamics.runtime import start_log
 
@@ -17,13 +18,16 @@ from neurondynamics.figures import effect_plots, style
 
 COLUMNS = ("experiment", "intervention", "scorer", "control_of", "control", "state")
 COLUMNS += ("kl_share", "kl_share_low", "kl_share_high")
+COLUMNS += ("margin_share", "margin_share_low", "margin_share_high")
 STATES = {  # the model that is edited, and its look
     "base": ("base model, toward the tuned one", {"color": "C0", "marker": "D"}),
     "tuned": ("tuned model, toward the base one", {"color": "C3", "marker": "s"}),
 }
 POINT = {"markersize": 5, "markeredgecolor": style.DARK, "linestyle": "none", "zorder": 3}
+MARGIN = {"marker": "x", "markersize": 4.5, "markeredgewidth": 1.4, "linestyle": "none"}
+BELOW = 0.27  # of a margin's mark from its row
 OFFSETS = {"random": 0.25, "signs": -0.25}  # of the draws from the row of their intervention
-LEAST = -1.0  # share up to which the axis goes, however far an edit leads away
+LEAST, MOST = -1.0, 1.5  # shares up to which the axis goes, however far an edit leads
 
 
 def figure_fidelity(table: pd.DataFrame, model: str, tuned: str) -> Figure:
@@ -39,7 +43,7 @@ def figure_fidelity(table: pd.DataFrame, model: str, tuned: str) -> Figure:
         "How near interventions come to the other model",
         model,
         tuned,
-        height=2.0 + 0.17 * max(len(rows), 6),
+        height=2.0 + 0.19 * max(len(rows), 6),
         width=6.5,
     )
     for share in (0, 1):
@@ -49,21 +53,29 @@ def figure_fidelity(table: pd.DataFrame, model: str, tuned: str) -> Figure:
         ends = of_state["kl_share_low"], of_state["kl_share_high"]
         ax.hlines(of_state["place"], *ends, color=look["color"], linewidth=1.4)
         ax.plot(of_state["kl_share"], of_state["place"], **look, **POINT)
+        ends = of_state["margin_share_low"], of_state["margin_share_high"]
+        ax.hlines(of_state["place"] - BELOW, *ends, color=look["color"], linewidth=0.7)
+        below = of_state["place"] - BELOW
+        ax.plot(of_state["margin_share"], below, **MARGIN, color=look["color"], zorder=3)
     for kind, some in draws.groupby("control"):
         effect_plots.mark_controls(ax, kind, some["kl_share"], some["place"] + OFFSETS[kind])
     name_rows(ax, rows)
-    limit(ax, [*rows["kl_share_low"], *rows["kl_share_high"], *draws["kl_share"]])
-    mark_beyond(ax, rows)
+    bounds = rows[["kl_share_low", "kl_share_high", "margin_share_low", "margin_share_high"]]
+    limit(ax, [*bounds.to_numpy().flat, *draws["kl_share"]])
+    mark_beyond(ax, rows["kl_share"], rows["place"])
+    mark_beyond(ax, rows["margin_share"], rows["place"] - BELOW, "\N{MULTIPLICATION SIGN} ")
     if rows["kl_share"].isna().all():
         text = "the two models' predictions do not differ beyond rounding"
         look = {"ha": "center", "va": "center", "fontsize": 9, "transform": ax.transAxes}
         ax.text(0.5, 0.5, textwrap.fill(text, 30), **look)
-    ax.set_xlabel("share of the divergence removed (0: unedited, 1: the other model)")
+    ax.set_xlabel("share of the way to the other model (0: unedited, 1: there)")
     handles = [
         Line2D([], [], label=label, **look, **POINT)
         for state, (label, look) in STATES.items()
         if state in set(rows["state"])
     ]
+    if rows["margin_share"].notna().any():
+        handles.append(Line2D([], [], label="by margins of unseen pairs", color="0.35", **MARGIN))
     style.legend_below(
         figure, [*handles, *effect_plots.legend_of_controls(draws["control"])], columns=2
     )
@@ -83,19 +95,22 @@ def name_rows(ax: Axes, rows: pd.DataFrame) -> None:
 
 
 def limit(ax: Axes, values: list[float]) -> None:
-    """Let the axis hold both unedited models and what is known, but no further than LEAST."""
-    known = [0.0, 1.0, *(value for value in values if np.isfinite(value))]
-    margin = 0.06 * (max(known) - max(min(known), LEAST))
-    ax.set_xlim(max(min(known), LEAST) - margin, max(known) + margin)
+    """Let the axis hold both unedited models and what is known, but no further than it goes."""
+    known = np.clip([0.0, 1.0, *(value for value in values if np.isfinite(value))], LEAST, MOST)
+    margin = 0.06 * np.ptp(known)
+    ax.set_xlim(known.min() - margin, known.max() + margin)
 
 
-def mark_beyond(ax: Axes, rows: pd.DataFrame) -> None:
-    """Write the share of what lies left of the axis where its point would be."""
-    left, _ = ax.get_xlim()
-    for row in rows[rows["kl_share"] < left].itertuples():
-        text = style.with_minus(f"◂ {row.kl_share:.3g}")
-        ax.annotate(text, (left, row.place), fontsize=7, va="center", xytext=(2, 0),
-                    textcoords="offset points")  # fmt: skip
+def mark_beyond(ax: Axes, shares: pd.Series, places: pd.Series, mark: str = "") -> None:
+    """Write the share of what lies beside the axis at the edge, where its mark would be."""
+    left, right = ax.get_xlim()
+    look = {"fontsize": 6.5, "va": "center", "textcoords": "offset points"}
+    for share, place in zip(shares, places, strict=True):
+        if share < left:
+            text = style.with_minus(f"◂ {mark}{share:.3g}")
+            ax.annotate(text, (left, place), xytext=(2, 0), **look)
+        if share > right:
+            ax.annotate(f"{mark}{share:.3g} ▸", (right, place), xytext=(-2, 0), ha="right", **look)
 
 
 def draw_fidelity(interventions: str, svg: str, png: str, model: str, tuned: str) -> None:

@@ -6,6 +6,9 @@ and those of prompts that the study measures on are left out. Where more remain 
 seeded random subset is kept in their order: of samples, the pairs with the largest margins would
 be the extreme ones, and would teach the model little about the ordinary.
 
+Other pairs are those that nothing has seen, neither tuning nor the choice of neurons: samples of
+the evaluation prompts, or steered and ready pairs that are held out of those to tune on.
+
 A continuation stands there as text and as tokens. Of the model's own they are those that it wrote,
 which its text need not give back; of others those of prompt and text together behind the prompt's.
 """
@@ -23,10 +26,10 @@ import pandas as pd
 from neurondynamics.data.prompts import normalise, read_prompts
 from neurondynamics.data.records import write_jsonl
 from neurondynamics.data.rows import text_of, with_texts
-from neurondynamics.data.tables import read_shards
+from neurondynamics.data.tables import read_shards, write_parquet
 from neurondynamics.data.texts import fetched_files, read_rows
 from neurondynamics.lm.loading import load_tokenizer, tokenizer_digest
-from neurondynamics.tuning.pairs import WRITTEN, believed, with_tokens
+from neurondynamics.tuning.pairs import WRITTEN, believed, kept_unseen, with_tokens
 
 logger = logging.getLogger("pair_preferences")
 
@@ -48,8 +51,11 @@ def pair_preferences(
     seed: int,
     margin: float = 0.0,
     dataset: dict | None = None,
+    held_out: int = 0,
+    unseen: bool = False,
 ) -> None:
-    """Write at most `maximum` pairs as JSON lines with prompt, chosen and rejected, and tokens.
+    """Write at most `maximum` pairs with prompt, chosen and rejected, and tokens: as JSON lines or,
+    if they are `unseen`, in Parquet, numbered by `pair_id`.
 
     Parameters
     ----------
@@ -59,8 +65,49 @@ def pair_preferences(
     model : the folder of the model that is tuned, whose tokens they are.
     margin : of sampled, the least difference of the scores of a pair.
     dataset : of ready, its source, its `format`, and optionally `where`.
+    held_out : the number of prompts whose pairs are kept from those to tune on, as `kept_unseen`
+        draws them; where it is not 0, these are the unseen ones.
 
-    Raises ValueError where no pair is left, and for a dataset without the fields.
+    Raises ValueError for a dataset without the fields, and where no pair is left; of unseen ones,
+    the table is then empty and its attribute `none` says why.
+    """
+    made = {"tokenizer_digest": tokenizer_digest(model)}
+    try:
+        pairs = usable_pairs(sources, measured, model, method, margin, dataset)
+        if held_out:
+            pairs = parted(pairs, held_out, seed, unseen)
+    except NoPairError as error:
+        if not unseen:
+            raise
+        pairs, made["none"] = pd.DataFrame(columns=[*TEXTS, *WRITTEN, "tokenizer"]), str(error)
+        logger.warning("there is no pair that nothing has seen: %s", error)
+    kept = np.arange(len(pairs))
+    if len(pairs) > maximum:
+        kept = np.sort(np.random.default_rng(seed).choice(len(pairs), maximum, replace=False))
+    logger.info("%d of %d pairs are kept", len(kept), len(pairs))
+    if unseen:
+        table = pairs.iloc[kept].assign(pair_id=range(len(kept)))
+        table.attrs = {}  # those of a shard, if there is but one
+        write_parquet(preferences, table, made)
+    else:
+        write_jsonl(preferences, pairs.iloc[kept].to_dict("records"))
+
+
+class NoPairError(ValueError):
+    """Says why no pair is left."""
+
+
+def usable_pairs(
+    sources: list[str],
+    measured: list[str],
+    model: str,
+    method: str,
+    margin: float,
+    dataset: dict | None,
+) -> pd.DataFrame:
+    """Return the pairs of a source that teach something, with their tokens, in their order.
+
+    Raises NoPairError where there is none.
     """
     digest = tokenizer_digest(model)
     if method == "sampled":
@@ -79,28 +126,45 @@ def pair_preferences(
     pairs, left_out = usable(pairs, known)
     if pairs.empty:
         why = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
-        raise ValueError(f"{sources[0]}: none of its {number} pairs can be tuned on: {why}")
-    kept = np.arange(len(pairs))
-    if len(pairs) > maximum:
-        kept = np.sort(np.random.default_rng(seed).choice(len(pairs), maximum, replace=False))
-    logger.info("%d of %d pairs are kept", len(kept), len(pairs))
-    write_jsonl(preferences, pairs.iloc[kept].to_dict("records"))
+        raise NoPairError(f"{sources[0]}: none of its {number} pairs can be tuned on: {why}")
+    return pairs
+
+
+def parted(pairs: pd.DataFrame, number: int, seed: int, unseen: bool) -> pd.DataFrame:
+    """Return the pairs to tune on; or, if `unseen`, the first of each prompt that is held out.
+
+    Raises NoPairError where none is.
+    """
+    prompts = pairs["prompt"].map(normalise)
+    kept = kept_unseen(prompts, number, seed)
+    logger.info(
+        "%d of %d pairs are held out of those to tune on, all those of %d prompts",
+        *(kept.sum(), len(pairs), prompts[kept].nunique()),
+    )
+    if not unseen:
+        return pairs[~kept]
+    if not kept.any():
+        raise NoPairError(
+            f"a tenth of {len(pairs)} pairs at most is held out, all of a prompt together, which "
+            "is none; bring more pairs"
+        )
+    return pairs[kept & ~prompts.duplicated()]
 
 
 def sampled_pairs(continuations: list[str], margin: float) -> pd.DataFrame:
     """Return the pairs whose scores differ by at least `margin`.
 
     `continuations`: parquet files with columns prompt_id, sample, prompt, text, score, the shards
-    of one table. Raises ValueError where no pair reaches the margin.
+    of one table. Raises NoPairError where no pair reaches the margin.
     """
     table = read_shards(continuations)
     pairs = find_pairs(table)
     gap = pairs["rejected_score"] - pairs["chosen_score"]
     wide = pairs[(gap >= margin) & (gap > 0)]
     if pairs.empty:
-        raise ValueError(f"{continuations[0]}: none of its continuations could be scored")
+        raise NoPairError(f"{continuations[0]}: none of its continuations could be scored")
     if wide.empty:
-        raise ValueError(
+        raise NoPairError(
             f"{continuations[0]}: no two continuations of a prompt differ in score by "
             f"preferences.margin = {margin}; the largest margin found is {gap.max():.3f}. Lower "
             "preferences.margin, or raise sampling.samples or sampling.temperature"

@@ -15,7 +15,8 @@ from neurondynamics.lm.memory import fitting
 from neurondynamics.lm.precision import record_change
 from neurondynamics.lm.shape import check_positions
 from neurondynamics.lm.special import read_special, write_special
-from neurondynamics.tuning.losses import Row, hold_out, tokenise_pairs
+from neurondynamics.tuning.losses import hold_out
+from neurondynamics.tuning.pairs import length_of_pairs, tokenise_pairs
 from neurondynamics.tuning.processes import run_together
 from neurondynamics.tuning.training import Files, Recipe, train, write_rows
 
@@ -91,13 +92,6 @@ def tokenised(
     }
     check_positions(model, length_of_pairs([row for some in rows.values() for row in some]))
     return rows
-
-
-def length_of_pairs(rows: list[Row]) -> dict[str, int]:
-    """Return how many tokens the longest text of pairs has, by what it is called in a message."""
-    texts = (row["prompt_ids"] + row[key] for row in rows for key in ("chosen_ids", "rejected_ids"))
-    longest = max(map(len, texts), default=0)
-    return {"prompt_tokens and continuation_tokens of the version, of the longest pair": longest}
 
 
 def count_processes(device: str, gpus: int) -> int:

@@ -1,4 +1,4 @@
-"""How near an intervention brings a model to the other one of the pair, over prompts."""
+"""How near an intervention brings a model to the other one of the pair, over prompts or pairs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ COLUMNS = [
     "n_read",
     *(n + end for n in ("kl", "kl_share", "agreement") for end in ENDS),
 ]
+OF_MARGINS = ["n_pairs", *(f"margin_share{end}" for end in ENDS)]
 
 
 def kl_share(unedited: np.ndarray, edited: np.ndarray) -> np.ndarray:
@@ -52,12 +53,7 @@ def estimate_fidelity(measured: Mapping[str, pd.DataFrame], statistics: Statisti
 
 
 def _estimated(experiment: str, table: pd.DataFrame, statistics: Statistics) -> pd.DataFrame:
-    by_name = {name: rows.set_index("prompt_id") for name, rows in table.groupby("intervention")}
-    names = list(dict.fromkeys(table["intervention"]))
-
-    def wide(column: str) -> np.ndarray:  # (prompts, interventions)
-        return pd.DataFrame({name: by_name[name][column] for name in names}).to_numpy()
-
+    names, wide = _wide(table, "prompt_id")
     kl, unedited = wide("kl"), wide("kl_unedited")
     shares = statistics.estimate(kl_share, [unedited, kl])
     if not beyond_rounding(unedited, table["kl_noise"].to_numpy()):
@@ -124,3 +120,41 @@ class Nearness:
             if self.states[experiment] == state
         }
         return the_one(name, state, {where: rows for where, rows in of_name.items() if len(rows)})
+
+
+def estimate_margins(measured: pd.DataFrame, statistics: Statistics) -> pd.DataFrame:
+    """Return a row per (experiment, intervention) with estimates over pairs.
+
+    `measured`: a row per experiment, intervention and pair, columns `experiment intervention
+    pair_id margin margin_unedited margin_followed`. Returned are `n_pairs`, the number of pairs,
+    and, with `_low` and `_high`, `margin_share`: (edited - unedited) / (followed - unedited), of
+    mean margins. It is NaN, undefined, where resamples show that the two models' need not differ.
+    """
+    tables = [_shares(name, rows, statistics) for name, rows in measured.groupby("experiment")]
+    if not tables:
+        index = pd.MultiIndex.from_arrays([[], []], names=NAMES)
+        return pd.DataFrame(index=index, columns=OF_MARGINS)
+    return pd.concat(tables)
+
+
+def _shares(experiment: str, table: pd.DataFrame, statistics: Statistics) -> pd.DataFrame:
+    names, wide = _wide(table, "pair_id")
+    edited, unedited, followed = map(wide, ("margin", "margin_unedited", "margin_followed"))
+    way = followed - unedited
+    sign = np.sign(way.mean())  # the other model may be the tuned or the base one
+    shares = statistics.estimate(share, [sign * (edited - unedited), sign * way])
+    columns = {"n_pairs": np.full(len(names), len(way)), **shares.columns("margin_share")}
+    index = pd.MultiIndex.from_product([[experiment], names], names=NAMES)
+    return pd.DataFrame(columns, index=index)
+
+
+def _wide(table: pd.DataFrame, key: str) -> tuple[list[str], Callable[[str], np.ndarray]]:
+    """Return the interventions of an experiment, and the function that lays a column out by the key
+    of its rows and by intervention, (prompts or pairs, interventions)."""
+    by_name = {name: rows.set_index(key) for name, rows in table.groupby("intervention")}
+    names = list(dict.fromkeys(table["intervention"]))
+
+    def wide(column: str) -> np.ndarray:
+        return pd.DataFrame({name: by_name[name][column] for name in names}).to_numpy()
+
+    return names, wide

@@ -17,7 +17,7 @@ OTHERS = """
     difference_tuned difference_tuned_low difference_tuned_high effect_share effect_share_low
     effect_share_high draws_effect_share draws_effect_share_min draws_effect_share_max advantage
     advantage_low advantage_high n_read kl kl_low kl_high kl_share kl_share_low kl_share_high
-    agreement agreement_low agreement_high
+    agreement agreement_low agreement_high n_pairs margin_share margin_share_low margin_share_high
 """
 
 

@@ -19,6 +19,7 @@ from neurondynamics.study import (
     interventions,
     lengths,
     local,
+    margins,
     sources,
     tuning,
 )
@@ -32,7 +33,7 @@ from neurondynamics.study.types import typed
 from neurondynamics.study.wording import known
 
 LONGEST = 1000  # characters that are said of one mistake
-STAGES = (columns, sources, tuning, directions, attribution, interventions, lengths)
+STAGES = (columns, sources, tuning, directions, attribution, interventions, margins, lengths)
 
 
 def layers(workflow: Any, config: dict, default: Path) -> list[dict]:
@@ -107,7 +108,7 @@ def checked(layers: list[dict], main_process: bool = True, absent: Collection[st
     except ValueError as error:
         _refuse([*wrong, str(error), *read(config)])
     across = [line for stage in STAGES for line in stage.contradictions(config)]
-    across += _names_of_claims(config, layers)
+    across += [*_names_of_claims(config, layers), *margins.unknown_names(layers)]
     _refuse([*wrong, *across, *read(config)])
     return with_replicas(labeller_first(config))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from neurondynamics.limits import ACCOUNT_TEXTS, FOLLOWED_TEXTS, LOGIT_BYTES, TOKENS_PER_PASS
-from neurondynamics.study.costs import PROCESS, Work, lengths, model_of
+from neurondynamics.study.costs import PROCESS, Model, Work, lengths, model_of
 from neurondynamics.study.interventions import (
     BEHAVIOUR,
     DAMAGE,
@@ -19,6 +19,8 @@ from neurondynamics.study.interventions import (
     split_of,
     with_controls,
 )
+from neurondynamics.study.margins import margins_of
+from neurondynamics.study.tuning import pair_tokens
 
 MIXTURES = 13  # models put together of both in all of their blocks
 
@@ -48,16 +50,25 @@ def _continuing(config: dict, **_) -> float:
     return PROCESS + model.weights + model.caches(rows, *lengths(config)) + model.logits(rows)
 
 
-def _measuring(config: dict, **_) -> float:
+def _measuring(config: dict, tuned: str, experiment: str, **_) -> float:
     """Both models with the caches of a batch, the activations that are followed, and blocks of
-    both models' logits."""
-    model, rows = model_of(config), min(_read(config), FOLLOWED_TEXTS)
-    caches = 3 * model.caches(rows, *lengths(config))
-    heard = rows * sum(lengths(config)) * model.layers * (model.neurons + model.width)
+    both models' logits. Of pairs both texts are followed."""
+    model = model_of(config)
+    batches = [_followed(model, _read(config), *lengths(config), texts=1)]
+    if margins_of(config["experiments"][experiment]):
+        sizes = config["fidelity"]["pairs"], *pair_tokens(config, config["tuned"][tuned])
+        batches.append(_followed(model, *sizes, texts=2))
     experiments = config["experiments"].values()
     steps = (step for one in experiments for step in all_steps(config["experiments"], one))
     models = 2 + any(map(moves, steps))  # a copy of its own
-    return PROCESS + models * model.weights + caches + heard * model.itemsize + 4 * LOGIT_BYTES
+    return PROCESS + models * model.weights + max(batches) + 4 * LOGIT_BYTES
+
+
+def _followed(model: Model, prompts: int, prompt: int, new: int, texts: int) -> float:
+    """Return the memory of a batch of prompts that is followed, each with some texts."""
+    rows = min(prompts, FOLLOWED_TEXTS)
+    heard = rows * (prompt + texts * new) * model.layers * (model.neurons + model.width)
+    return 3 * model.caches(rows, prompt, new) + heard * model.itemsize
 
 
 def _accounting(config: dict, **_) -> float:
@@ -101,10 +112,10 @@ def work_of_experiments(config: dict, tuned: str) -> Iterator[Work]:
             yield Work("score_generations", scored, config["shards"], models=0)
         if FIDELITY in measures:
             followed.add(followed_state(experiment))
-            plans = with_controls(experiment).values()
-            anew = sum(isinstance(plan, list) and any(map(_reads_anew, plan)) for plan in plans)
+            plans = with_controls(experiment)
             # beside the unedited model and the other one, which is read once more in halves
-            read = number * ((3 + anew) * prompt + (3 + len(plans)) * new)
+            read = number * ((3 + _anew(plans)) * prompt + (3 + len(plans)) * new)
+            read += _work_of_margins(config, tuned, experiment)
             yield Work("measure_fidelity", job, config["shards"], read, models=2)
     # from each layer on, six readings of half of the layers; and mixtures of both models
     readings = 3 * config["model"]["layers"] + MIXTURES + 5
@@ -114,6 +125,21 @@ def work_of_experiments(config: dict, tuned: str) -> Iterator[Work]:
     for state in sorted(followed):
         job = {"tuned": tuned, "followed": state}
         yield Work("continue_prompts", job, read=number * prompt, decoded=number * new)
+
+
+def _work_of_margins(config: dict, tuned: str, experiment: dict) -> int:
+    """Return the tokens of pairs that are read, both texts of each, under the interventions that
+    are named, and by the unedited model and the other one."""
+    named = {name: experiment["interventions"][name] for name in margins_of(experiment)}
+    prompt, new = pair_tokens(config, config["tuned"][tuned])
+    per_pair = (2 + _anew(named)) * prompt + 2 * (2 + len(named)) * new
+    return config["fidelity"]["pairs"] * per_pair if named else 0
+
+
+def _anew(plans: dict[str, list[dict] | dict]) -> int:
+    """Return under how many interventions prompts are read anew."""
+    steps = [plan for plan in plans.values() if isinstance(plan, list)]
+    return sum(any(map(_reads_anew, plan)) for plan in steps)
 
 
 def _reads_anew(step: dict) -> bool:

@@ -21,8 +21,10 @@ from neurondynamics.study.interventions import (
     split_of,
     with_controls,
 )
+from neurondynamics.study.margins import margins_of
 from neurondynamics.study.sources import CORPORA
 from neurondynamics.study.stage import Stage, direction_file, linked
+from neurondynamics.study.tuning import UNSEEN, cuts
 
 OF_EXPERIMENT = "results/{model}/{tuned}/experiments/{experiment}"
 GENERATIONS = f"{OF_EXPERIMENT}/generations/{{shard}}.parquet"
@@ -30,6 +32,7 @@ SCORES = f"{OF_EXPERIMENT}/scores/{{scorer}}/{{shard}}.parquet"
 MEASURES = f"{OF_EXPERIMENT}/measures/{{shard}}.parquet"
 LOSSES = f"{OF_EXPERIMENT}/losses/{{shard}}.parquet"
 FIDELITIES = f"{OF_EXPERIMENT}/fidelity/{{shard}}.parquet"
+MARGINS = f"{OF_EXPERIMENT}/margins/{{shard}}.parquet"
 FOLLOWED = "results/{model}/{tuned}/followed/{followed}.parquet"
 CHOICE = f"{OF_EXPERIMENT}/choice.json"
 
@@ -73,9 +76,12 @@ class Experiments(Stage):
     def reported(self, path: str) -> list[str]:
         """Return the shards of a file of all experiments that are reported and have one, by every
         scorer."""
-        measures = {SCORES: [BEHAVIOUR], FIDELITIES: [FIDELITY]}.get(path, [BEHAVIOUR, DAMAGE])
+        of_path = {SCORES: [BEHAVIOUR], FIDELITIES: [FIDELITY], MARGINS: [FIDELITY]}
+        names = list(self.states(*of_path.get(path, [BEHAVIOUR, DAMAGE])))
+        if path == MARGINS:
+            names = [name for name in names if margins_of(self.config["experiments"][name])]
         scorers = {"scorer": self.scorers} if path == SCORES else {}
-        return self.sharded(path, experiment=list(self.states(*measures)), **scorers)
+        return self.sharded(path, experiment=names, **scorers)
 
     def of_search(self, path: str) -> list[str]:
         """Return the shards of a file of one experiment, by the scorer that labels the samples."""
@@ -141,12 +147,14 @@ class Experiments(Stage):
         return found
 
     def fidelity_inputs(self, wildcards) -> dict:
-        """Return the two models of an experiment, the text of the followed one, and what its steps
-        need."""
-        followed = followed_state(self._experiment(wildcards))
-        names = {**dict(wildcards.items()), "followed": followed}
+        """Return the two models of an experiment, the text of the followed one, what its steps
+        need, and the pairs whose margins are measured, if there are some."""
+        experiment = self._experiment(wildcards)
+        names = {**dict(wildcards.items()), "followed": followed_state(experiment)}
+        pairs = {"pairs": UNSEEN.format(**names)} if margins_of(experiment) else {}
         return {
             **self._edited(wildcards),
+            **pairs,
             "followed_model": self.followed_model(wildcards),
             "texts": FOLLOWED.format(**names),
         }
@@ -157,9 +165,17 @@ class Experiments(Stage):
         return self.base_model(wildcards) if state == "base" else self.tuned_model(wildcards)
 
     def fidelity(self, wildcards) -> dict:
-        """Return an experiment's interventions, and the state of the model that they edit."""
-        state = self._experiment(wildcards)["state"]
-        return {"interventions": self.interventions(wildcards), "state": state}
+        """Return an experiment's interventions and the state of the model that they edit, those
+        whose margins are measured, and what pairs are cut to."""
+        experiment = self._experiment(wildcards)
+        named = margins_of(experiment)
+        version = self.config["tuned"][wildcards.tuned]
+        paired = {"named": named, "cuts": cuts(self.config, version)} if named else {}
+        return {
+            "interventions": self.interventions(wildcards),
+            "state": experiment["state"],
+            **paired,
+        }
 
     def followed_texts(self) -> dict:
         """Return how many of the evaluation prompts the followed model continues, and how far."""

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 from neurondynamics.study.costs import PROCESS, Work, lengths, model_of
 from neurondynamics.study.directions import SAMPLED, SCORED, features_of, read_samples
+from neurondynamics.study.margins import wants_margins
 from neurondynamics.study.stage import SPLITS, Stage, direction_file
 from neurondynamics.study.wording import known
 
 CONTINUATIONS = "results/{model}/base/continuations/{split}/{shard}.parquet"
 STEERED = "results/{model}/base/steered/{shard}.parquet"
+UNSEEN = "results/{model}/base/unseen_pairs.parquet"
 
 CLASSIFIERS = ("probe", "file")  # directions that give a text a probability
 OF_SAMPLES = ("sampled",)  # methods whose pairs are the base model's own samples
@@ -53,14 +55,15 @@ class Tuning(Stage):
             "seed": self.config["seed"],
         }
 
-    def pair_sources(self) -> list[str]:
-        """Return what pairs are made of: scored samples, steered continuations, or a dataset."""
+    def pair_sources(self, split: str = "train") -> list[str]:
+        """Return what pairs are made of: scored samples of a split, steered continuations, or a
+        dataset."""
         pairs = self.config["preferences"]
         if pairs["method"] == "ready":
             return [f"resources/datasets/{pairs['dataset']}"]
         if pairs["method"] == "steered":
             return self.sharded(STEERED)
-        return self.sharded(SCORED, split=["train"])
+        return self.sharded(SCORED, split=[split])
 
     def prompts_measured_on(self) -> list[str]:
         """Return the prompts that no pair may have; those of samples are others in any case."""
@@ -69,12 +72,19 @@ class Tuning(Stage):
         splits = [split for split in SPLITS if split != "train"]
         return [f"results/{{model}}/base/prompts/{split}.jsonl" for split in splits]
 
-    def pairing(self) -> dict:
-        """Return how pairs are brought together."""
-        pairs = self.config["preferences"]
+    def pairing(self, unseen: bool = False) -> dict:
+        """Return how pairs are brought together: those to tune on, or those that nothing has seen.
+
+        These are held out of the others, where they are not samples of other prompts.
+        """
+        pairs, number = self.config["preferences"], self.config["fidelity"]["pairs"]
         kept = {key: pairs[key] for key in ("method", "margin", "maximum") if key in pairs}
         if pairs["method"] == "ready":
             kept["dataset"] = self.config["datasets"][pairs["dataset"]]
+        if pairs["method"] not in OF_SAMPLES:
+            kept["held_out"] = number
+        if unseen:
+            kept |= {"maximum": number, "unseen": True}
         return {**kept, "seed": self.config["seed"]}
 
     def recipe(self, wildcards) -> dict:
@@ -83,15 +93,12 @@ class Tuning(Stage):
         return {key: value for key, value in version.items() if key not in APART}
 
     def tuning(self, wildcards) -> dict:
-        """Return what tuning a version takes: its recipe, where, and how pairs are read.
-
-        Continuations that were sampled follow on what their prompts were cut to.
-        """
-        sampled = self.config["preferences"]["method"] in OF_SAMPLES
+        """Return what tuning a version takes: its recipe, where, and how pairs are read."""
+        version = self.config["tuned"][wildcards.tuned]
         return {
             **self.recipe(wildcards),
             "device": self.config["device"],
-            "max_tokens": self.config["prompts"]["max_tokens"] if sampled else None,
+            "max_tokens": cuts(self.config, version)["max_tokens"],
         }
 
     def tuning_gpus(self, wildcards) -> int:
@@ -120,6 +127,20 @@ def pair_tokens(config: dict, version: dict) -> tuple[int, int]:
     if pairs["method"] == "steered":
         prompt, new = pairs["prompt_tokens"], pairs["new_tokens"]
     return version.get("prompt_tokens", prompt), version.get("continuation_tokens", new)
+
+
+def cuts(config: dict, version: dict) -> dict[str, int | None]:
+    """Return what pairs are cut to where a version is tuned on them: the keywords of
+    `tokenise_pairs`. Continuations that were sampled follow on what their prompts were cut to.
+
+    For a version that is brought they are as long as others are taken to be.
+    """
+    sampled = config["preferences"]["method"] in OF_SAMPLES
+    named = ("prompt_tokens", "continuation_tokens")
+    own = dict(zip(named, pair_tokens(config, version), strict=True))
+    if tuned_here(version):
+        own = {key: version.get(key) for key in named}
+    return {"max_tokens": config["prompts"]["max_tokens"] if sampled else None, **own}
 
 
 def contradictions(config: dict) -> Iterator[str]:
@@ -227,9 +248,9 @@ MEMORY = {
 
 def sampled_splits(config: dict) -> tuple[str, ...]:
     """Return the splits whose prompts the base model continues, for directions and pairs."""
-    if read_samples(config):
-        return SAMPLED
-    return ("train",) if config["preferences"]["method"] in OF_SAMPLES else ()
+    of_pairs = config["preferences"]["method"] in OF_SAMPLES
+    splits = SAMPLED if read_samples(config) else ("train",) if of_pairs else ()
+    return (*splits, "evaluation") if of_pairs and wants_margins(config) else splits
 
 
 def work_of_pairs(config: dict) -> Iterator[Work]:

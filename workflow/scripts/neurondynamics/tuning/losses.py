@@ -1,4 +1,4 @@
-"""Preference pairs as tokens, pairs that are held out, and TRL's trainers on such pairs.
+"""Preference pairs that are held out of training, and TRL's trainers on pairs as tokens.
 
 The losses are TRL's: DPO (arXiv 2305.18290), IPO (arXiv 2310.12036, with log-ratios averaged over
 tokens), KTO (arXiv 2402.01306) and SimPO (arXiv 2405.14734).
@@ -8,45 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
-from neurondynamics.lm.encoding import added_tokens, encode_prompts
-
-Row = dict[str, list[int] | float | bool]
-
-
-def tokenise_pairs(
-    tokenizer: PreTrainedTokenizerBase,
-    pairs: list[dict],
-    max_tokens: int | None = None,
-    *,
-    prompt_tokens: int | None = None,
-    continuation_tokens: int | None = None,
-) -> list[Row]:
-    """Return `prompt_ids`, `chosen_ids` and `rejected_ids` for each pair.
-
-    Prompts are cut to the first `max_tokens`, as they are for sampling, and of those the last
-    `prompt_tokens` are kept, beside the tokens that begin a text. Continuations are the tokens that
-    a pair has, cut to the first `continuation_tokens`. No end-of-sequence token is added: a
-    continuation that was cut at a length does not end there.
-    """
-    prompts = encode_prompts(tokenizer, [pair["prompt"] for pair in pairs], max_tokens)
-    begins = len(added_tokens(tokenizer)[0])
-
-    def ending(ids: list[int]) -> list[int]:
-        if prompt_tokens is None or len(ids) - begins <= prompt_tokens:
-            return ids
-        return ids[:begins] + ids[-prompt_tokens:]
-
-    return [
-        {
-            "prompt_ids": ending(prompt),
-            "chosen_ids": pair["chosen_tokens"][:continuation_tokens],
-            "rejected_ids": pair["rejected_tokens"][:continuation_tokens],
-        }
-        for prompt, pair in zip(prompts, pairs, strict=True)
-    ]
+from neurondynamics.tuning.pairs import Row
 
 
 def hold_out(pairs: list[dict], share: float, seed: int) -> tuple[list[dict], list[dict]]:

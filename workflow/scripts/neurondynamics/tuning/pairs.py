@@ -1,4 +1,5 @@
-"""The tokens of preference pairs: those that were written, or those of their texts."""
+"""The tokens of preference pairs: those that were written, or those of their texts; which
+pairs nothing sees, and how far pairs are read."""
 
 from __future__ import annotations
 
@@ -8,12 +9,21 @@ import numpy as np
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
-from neurondynamics.lm.encoding import decode_continuations, encode_continuations, encode_texts
+from neurondynamics.lm.encoding import (
+    added_tokens,
+    decode_continuations,
+    encode_continuations,
+    encode_prompts,
+    encode_texts,
+)
 
 logger = logging.getLogger(__name__)
 
+Row = dict[str, list[int] | float | bool]
+
 SIDES = ("chosen", "rejected")
 WRITTEN = [f"{side}_tokens" for side in SIDES]
+HELD_OUT = 10  # of so many pairs one is held out at most
 
 
 def with_tokens(
@@ -68,3 +78,55 @@ def _are_tokens(tokens: object, known: int) -> bool:
         and len(tokens) > 0
         and all(isinstance(one, (int, np.integer)) and 0 <= one < known for one in tokens)
     )
+
+
+def kept_unseen(prompts: pd.Series, number: int, seed: int) -> pd.Series:
+    """Return which pairs are held out, booleans: all those of a prompt or none, of `number` prompts
+    and a tenth of the pairs at most, prompts being drawn with `seed`."""
+    sizes = prompts.value_counts(sort=False)
+    left, held = len(prompts) // HELD_OUT, set()
+    for place in np.random.default_rng(seed).permutation(len(sizes)):
+        if len(held) < number and sizes.iloc[place] <= left:
+            held.add(sizes.index[place])
+            left -= sizes.iloc[place]
+    return prompts.isin(held)
+
+
+def tokenise_pairs(
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: list[dict],
+    max_tokens: int | None = None,
+    *,
+    prompt_tokens: int | None = None,
+    continuation_tokens: int | None = None,
+) -> list[Row]:
+    """Return `prompt_ids`, `chosen_ids` and `rejected_ids` for each pair.
+
+    Prompts are cut to the first `max_tokens`, as they are for sampling, and of those the last
+    `prompt_tokens` are kept, beside the tokens that begin a text. Continuations are the tokens that
+    a pair has, cut to the first `continuation_tokens`. No end-of-sequence token is added: a
+    continuation that was cut at a length does not end there.
+    """
+    prompts = encode_prompts(tokenizer, [pair["prompt"] for pair in pairs], max_tokens)
+    begins = len(added_tokens(tokenizer)[0])
+
+    def ending(ids: list[int]) -> list[int]:
+        if prompt_tokens is None or len(ids) - begins <= prompt_tokens:
+            return ids
+        return ids[:begins] + ids[-prompt_tokens:]
+
+    return [
+        {
+            "prompt_ids": ending(prompt),
+            "chosen_ids": pair["chosen_tokens"][:continuation_tokens],
+            "rejected_ids": pair["rejected_tokens"][:continuation_tokens],
+        }
+        for prompt, pair in zip(prompts, pairs, strict=True)
+    ]
+
+
+def length_of_pairs(rows: list[Row]) -> dict[str, int]:
+    """Return how many tokens the longest text of pairs has, by what it is called in a message."""
+    texts = (row["prompt_ids"] + row[key] for row in rows for key in ("chosen_ids", "rejected_ids"))
+    longest = max(map(len, texts), default=0)
+    return {"prompt_tokens and continuation_tokens of the version, of the longest pair": longest}

@@ -22,7 +22,8 @@ from transformers import (
 from neurondynamics.data.tables import write_csv
 from neurondynamics.lm.loading import load_model, load_tokenizer, save_model, set_threads
 from neurondynamics.lm.special import padded_for_training
-from neurondynamics.tuning.losses import METHODS, Row, rows_for
+from neurondynamics.tuning.losses import METHODS, rows_for
+from neurondynamics.tuning.pairs import Row
 
 logger = logging.getLogger(__name__)
 
