@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 from neurondynamics.data.prompts import normalise, read_dataset  # noqa: E402
 from neurondynamics.fetching import archives  # noqa: E402
 from neurondynamics.study.configuration import checked  # noqa: E402
-from neurondynamics.study.costs import SHAPE  # noqa: E402
+from neurondynamics.study.costs import HEADS, SHAPE  # noqa: E402
 from neurondynamics.study.loader import parse, read_yaml  # noqa: E402
 from neurondynamics.study.shape import NAME, with_shape, worked_out  # noqa: E402
 
@@ -157,7 +157,8 @@ def model_section(name: str, source: str, path: Path) -> tuple[list[str], dict[s
     """Return the section of the model, stating its shape if it is one file, and its shape."""
     if path.is_file() and path.name.lower().endswith(ENDINGS):
         packed = archives.is_archive(path)
-        shape = in_archive(path) if packed else worked_out(path.parent, path.name)
+        found = in_archive(path) if packed else worked_out(path.parent, path.name)
+        shape = {key: found[key] for key in (*SHAPE, *HEADS) if key in found}
         return [
             "model: # with its shape, from which memory is worked out",
             f"  {{name: {scalar(name)}, # names the folder under results/",

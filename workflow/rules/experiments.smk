@@ -6,6 +6,7 @@ rule run_experiment:
     input:
         unpack(experiments.experiment_inputs),
         neurons="results/{model}/{tuned}/neurons.parquet",
+        heads="results/{model}/{tuned}/heads.parquet",
     output:
         generations=GENERATIONS,
         losses=LOSSES,
@@ -59,6 +60,7 @@ rule measure_fidelity:
     input:
         unpack(experiments.fidelity_inputs),
         neurons="results/{model}/{tuned}/neurons.parquet",
+        heads="results/{model}/{tuned}/heads.parquet",
     output:
         fidelity=FIDELITIES,
     log:
@@ -310,6 +312,7 @@ rule export_model:
         unpack(experiments.exported_inputs),
         model=experiments.experiment_model,
         neurons="results/{model}/{tuned}/neurons.parquet",
+        heads="results/{model}/{tuned}/heads.parquet",
     output:
         folder=directory("results/{model}/{tuned}/exported/{experiment}/{intervention}"),
     log:

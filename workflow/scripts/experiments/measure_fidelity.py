@@ -36,6 +36,7 @@ def measure_fidelity(
     followed_model: str,
     texts: str,
     neurons: str,
+    heads: str,
     directions: list[str],
     choices: list[str],
     fidelity: str,
@@ -56,8 +57,7 @@ def measure_fidelity(
     finite; and for texts of another model.
     """
     edited, followed = reading.load(model), reading.load(followed_model)
-    table = read_parquet(neurons, weights=weight_digest(model))
-    units = Units.of(dissect(edited), table, state)
+    units = Units.read(dissect(edited), neurons, heads, weight_digest(model), state)
     plans = resolve_interventions(
         units, interventions, choices, read_vectors(directions), experiment
     )
@@ -125,6 +125,7 @@ if __name__ == "__main__":
         followed_model=snakemake.input.followed_model,
         texts=snakemake.input.texts,
         neurons=snakemake.input.neurons,
+        heads=snakemake.input.heads,
         directions=snakemake.input.get("directions", []),
         choices=snakemake.input.get("choices", []),
         fidelity=snakemake.output.fidelity,

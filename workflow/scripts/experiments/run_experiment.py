@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 from neurondynamics.analysis.directions import read_vectors
-from neurondynamics.data.tables import read_parquet, write_parquet
+from neurondynamics.data.tables import write_parquet
 from neurondynamics.interventions.edits import (
     applied,
     at_all_positions,
@@ -83,6 +83,7 @@ def run_experiment(
     model: str,
     followed_model: str | None,
     neurons: str,
+    heads: str,
     directions: list[str],
     prompts: str,
     corpus: str,
@@ -114,7 +115,7 @@ def run_experiment(
     """
     tokenizer = load_tokenizer(model)
     lm = reading.load(model)
-    units = Units.of(dissect(lm), read_parquet(neurons, weights=weight_digest(model)), state)
+    units = Units.read(dissect(lm), neurons, heads, weight_digest(model), state)
     plans = resolve_interventions(
         units, interventions, choices, read_vectors(directions), experiment
     )
@@ -251,6 +252,7 @@ if __name__ == "__main__":
         model=snakemake.input.model,
         followed_model=snakemake.input.get("followed_model"),
         neurons=snakemake.input.neurons,
+        heads=snakemake.input.heads,
         directions=snakemake.input.get("directions", []),
         prompts=snakemake.input.prompts,
         corpus=snakemake.input.corpus,

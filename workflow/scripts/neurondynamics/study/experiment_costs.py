@@ -51,7 +51,7 @@ def _measuring(config: dict, **_) -> float:
     both models' logits."""
     model, rows = model_of(config), min(_read(config), FOLLOWED_TEXTS)
     caches = 3 * model.caches(rows, *lengths(config))
-    heard = rows * sum(lengths(config)) * model.layers * (model.neurons + model.width)
+    heard = rows * sum(lengths(config)) * model.layers * model.inputs
     experiments = config["experiments"].values()
     steps = (step for one in experiments for step in all_steps(config["experiments"], one))
     models = 2 + any(map(moves, steps))  # a copy of its own
