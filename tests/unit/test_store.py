@@ -322,8 +322,8 @@ def test_rows_too_many_are_refused(tmp_path):
 def test_a_failure_keeps_the_store_that_was_there(tmp_path):
     path = write(tmp_path / "a.h5")
     before = path.read_bytes()
+    sizes = {"prompts": 1, "new_tokens": NEW, "layers": 1, "widths": alike(1)}
     with pytest.raises(KeyboardInterrupt):  # noqa: SIM117
-        sizes = {"prompts": 1, "new_tokens": NEW, "layers": 1, "widths": alike(1)}
         with create_store(path, attributes={}, **sizes):
             raise KeyboardInterrupt
     assert path.read_bytes() == before
