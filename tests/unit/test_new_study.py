@@ -162,13 +162,14 @@ def test_the_shape_of_an_archive_is_that_of_its_outermost_description(here, monk
 
     def worked_out(folder, gguf_file=None):
         read.append((folder / "config.json").read_text())
-        return dict(LARGE)
+        return LARGE | {"heads": 9, "head_width": 64, "positions": 2048}
 
     monkeypatch.setattr(new_study, "worked_out", worked_out)
     model = yaml.safe_load(written("Big-1.4b.tar.gz"))["model"]
     assert read == ["top"]
     assert model["name"] == "big-1.4b"
     assert {key: model[key] for key in SHAPE} == LARGE
+    assert (model["heads"], model["head_width"]) == (9, 64)
 
 
 def test_an_archive_that_describes_no_model_is_named_and_not_a_temporary_folder(here, monkeypatch):
