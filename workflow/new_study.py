@@ -157,14 +157,13 @@ def model_section(name: str, source: str, path: Path) -> tuple[list[str], dict[s
     """Return the section of the model, stating its shape if it is one file, and its shape."""
     if path.is_file() and path.name.lower().endswith(ENDINGS):
         packed = archives.is_archive(path)
-        found = in_archive(path) if packed else worked_out(path.parent, path.name)
-        shape = {key: found[key] for key in (*SHAPE, *HEADS) if key in found}
+        shape = in_archive(path) if packed else worked_out(path.parent, path.name)
         return [
             "model: # with its shape, from which memory is worked out",
             f"  {{name: {scalar(name)}, # names the folder under results/",
             f"  source: {source},",
             "  dtype: float32, # or bfloat16",
-            f"  {', '.join(f'{key}: {value}' for key, value in shape.items())}}}",
+            f"  {', '.join(f'{key}: {shape[key]}' for key in (*SHAPE, *HEADS))}}}",
         ], shape
     lines = [
         "model: # its shape, from which memory is worked out, is read from its config.json",

@@ -20,7 +20,7 @@ from neurondynamics.interventions.edits import applied
 from neurondynamics.interventions.parts import Edit
 from neurondynamics.interventions.selection import select
 from neurondynamics.interventions.units import Units
-from neurondynamics.lm.anatomy import dissect
+from neurondynamics.lm.anatomy import Anatomy, dissect
 from neurondynamics.lm.encoding import encode_prompts
 from neurondynamics.lm.families import MODULES
 from neurondynamics.lm.generation import (
@@ -80,9 +80,7 @@ def capture_activations(
     made = {**origin, "state": state, "shard": shard}
     made |= conditions(model, prompts, reading, decoding)
     own = [records[i]["text"].encode() for batch in batches for i in batch]
-    widths = {module: len(anatomy.layers[0].vectors(module)) for module in MODULES}
-    sizes = {"layers": len(anatomy.layers), "widths": widths}
-    sizes |= {"prompts": len(own), "new_tokens": new_tokens, "text_bytes": sum(map(len, own))}
+    sizes = {"prompts": len(own), "new_tokens": new_tokens, "text_bytes": sum(map(len, own))}
 
     def capture(rows: np.ndarray) -> tuple[Continuations, np.ndarray]:
         some = [records[i] for i in rows]
@@ -95,7 +93,7 @@ def capture_activations(
                 f"{error}; prompt {culprit['prompt_id']}: {culprit['text']!r}"
             ) from error
 
-    with create_store(output, attributes=made, **sizes) as store:
+    with create_store(output, attributes=made, **sizes, **shape_of(anatomy)) as store:
         doing = f"capturing {state} in batches of {reading.batch_size} prompts"
         for batch in progress(batches, doing):
             for rows, (new, means) in halving(batch, capture):
@@ -103,6 +101,12 @@ def capture_activations(
                 store.append(
                     numbers, [records[i]["text"] for i in rows], new.tokens, new.lengths, means
                 )
+
+
+def shape_of(anatomy: Anatomy) -> dict:
+    """Return what a store is told of a model's shape."""
+    widths = {module: len(anatomy.layers[0].vectors(module)) for module in MODULES}
+    return {"layers": len(anatomy.layers), "widths": widths}
 
 
 def conditions(model: str, prompts: str, reading: Reading, decoding: dict) -> dict:

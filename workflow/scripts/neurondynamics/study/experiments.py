@@ -32,6 +32,7 @@ LOSSES = f"{OF_EXPERIMENT}/losses/{{shard}}.parquet"
 FIDELITIES = f"{OF_EXPERIMENT}/fidelity/{{shard}}.parquet"
 FOLLOWED = "results/{model}/{tuned}/followed/{followed}.parquet"
 CHOICE = f"{OF_EXPERIMENT}/choice.json"
+UNITS = {name: f"results/{{model}}/{{tuned}}/{name}.parquet" for name in ("neurons", "heads")}
 
 
 class Experiments(Stage):
