@@ -104,8 +104,7 @@ def run_experiment(
 ) -> None:
     """Write a shard's continuations of prompts and passages, and its losses of text windows.
 
-    `interventions` maps a name to its list of steps, or to {best_of: the interventions of a
-    search}; `choices` say which one was chosen, in the order of these. `state` is the model's,
+    `interventions` and `choices` are as `resolve_interventions` takes them. `state` is the model's,
     `base` or `tuned`; `followed_model` is the folder of the other one, if any is needed;
     `directions` are the files of what is subtracted, by their names. Of `measures`, behaviour asks
     for continuations of the prompts, damage for those of passages and for losses. The passages are
