@@ -97,8 +97,12 @@ def mlp(block: nn.Module) -> nn.Module:
 
 
 def values(block: nn.Module) -> torch.Tensor:
-    """Return a block's value vectors, (d_mlp, d_model): what each unit vector is sent to."""
-    module = down(block)
+    """Return a block's value vectors, (d_mlp, d_model)."""
+    return vectors(down(block))
+
+
+def vectors(module: nn.Module) -> torch.Tensor:
+    """Return what a projection sends each unit vector to, (inputs, outputs)."""
     width = module.weight.shape[0] if hasattr(module, "nf") else module.in_features
     dtype = module.weight.dtype
     zero = module(torch.zeros(1, 1, width, dtype=dtype))

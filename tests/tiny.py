@@ -10,7 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
+from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.loading import Reading
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
@@ -232,6 +235,23 @@ def nudge(model: PreTrainedModel, size: float, seed: int = 1) -> PreTrainedModel
     for parameter in model.parameters():
         parameter.add_(size * torch.randn(parameter.shape, generator=generator))
     return model
+
+
+def heads_of(model: PreTrainedModel, seed: int = 0) -> pd.DataFrame:
+    """Return a table of a model's heads as the attribution writes it, with numbers by chance."""
+    layer = dissect(model).layers[0]
+    draw, heads = np.random.default_rng(seed), LAYERS * layer.heads
+    table = pd.DataFrame(
+        {
+            "layer": np.repeat(np.arange(LAYERS, dtype=np.int32), layer.heads),
+            "head": np.tile(np.arange(layer.heads, dtype=np.int32), LAYERS),
+            "reduction": draw.normal(size=heads),
+            "change": draw.exponential(size=heads),
+        }
+    )
+    for column in ("inputs_base", "inputs_tuned"):
+        table[column] = list(draw.normal(size=(heads, layer.head_width)))
+    return table
 
 
 TOKENIZERS = {

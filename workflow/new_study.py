@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 from neurondynamics.data.prompts import normalise, read_dataset  # noqa: E402
 from neurondynamics.fetching import archives  # noqa: E402
 from neurondynamics.study.configuration import checked  # noqa: E402
-from neurondynamics.study.costs import SHAPE  # noqa: E402
+from neurondynamics.study.costs import HEADS, SHAPE  # noqa: E402
 from neurondynamics.study.loader import parse, read_yaml  # noqa: E402
 from neurondynamics.study.shape import NAME, with_shape, worked_out  # noqa: E402
 
@@ -163,7 +163,7 @@ def model_section(name: str, source: str, path: Path) -> tuple[list[str], dict[s
             f"  {{name: {scalar(name)}, # names the folder under results/",
             f"  source: {source},",
             "  dtype: float32, # or bfloat16",
-            f"  {', '.join(f'{key}: {value}' for key, value in shape.items())}}}",
+            f"  {', '.join(f'{key}: {shape[key]}' for key in (*SHAPE, *HEADS))}}}",
         ], shape
     lines = [
         "model: # its shape, from which memory is worked out, is read from its config.json",

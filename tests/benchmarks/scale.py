@@ -170,15 +170,16 @@ def measure_attribution(folder: Path, activations: Activations, prompts: int) ->
 
 def write_store(path: Path, activations: Activations, prompts: int, seed: int) -> None:
     """Write the store of one state."""
-    sizes = {"layers": activations.layers, "neurons": activations.neurons}
-    sizes |= {"prompts": prompts, "new_tokens": NEW_TOKENS}
+    sizes = {"layers": activations.layers, "prompts": prompts, "new_tokens": NEW_TOKENS}
+    sizes["widths"] = {"mlp": activations.neurons, "attention": WIDTH}
     with create_store(path, attributes={"state": path.stem}, **sizes) as store:
         for start in range(0, prompts, BATCH):
             means = activations.batch(start, seed)[:, : prompts - start]
             rows = range(start, start + means.shape[1])
             tokens = np.zeros((len(rows), NEW_TOKENS), np.int32)
             texts = [f"prompt {row}" for row in rows]
-            store.append(list(rows), texts, tokens, np.full(len(rows), NEW_TOKENS), means)
+            of_both = {"mlp": means, "attention": means[..., :WIDTH]}
+            store.append(list(rows), texts, tokens, np.full(len(rows), NEW_TOKENS), of_both)
 
 
 def write_model(folder: Path, activations: Activations, name: str) -> Path:
@@ -201,13 +202,18 @@ def write_model(folder: Path, activations: Activations, name: str) -> Path:
 def attribute(paths: list[str]) -> None:
     """Attribute, and print the seconds and this process's peak memory in MB."""
     from attribute_neurons import attribute_neurons
+    from neurondynamics.analysis.changes import Changes, write_changes
     from neurondynamics.analysis.directions import Direction, write_direction
 
     *stores, base_model, tuned_model = paths
     folder = Path(stores[0]).parent
     vector = np.random.default_rng(0).standard_normal(WIDTH)
     write_direction(folder / "direction.safetensors", Direction(vector, 0.0))
-    results = [str(folder / name) for name in ("direction.safetensors", "neurons.parquet", "p.h5")]
+    with ActivationStore(stores[:1]) as store:
+        shape = store.layers, store.widths["mlp"]
+    write_changes(folder / "changes.h5", Changes(np.ones(shape), np.ones((shape[0], 2))))
+    names = ("direction.safetensors", "changes.h5", "neurons.parquet", "p.h5")
+    results = [str(folder / name) for name in names]
     seconds = timed(
         lambda: attribute_neurons(
             *([store] for store in stores), base_model, tuned_model, *results, dtype="bfloat16"

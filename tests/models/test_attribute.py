@@ -14,9 +14,11 @@ import plain
 import pytest
 import tiny
 import torch
+from attribute_heads import attribute_heads, head_table
 from attribute_neurons import attribute_neurons, layer_table
 from capture_activations import capture_activations
 from decode_neurons import decode_neurons
+from measure_change import measure_change
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.analysis.directions import Direction, write_direction
 from neurondynamics.data import store
@@ -47,29 +49,32 @@ def attributed(case, tmp_path, prompts_file):
         return paths
 
     base = capture(case.folder, "base")
-    paths = {"neurons": tmp_path / "neurons.parquet", "reductions": tmp_path / "reductions.h5"}
-    attribute_neurons(
-        base,
-        capture(tuned, "tuned"),
-        capture(tuned, "tuned-on-base-text", base),
-        str(case.folder),
-        str(tuned),
-        str(tmp_path / "direction.safetensors"),
-        **{name: str(path) for name, path in paths.items()},
-        dtype="float32",
-    )
+    names = ("neurons.parquet", "reductions.h5", "heads.parquet", "changes.h5")
+    paths = {name.split(".")[0]: str(tmp_path / name) for name in names}
+    models = {"base_model": str(case.folder), "tuned_model": str(tuned)}
+    measure_change(**models, base=base, changes=paths["changes"], reading=tiny.reading())
+    of_both = models | {
+        "base": base,
+        "tuned": capture(tuned, "tuned"),
+        "same_text": capture(tuned, "tuned-on-base-text", base),
+        "direction": str(tmp_path / "direction.safetensors"),
+        "changes": paths["changes"],
+        "dtype": "float32",
+    }
+    attribute_neurons(**of_both, neurons=paths["neurons"], reductions=paths["reductions"])
+    attribute_heads(**of_both, heads=paths["heads"])
     return paths | {"tuned": plain.load(tuned)}
 
 
-def brute_force(model, prompts, continuations):
-    """Return activations (layers, n, d_mlp) and value vectors seen along W (layers, 1, d_mlp)."""
-    blocks = plain.blocks(model)
+def brute_force(model, prompts, continuations, part=plain.down):
+    """Return what a part of the blocks reads on average, (layers, n, inputs), and the vectors of
+    its inputs seen along W, (layers, 1, inputs)."""
+    parts = [part(block) for block in plain.blocks(model)]
     unit = torch.tensor(W / np.linalg.norm(W))
-    along = torch.stack([plain.values(block) @ unit for block in blocks])  # (layers, d_mlp)
-    downs = [plain.down(block) for block in blocks]
+    along = torch.stack([plain.vectors(module) @ unit for module in parts])
     means = torch.stack(
         [
-            plain.read(model, prompt, new, downs).mean(1)
+            plain.read(model, prompt, new, parts).mean(1)
             for prompt, new in zip(prompts, continuations, strict=True)
         ],
         1,
@@ -87,23 +92,19 @@ def group_by_hand(cosine, base, tuned):
     return toxic + sign + ("+" if more else "-")
 
 
-def test_everything_equals_brute_force(case, attributed):
+def by_hand(case, tuned, part=plain.down):
+    """Return what the base model, the tuned one and the tuned one on the base's text read, and by
+    column what they write, all (layers, n, inputs)."""
     prompts, greedy = case.stored
-    table = pd.read_parquet(attributed["neurons"])
-    tuned = attributed["tuned"]
     own = [plain.generate(tuned, prompt, 8, [0]) for prompt in prompts]
-    m_base, u_base = brute_force(case.plain, prompts, greedy)
-    m_tuned, u_tuned = brute_force(tuned, prompts, own)
-    m_same, _ = brute_force(tuned, prompts, greedy)
+    m_base, u_base = brute_force(case.plain, prompts, greedy, part)
+    m_tuned, u_tuned = brute_force(tuned, prompts, own, part)
+    m_same, _ = brute_force(tuned, prompts, greedy, part)
     p_base, p_tuned, p_same = m_base * u_base, m_tuned * u_tuned, m_same * u_tuned
     # what a change does if it comes first, and if it comes after the other one
     by_activation = (p_base - m_same * u_base + m_base * u_tuned - p_same) / 2
     by_value = (p_base - m_base * u_tuned + m_same * u_base - p_same) / 2
-    shape = (tiny.LAYERS, tiny.NEURONS)
-    expected = {
-        "activation_base": m_base,
-        "activation_tuned": m_tuned,
-        "activation_same_text": m_same,
+    return (m_base, m_tuned, m_same), {
         "projection_base": p_base,
         "projection_tuned": p_tuned,
         "projection_same_text": p_same,
@@ -111,6 +112,19 @@ def test_everything_equals_brute_force(case, attributed):
         "reduction_activation": by_activation,
         "reduction_value": by_value,
         "reduction_context": p_same - p_tuned,
+    }
+
+
+def test_everything_equals_brute_force(case, attributed):
+    table = pd.read_parquet(attributed["neurons"])
+    (m_base, m_tuned, m_same), written = by_hand(case, attributed["tuned"])
+    p_base, by_value = written["projection_base"], written["reduction_value"]
+    p_tuned, p_same = written["projection_tuned"], written["projection_same_text"]
+    shape = (tiny.LAYERS, tiny.NEURONS)
+    expected = written | {
+        "activation_base": m_base,
+        "activation_tuned": m_tuned,
+        "activation_same_text": m_same,
     }
     for column, per_prompt in expected.items():
         found = table[column].to_numpy().reshape(shape)
@@ -157,11 +171,48 @@ def test_everything_equals_brute_force(case, attributed):
             np.testing.assert_allclose(total, reduction.sum(axis=(0, 2)).mean(), rtol=1e-4)
 
 
+def test_heads_equal_brute_force(case, attributed):
+    """A head is the block of the output projection's inputs that it writes."""
+    table = pd.read_parquet(attributed["heads"])
+    assert table.layer.tolist() == list(np.repeat(range(tiny.LAYERS), 4))
+    assert table["head"].tolist() == list(range(4)) * tiny.LAYERS
+    assert table.layer.dtype == table["head"].dtype == np.int32
+    (m_base, m_tuned, _), written = by_hand(case, attributed["tuned"], plain.out)
+    for column, per_prompt in written.items():
+        expected = per_prompt.mean(1).reshape(len(table), -1).sum(1)
+        np.testing.assert_allclose(table[column], expected, rtol=1e-4, atol=1e-5, err_msg=column)
+    for column, means in {"inputs_base": m_base, "inputs_tuned": m_tuned}.items():
+        expected = means.mean(1).reshape(len(table), -1)
+        np.testing.assert_allclose(np.stack(table[column]), expected, rtol=1e-4, atol=1e-5)
+    parts = table[["reduction_activation", "reduction_value", "reduction_context"]]
+    np.testing.assert_allclose(parts.sum(axis=1), table.reduction, rtol=0, atol=1e-12)
+    assert (parts.abs() > 0).all(axis=None)
+
+
+def test_change_is_the_root_mean_square_by_the_length_of_what_is_written(case, attributed):
+    with h5py.File(attributed["changes"]) as file:
+        neurons, heads = file["neurons"][:].ravel(), file["heads"][:].ravel()
+    table = pd.read_parquet(attributed["neurons"])
+    np.testing.assert_allclose(table.change, np.sqrt(neurons) * table.value_norm)
+    np.testing.assert_allclose(pd.read_parquet(attributed["heads"]).change, np.sqrt(heads))
+    assert (heads > 0).all()
+
+
+def test_a_head_by_hand():
+    """Two heads of two inputs: each is the sum of its own."""
+    before, after, along = np.array([1.0, 2, 3, 4]), np.zeros(4), np.array([1.0, 10, 100, 1000])
+    table = head_table(7, before, after, after, along, along, np.array([4.0, 9.0]))
+    assert table.projection_base.tolist() == table.reduction.tolist() == [21, 4300]
+    assert table.change.tolist() == [2, 3]
+    assert table.layer.tolist() == [7, 7]
+    assert table.inputs_base.map(list).tolist() == [[1, 2], [3, 4]]
+
+
 def test_the_parts_of_a_reduction_by_hand():
     """Activations 3, 2 on the same text and 1 on its own; value vectors 4 and 2: 12 falls to 2."""
 
     def store(activation):
-        return SimpleNamespace(mean=lambda layer: np.array([activation]), neurons=1)
+        return SimpleNamespace(mean=lambda layer: np.array([activation]))
 
     def weights(along):
         return ValueProjections(*(np.array([[along]]) for _ in range(3)), np.zeros(1))
@@ -206,7 +257,8 @@ def llama(case_of, tmp_path, prompts_file):
             "new_tokens": 8,
         }
         prompts = changes.pop("prompts", str(prompts_file))
-        capture_activations(str(case_of("llama").folder), prompts, path, **given | changes)
+        folder = changes.pop("folder", str(case_of("llama").folder))
+        capture_activations(folder, prompts, path, **given | changes)
         return path
 
     return capture
@@ -214,9 +266,11 @@ def llama(case_of, tmp_path, prompts_file):
 
 def attribute(case, tmp_path, base, tuned, same, tuned_model=None):
     write_direction(tmp_path / "direction.safetensors", Direction(W, 0.0))
+    models, changes = [str(case.folder), tuned_model or str(case.folder)], str(tmp_path / "c.h5")
+    measure_change(*models, [str(tmp_path / "base.h5")], changes, reading=tiny.reading())
     attribute_neurons(
-        [base], [tuned], [same], str(case.folder), tuned_model or str(case.folder),
-        str(tmp_path / "direction.safetensors"), str(tmp_path / "neurons.parquet"),
+        [base], [tuned], [same], *models,
+        str(tmp_path / "direction.safetensors"), changes, str(tmp_path / "neurons.parquet"),
         str(tmp_path / "reductions.h5"), dtype="float32",
     )  # fmt: skip
     return pd.read_parquet(tmp_path / "neurons.parquet")
@@ -232,6 +286,7 @@ def test_a_model_against_itself_changes_nothing(case_of, llama, tmp_path):
     table = attribute(case_of("llama"), tmp_path, base, *stores)
     assert set(table.group) == {"unchanged"}
     assert (table.filter(like="reduction") == 0).all(axis=None)
+    assert (table.change == 0).all()
 
 
 def test_stores_of_other_prompts_are_refused(case_of, llama, tmp_path, prompts_file):
@@ -262,6 +317,26 @@ def test_text_of_another_run_does_not_pass_for_the_same_text(case_of, llama, tmp
     other = llama("tuned-on-base-text", new_tokens=5)
     with pytest.raises(ValueError, match="text"):
         attribute(case_of("llama"), tmp_path, base, llama("tuned"), other)
+
+
+def test_changes_between_other_models_are_refused(case_of, llama, tmp_path):
+    case, base = case_of("llama"), llama("base")
+    other = str(tiny.save(tiny.nudge(tiny.build_model("llama"), 0.1), tmp_path / "other"))
+    tuned = llama("tuned", folder=other)
+    same = llama("tuned-on-base-text", texts=[base], folder=other)
+    attribute(case, tmp_path, base, tuned, same, other)
+    measure_change(
+        str(case.folder), str(case.folder), [base], str(tmp_path / "c.h5"), reading=tiny.reading()
+    )
+    given = [[base], [tuned], [same], str(case.folder), other]
+    given += [str(tmp_path / "direction.safetensors"), str(tmp_path / "c.h5")]
+    with pytest.raises(ValueError, match=r"c\.h5 was made .* its tuned weights is"):
+        attribute_heads(*given, str(tmp_path / "heads.parquet"), dtype="float32")
+    with pytest.raises(ValueError, match=r"c\.h5 was made .* its tuned weights is"):
+        attribute_neurons(
+            *given, str(tmp_path / "n.parquet"), str(tmp_path / "r.h5"), dtype="float32"
+        )
+    assert not (tmp_path / "heads.parquet").exists()
 
 
 def test_decoded_neurons_are_those_asked_for(case, tmp_path):
@@ -313,7 +388,9 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from transformers import LlamaConfig, LlamaForCausalLM
+from attribute_heads import attribute_heads, head_table
 from attribute_neurons import attribute_neurons
+from neurondynamics.analysis.changes import Changes, write_changes
 from neurondynamics.analysis.directions import Direction, write_direction
 from neurondynamics.analysis.statistics import Statistics
 from neurondynamics.data.store import create_store
@@ -329,17 +406,21 @@ LlamaForCausalLM(config).save_pretrained(model)
 direction = str(folder / "direction.safetensors")
 write_direction(direction, Direction(np.ones(16), 0.0))
 block = np.random.default_rng(0).normal(size=(layers, 256, neurons)).astype("f4")
+changes = str(folder / "changes.h5")
+write_changes(changes, Changes(np.ones((layers, neurons)), np.ones((layers, 2))))
 
 def peak(prompts):
     path = str(folder / f"{prompts}.h5")
-    sizes = {"prompts": prompts, "new_tokens": 1, "layers": layers, "neurons": neurons}
+    widths = {"mlp": neurons, "attention": 16}
+    sizes = {"prompts": prompts, "new_tokens": 1, "layers": layers, "widths": widths}
     with create_store(path, attributes={}, **sizes) as store:
+        means = {"mlp": block, "attention": block[..., :16]}
         for start in range(0, prompts, 256):
             rows = range(start, start + 256)
-            store.append(rows, ["x"] * 256, np.ones((256, 1)), np.ones(256), block)
+            store.append(rows, ["x"] * 256, np.ones((256, 1)), np.ones(256), means)
     paths = [path]
     attribute_neurons(
-        paths, paths, paths, model, model, direction,
+        paths, paths, paths, model, model, direction, changes,
         str(folder / "neurons.parquet"), str(folder / "reductions.h5"), dtype="float32",
     )
     project_layers(

@@ -1,6 +1,7 @@
 """Stored activations, and what is projected from them, against plain passes in float64."""
 
 import json
+from itertools import product
 
 import h5py
 import numpy as np
@@ -21,6 +22,7 @@ from project_layers import project_layers
 # on a GPU products of float32 round a little more
 ROUNDING = 1e-5 if tiny.DEVICE == "cpu" else 1e-4
 PLAIN_TOLERANCE = {"rtol": ROUNDING, "atol": ROUNDING}
+PARTS = {"mean": plain.down, "heads": plain.out}  # group of a store -> what its means are read at
 
 
 @pytest.fixture
@@ -43,33 +45,34 @@ def by_prompt(file):
     return np.argsort(file["prompt_ids"][:])
 
 
-def read_means(*paths):
-    """Read means without the project's reader, in the order of the prompts: (layers, n, d_mlp)."""
+def read_means(*paths, group="mean"):
+    """Read means without the project's reader, in the order of the prompts: (layers, n, width)."""
     parts, numbers = [], []
     for path in paths:
         with h5py.File(path) as file:
-            layers = range(len(file["mean"]))
-            parts.append(np.stack([file[f"mean/{layer:02d}"][:] for layer in layers]))
+            layers = range(len(file[group]))
+            parts.append(np.stack([file[f"{group}/{layer:02d}"][:] for layer in layers]))
             numbers.extend(file["prompt_ids"][:])
     return np.concatenate(parts, 1)[:, np.argsort(numbers)]
 
 
-def plain_means(model, prompts, continuations, changes=()):
-    """Average what the down projections read over the new-token positions, text by text."""
-    modules = [plain.down(block) for block in plain.blocks(model)]
+def plain_means(model, prompts, continuations, changes=(), part=plain.down):
+    """Average what the down projections, or another part, read over the new-token positions, text
+    by text."""
+    modules = [part(block) for block in plain.blocks(model)]
     rows = [
         plain.read(model, prompt, new, modules, changes=changes).mean(1)
         for prompt, new in zip(prompts, continuations, strict=True)
     ]
-    return torch.stack(rows, 1).numpy()  # (layers, n, d_mlp)
+    return torch.stack(rows, 1).numpy()  # (layers, n, width)
 
 
 def test_means_while_generating(every_case, capture):
     case = every_case
     store = capture(case.folder, "base")
-    np.testing.assert_allclose(
-        read_means(store), plain_means(case.plain, case.prompts, case.greedy), **PLAIN_TOLERANCE
-    )
+    for group, part in PARTS.items():
+        expected = plain_means(case.plain, case.prompts, case.greedy, part=part)
+        np.testing.assert_allclose(read_means(store, group=group), expected, **PLAIN_TOLERANCE)
     with h5py.File(store) as file:
         order = by_prompt(file)
         texts = read_texts(file, "prompts")
@@ -80,7 +83,7 @@ def test_means_while_generating(every_case, capture):
             assert row.tolist() == new + [-1] * (len(row) - len(new))
         neurons = len(plain.values(plain.blocks(case.plain)[0]))
         assert file["mean/00"].shape == (len(tiny.PROMPTS), neurons)
-        assert file["mean/00"].dtype == np.float32
+        assert file["mean/00"].dtype == file["heads/00"].dtype == np.float32
         assert file.attrs["complete"]
         assert file.attrs["state"] == b"base"
         assert json.loads(file.attrs["decoding"])["method"] == "greedy"
@@ -102,8 +105,9 @@ def test_means_while_reading_given_text(case, capture, tmp_path):
     tuned = tiny.nudge(tiny.build_model(case.family), 0.1)
     folder = tiny.save(tuned, tmp_path / "tuned")
     store = capture(folder, "tuned-on-base-text", texts=[str(base)])
-    expected = plain_means(plain.load(folder), case.prompts, case.greedy)
-    np.testing.assert_allclose(read_means(store), expected, **PLAIN_TOLERANCE)
+    for group, part in PARTS.items():
+        expected = plain_means(plain.load(folder), case.prompts, case.greedy, part=part)
+        np.testing.assert_allclose(read_means(store, group=group), expected, **PLAIN_TOLERANCE)
     with h5py.File(base) as one, h5py.File(store) as other:
         np.testing.assert_array_equal(one["tokens"][:], other["tokens"][:])
         assert json.loads(other.attrs["decoding"])["method"] == "given"
@@ -173,8 +177,10 @@ def test_shards_hold_the_rows_of_one_store_to_the_bit(case, capture, number, giv
         np.testing.assert_array_equal(several.prompt_ids, one.prompt_ids)
         np.testing.assert_array_equal(several.tokens, one.tokens)
         np.testing.assert_array_equal(several.lengths, one.lengths)
-        for layer in range(one.layers):
-            rows, expected = (np.concatenate(list(s.blocks(layer))) for s in (several, one))
+        for module, layer in product(one.widths, range(one.layers)):
+            rows, expected = (
+                np.concatenate(list(s.blocks(layer, module=module))) for s in (several, one)
+            )
             np.testing.assert_array_equal(rows, expected)
 
 
@@ -217,9 +223,10 @@ def test_shards_read_the_text_of_their_own_shard(case_of, capture):
 
 @pytest.mark.parametrize("batch_size", [1, 16])
 def test_the_batch_size_does_not_matter(case, capture, batch_size):
-    means = read_means(capture(case.folder, "base", reading=tiny.reading(batch_size=batch_size)))
-    expected = plain_means(case.plain, case.prompts, case.greedy)
-    np.testing.assert_allclose(means, expected, **PLAIN_TOLERANCE)
+    store = capture(case.folder, "base", reading=tiny.reading(batch_size=batch_size))
+    for group, part in PARTS.items():
+        expected = plain_means(case.plain, case.prompts, case.greedy, part=part)
+        np.testing.assert_allclose(read_means(store, group=group), expected, **PLAIN_TOLERANCE)
 
 
 @pytest.mark.parametrize("given", [False, True])
@@ -272,18 +279,21 @@ def test_projections_of_layers_equal_those_of_the_mlp_outputs(case, capture, tmp
 
 
 def test_the_identity_holds_for_every_prompt_and_layer(every_case, capture):
+    """Neurons, and heads, with the bias add up to what the MLP, and attention, writes; where a norm
+    stands behind it, to what that norm reads."""
     case = every_case
     store = capture(case.folder, "base")
     w = np.random.default_rng(1).normal(size=tiny.HIDDEN)
-    weights = value_projections(case.folder, w, "float32")
-    summed = np.einsum("lni,li->ln", read_means(store), weights.projections)
-    summed += weights.biases[:, None]
-    mlps = [plain.down(block) for block in plain.blocks(case.plain)]
-    for row, (prompt, new) in enumerate(zip(case.prompts, case.greedy, strict=True)):
-        output = plain.read(case.plain, prompt, new, mlps, "output").mean(1).numpy()
-        np.testing.assert_allclose(
-            summed[:, row], output @ (w / np.linalg.norm(w)), **PLAIN_TOLERANCE
-        )
+    for module, (group, part) in zip(("mlp", "attention"), PARTS.items(), strict=True):
+        weights = value_projections(case.folder, w, "float32", module)
+        summed = np.einsum("lni,li->ln", read_means(store, group=group), weights.projections)
+        summed += weights.biases[:, None]
+        projections = [part(block) for block in plain.blocks(case.plain)]
+        for row, (prompt, new) in enumerate(zip(case.prompts, case.greedy, strict=True)):
+            output = plain.read(case.plain, prompt, new, projections, "output").mean(1).numpy()
+            np.testing.assert_allclose(
+                summed[:, row], output @ (w / np.linalg.norm(w)), **PLAIN_TOLERANCE
+            )
 
 
 def test_value_projections_are_those_of_what_each_neuron_writes(case):

@@ -13,6 +13,7 @@ from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.analysis.directions import Direction, write_direction
 from neurondynamics.analysis.effects import read_experiments
 from neurondynamics.lm.generation import decode, token_losses
+from neurondynamics.lm.loading import load_model
 from run_experiment import run_experiment
 
 NEW_TOKENS = 8
@@ -59,14 +60,17 @@ def run(tmp_path, prompts_file, neurons):
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("".join(json.dumps({"title": "", "text": a}) + "\n" for a in articles))
     neurons.to_parquet(tmp_path / "neurons.parquet", index=False)
+    heads = tmp_path / "heads.parquet"
     write_direction(tmp_path / "probe.safetensors", Direction(PROBE))
 
     def run(folder, interventions=INTERVENTIONS, tuned=None, choices=None, **options):
         paths = {name: tmp_path / f"{name}.parquet" for name in ("generations", "losses")}
+        tiny.heads_of(load_model(folder, "float32", "cpu")).to_parquet(heads)
         run_experiment(
             model=str(folder),
             followed_model=tuned,
             neurons=str(tmp_path / "neurons.parquet"),
+            heads=str(heads),
             directions=[str(tmp_path / "probe.safetensors")],
             prompts=str(prompts_file),
             corpus=str(corpus),

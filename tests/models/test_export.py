@@ -312,9 +312,11 @@ def export(case_of, tmp_path):
     write_direction(tmp_path / "probe.safetensors", Direction(3 * VECTOR, 0.0))
 
     def run(steps, family="llama", choice=None, **names):
+        tiny.heads_of(case_of(family).model).to_parquet(tmp_path / "heads.parquet")
         export_model(
             str(case_of(family).folder),
             str(tmp_path / "neurons.parquet"),
+            str(tmp_path / "heads.parquet"),
             [str(tmp_path / "probe.safetensors")],
             choice,
             str(tmp_path / "exported" / "it"),

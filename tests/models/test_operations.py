@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 import yaml
+from neurondynamics.data.tables import write_parquet
 from neurondynamics.interventions.edits import (
     applied,
     count_units,
@@ -91,7 +92,7 @@ def test_every_operation_makes_an_edit_of_a_known_act(case_of, operation):
 )
 def test_a_transplant_moves_weights_and_needs_no_hook(case_of, step, counted):
     model, other = case_of("llama").model, tiny.build_model("llama", seed=1)
-    units = Units.of(dissect(model), NEURONS, "base")
+    units = Units.of(dissect(model), NEURONS, tiny.heads_of(model), "base")
     made = plan_steps(units, [{"operation": "transplant", **step}], {})
     assert made.edits == ()
     assert made.count() == counted
@@ -100,10 +101,66 @@ def test_a_transplant_moves_weights_and_needs_no_hook(case_of, step, counted):
     )
 
 
+MEANS = {"mean": 0, "shift": 0, "rescale": 1.5}
+
+
+@pytest.mark.parametrize("mode", MEANS)
+@pytest.mark.parametrize("edited", ["base", "tuned"])
+def test_heads_are_moved_by_their_means(case, mode, edited):
+    """Read from their table, and as by hand: of the head 2 of the middle layer, and of head 0 of
+    the first one."""
+    model, table = case.model, tiny.heads_of(case.model)
+    select = {"heads": [[1, 2], [0, 0]]}
+    step = {"operation": "patch", "mode": mode, "select": select, "positions": "all"}
+    if mode == "rescale":
+        step |= {"operation": "rescale", "mode": "mean", "factor": MEANS[mode]}
+    plan = plan_steps(Units.of(dissect(model), NEURONS, table, edited), [step], {})
+    assert plan.count() == (0, 2)
+    with applied(dissect(model), plan.edits):
+        found = model(input_ids=IDS).logits[0].double()
+    other = "tuned" if edited == "base" else "base"
+    changes = []
+    for layer, head in select["heads"]:
+        row = table[(table.layer == layer) & (table["head"] == head)].iloc[0]
+        own, target = torch.tensor(row[f"inputs_{edited}"]), torch.tensor(row[f"inputs_{other}"])
+        block = slice(head * len(own), (head + 1) * len(own))
+        base = torch.tensor(row["inputs_base"])
+
+        def moved(x, block=block, own=own, target=target, base=base):
+            x = x.clone()
+            kinds = {"mean": target, "shift": x[..., block] + target - own, "rescale": 1.5 * base}
+            x[..., block] = kinds[mode]
+            return x
+
+        changes.append((plain.out(plain.blocks(case.plain)[layer]), "input", moved))
+    with plain.changed(changes):
+        expected = plain.logits(case.plain, IDS[0].tolist())
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-4, atol=1e-4)
+    assert not np.allclose(found, case.model(input_ids=IDS).logits[0], atol=1e-2)
+
+
+def test_a_table_of_other_heads_is_refused(case_of):
+    anatomy, table = dissect(case_of("llama").model), tiny.heads_of(case_of("llama").model)
+    for wrong in (table.iloc[:-1], table.iloc[::-1], table.assign(layer=0)):
+        with pytest.raises(ValueError, match="not that of 3 layers with 4 heads each"):
+            Units.of(anatomy, NEURONS, wrong, "base")
+
+
+def test_tables_of_units_are_about_the_model(case_of, tmp_path):
+    model, paths = case_of("llama").model, [tmp_path / name for name in ("n.parquet", "h.parquet")]
+    for path, table in zip(paths, (NEURONS, tiny.heads_of(model)), strict=True):
+        write_parquet(path, table, {"base_weights": "a", "tuned_weights": "b"})
+    units = Units.read(dissect(model), *paths, weights="b", edited="tuned")
+    assert (len(units.neurons), len(units.heads), units.other) == (3, 12, "base")
+    write_parquet(paths[1], tiny.heads_of(model), {"base_weights": "a", "tuned_weights": "c"})
+    with pytest.raises(ValueError, match=r"h\.parquet was made from other models"):
+        Units.read(dissect(model), *paths, weights="b", edited="tuned")
+
+
 def test_a_transplant_of_every_part_is_the_other_model(case_of):
     model, other = case_of("llama").model, tiny.build_model("llama", seed=1)
     parts = ["attention", "mlp", "norms", "final_norm", "embeddings", "unembedding"]
-    units = Units.of(dissect(model), NEURONS, "base")
+    units = Units.of(dissect(model), NEURONS, tiny.heads_of(model), "base")
     everything = plan_steps(units, [{"operation": "transplant", "parts": parts}], {})
     moved = everything.moved(model, other)
     assert torch.equal(moved(input_ids=IDS).logits, other(input_ids=IDS).logits)

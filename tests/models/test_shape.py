@@ -13,7 +13,7 @@ import yaml
 from neurondynamics.fetching import hub
 from neurondynamics.lm.shape import check_shape, described_shape, read_shape
 from neurondynamics.study import shape
-from neurondynamics.study.costs import SHAPE
+from neurondynamics.study.costs import HEADS, SHAPE
 from neurondynamics.study.shape import with_shape, worked_out
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -40,6 +40,7 @@ def test_shape_of_every_family(every_case):
         "layers": tiny.LAYERS,
         "neurons": 4 * tiny.HIDDEN if case.family == "bloom" else tiny.NEURONS,
         "heads": 4,
+        "head_width": 16 if case.family == "qwen3" else 8,
         "width": tiny.HIDDEN,
         "key_value_width": KEY_WIDTHS.get(case.family, 4 * 8),
         "vocabulary": tiny.VOCABULARY,
@@ -192,7 +193,6 @@ def unasked(monkeypatch):
 def test_a_folder_is_enough_and_is_read_once(study, monkeypatch):
     right = read_shape("mine")
     expected = {"name": "m", "source": {"path": "mine"}, **right, "dtype": "float32"}
-    del expected["heads"]  # which tells models apart, and no memory follows from
     assert study() == expected
     monkeypatch.setattr(shape, "worked_out", None)
     assert study() == study(main_process=False) == expected
@@ -274,6 +274,11 @@ def test_only_what_is_not_stated_is_filled_in(study, monkeypatch):
     monkeypatch.setattr(shape, "worked_out", lambda folder: found)
     assert study(layers=99)["layers"] == 99
     assert study(layers=99)["parameters"] == found["parameters"]
+    assert "heads" not in study(layers=99)
+    found |= {"heads": 8, "head_width": 9}
+    Path("resources/shapes").rename("earlier")  # what was kept knew of no heads
+    assert study(heads=5)["heads"] == 5
+    assert study(heads=5)["head_width"] == 9
 
 
 @pytest.mark.usefixtures("unasked")
@@ -376,7 +381,9 @@ def test_the_hub_is_asked_for_one_file_once(study, tmp_path, monkeypatch):
         return tmp_path / "snapshot"
 
     monkeypatch.setattr(hub, "download_snapshot", download)
-    monkeypatch.setattr(shape, "worked_out", lambda folder: dict.fromkeys((*SHAPE, "positions"), 5))
+    monkeypatch.setattr(
+        shape, "worked_out", lambda folder: dict.fromkeys((*SHAPE, *HEADS, "positions"), 5)
+    )
     source = {"hub": "a/b", "revision": "refs/pr/1"}
     assert study(source=source)["layers"] == 5
     assert asked == [("a/b", "refs/pr/1", "model", ["config.json"])]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from neurondynamics.study.configuration import checked, labeller_first, with_replicas
-from neurondynamics.study.costs import SHAPE
+from neurondynamics.study.costs import HEADS, SHAPE
 from neurondynamics.study.schema import ORIGINS, kinds_of, read_schema
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,7 +80,7 @@ def test_every_overlay_of_the_guides_passes(guide, number, overlay, tmp_path, mo
         described.write_text("{}")
         digest = hashlib.sha256(b"{}").hexdigest()
         (tmp_path / "resources" / "shapes").mkdir(parents=True)
-        shape = {key: DEFAULT["model"][key] for key in SHAPE} | {"positions": 2048}
+        shape = {key: DEFAULT["model"][key] for key in (*SHAPE, *HEADS)} | {"positions": 2048}
         (tmp_path / "resources" / "shapes" / f"{digest}.json").write_text(json.dumps(shape))
     overlaid(overlay)
 

@@ -51,7 +51,23 @@ def test_parts_of_a_large_model(large):
     assert model.cache(1, 1) == 2 * 32 * 8 * 128 * 2 == 131_072  # 128 KiB a token
     assert model.cache(256, 52) == 256 * 52 * 131_072
     assert model_of(large, "float32").weights == 2 * model.weights
-    assert model.means(1) == 458_752 * 12
+    assert model.means(1) == (458_752 + 32 * 4096) * 12
+
+
+def test_heads_are_as_wide_as_they_are_said_to_be(config):
+    """Or as the residual stream, where nothing says."""
+    assert model_of(config).inputs == 1536 + 9 * 64
+    config["model"] |= {"heads": 16, "head_width": 128}
+    assert model_of(config).inputs == 1536 + 2048
+    config["model"].pop("head_width")
+    assert model_of(config).inputs == 1536 + 576
+
+
+def test_measuring_change_holds_both_models_and_few_texts(config):
+    needed = memory("measure_change", config)
+    assert needed > PROCESS + 2 * 4 * 134_515_008 + 32 * 20 * 30 * (1536 + 576) * 4
+    config["prompts"]["analysis"]["number"] = 10_000
+    assert memory("measure_change", config) == needed
 
 
 def test_an_experiment_holds_a_second_model_only_if_it_follows_it(config):
@@ -183,7 +199,7 @@ def test_the_default_study_as_it_was_measured():
     sizes = {
         "base model": 538_090_408,
         "tuned models": 538_090_408,
-        "stores of activations": 38_408_562,
+        "stores of activations": 52_700_000,
         "tables of neurons": 5_547_093,
         "reductions by prompt": 1_302_280,
     }
@@ -196,7 +212,7 @@ def test_the_default_study_as_it_was_measured():
 @pytest.mark.parametrize(("prompts", "batch", "shards"), [(40, 8, 1), (100, 30, 3), (70, 8, 4)])
 def test_a_store_that_is_written_has_the_size(config, tmp_path, prompts, batch, shards):
     layers, neurons, new = 3, 700, 20
-    config["model"] |= {"layers": layers, "neurons": neurons}
+    config["model"] |= {"layers": layers, "neurons": neurons, "heads": 6, "head_width": 16}
     config["prompts"]["analysis"]["number"] = prompts
     config["generation"] = {"new_tokens": new, "batch_size": batch}
     config["shards"] = shards
@@ -205,11 +221,13 @@ def test_a_store_that_is_written_has_the_size(config, tmp_path, prompts, batch, 
     for shard in range(shards):
         part = batches[len(batches) * shard // shards : len(batches) * (shard + 1) // shards]
         path = tmp_path / f"{shard}.h5"
-        shape = {"prompts": sum(part), "new_tokens": new, "layers": layers, "neurons": neurons}
+        widths = {"mlp": neurons, "attention": 6 * 16}
+        shape = {"prompts": sum(part), "new_tokens": new, "layers": layers, "widths": widths}
         with create_store(path, attributes={}, **shape) as store:
             for rows in part:
                 tokens = np.ones((rows, new), np.int32)
-                means = np.random.default_rng(0).standard_normal((layers, rows, neurons))
+                draw = np.random.default_rng(0)
+                means = {m: draw.standard_normal((layers, rows, n)) for m, n in widths.items()}
                 store.append(range(rows), ["text"] * rows, tokens, np.full(rows, new), means)
         size += path.stat().st_size
     assert store_bytes(config) == pytest.approx(size, rel=0.2)
@@ -218,7 +236,7 @@ def test_a_store_that_is_written_has_the_size(config, tmp_path, prompts, batch, 
 def test_stores_of_a_large_model(large):
     number, size = disk(large)["stores of activations"]
     assert number == 4  # of the base model, the same with ablated neurons, and two of the tuned one
-    assert size == pytest.approx(1199 * 458_752 * 4, rel=0.05)
+    assert size == pytest.approx(1199 * (458_752 + 32 * 4096) * 4, rel=0.05)
 
 
 def test_replicas_have_two_stores_each(config):
@@ -228,6 +246,7 @@ def test_replicas_have_two_stores_each(config):
     assert disk(config)["tuned models"][0] == 3
     rules = by_rule(config)
     assert len(rules["tune_model"]) == len(rules["attribute_neurons"]) == 3
+    assert (len(rules["measure_change"]), len(rules["attribute_heads"])) == (3, 1)
     written = [one for one in config["experiments"].values() if "measures" not in one]
     assert len(rules["run_experiment"]) == len(written) < len(config["experiments"])
 

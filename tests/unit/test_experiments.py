@@ -13,11 +13,12 @@ from neurondynamics.study.interventions import (
 )
 from neurondynamics.study.schema import mistakes
 
-MODEL = {"layers": 3, "neurons": 10}
+MODEL = {"layers": 3, "neurons": 10, "heads": 4}
 PATCH = {"select": {"groups": ["TP-"]}, "operation": "patch", "mode": "shift"}
 ZERO = {"select": {"top": 3}, "operation": "zero"}
 PAIRED = {"operation": "patch", "mode": "paired"}
 HEADS = {"select": {"heads": [[0, 1]]}}
+CHANGED = {"top": 3, "of": "all", "by": "change"}
 NORMS = {"operation": "transplant", "parts": ["final_norm"]}
 
 
@@ -102,6 +103,13 @@ EDITS = [
     {"operation": "subtract", "direction": "svd", "layer": "last", "scale": 20.0},
     {"select": {"top": "all", "by": "reduction"}, "operation": "zero"},
     {"select": {"heads": [[0, 3]]}, "operation": "zero"},
+    {"select": {"heads": [[0, 3]]}, "operation": "patch", "mode": "shift"},
+    {"select": {"modules": ["attention"]}, "operation": "rescale", "factor": 0.5},
+    {"select": {"top": 12, "of": "heads", "by": "change"}, "operation": "patch"},
+    {"select": {"top": 42, "of": "all", "by": "reduction"}, "operation": "zero"},
+    {"select": {"top": 30, "of": "neurons", "by": "change"}, "operation": "zero"},
+    {"select": {"random": {"top": 3, "of": "heads", "by": "change", "layers": "late"}, "seed": 1}}
+    | PAIRED,
     {"select": {"modules": ["attention", "mlp"], "layers": "late"}, **PAIRED, "positions": "all"},
     {"select": {"top": 10, "layers": [1, 1]}, "operation": "zero"},
     {"select": {"heads": [[0, 3]]}, "operation": "transplant", "factor": 8},
@@ -181,9 +189,50 @@ SEARCH = {"state": "base", "search": {"perplexity": 2}, "interventions": {"none"
             "heads have no keys",
         ),
         (
-            on("base", HEADS | {"operation": "patch"}),
-            "c.interventions.x[0].mode",
-            "patch them with mode: paired",
+            on("base", {"select": CHANGED, "operation": "scale_keys", "factor": 2}),
+            "c.interventions.x[0].operation",
+            "heads have no keys",
+        ),
+        (
+            on("base", {"select": {"top": 3, "of": "heads"}, "operation": "zero"}),
+            "c.interventions.x[0].select.by",
+            "heads have no cosine; rank them by reduction or change",
+        ),
+        (
+            on(
+                "base",
+                {"select": {"random": CHANGED | {"by": "cosine"}, "seed": 1}, "operation": "zero"},
+            ),
+            "c.interventions.x[0].select.random.by",
+            "heads have no cosine",
+        ),
+        (
+            on("base", {"select": CHANGED | {"activated": "positive"}, "operation": "zero"}),
+            "c.interventions.x[0].select.activated",
+            "a head is neither positively nor negatively activated",
+        ),
+        (
+            on("base", {"select": {"groups": ["TP"], "of": "heads"}, "operation": "zero"}),
+            "c.interventions.x[0].select.of",
+            "does not go with groups",
+        ),
+        (
+            on("base", {"select": CHANGED | {"top": 43}, "operation": "zero"}),
+            "c.interventions.x[0].select.top",
+            "43 units, but the model has only 42",
+        ),
+        (
+            on(
+                "base",
+                {"select": CHANGED | {"of": "heads", "top": 5, "layers": [1, 1]}} | PAIRED,
+            ),
+            "c.interventions.x[0].select.top",
+            "5 heads, but these layers have only 4",
+        ),
+        (
+            on("base", {"select": {"heads": [[0, 4]]}, "operation": "zero"}),
+            "c.interventions.x[0].select.heads[0]",
+            "no head 4 in layer 0; the model has layers 0 to 2, each with heads 0 to 3",
         ),
         (
             on("base", {"select": {"heads": [[0, 1], [0, 1]]}, "operation": "zero"}),
@@ -289,6 +338,15 @@ SEARCH = {"state": "base", "search": {"perplexity": 2}, "interventions": {"none"
 def test_mistakes_are_named_by_key(config, key, said):
     found = problems(config)
     assert any(line.startswith(f"experiments.{key}: ") and said in line for line in found), found
+
+
+def test_heads_that_are_not_known_yet_are_left_to_the_job():
+    selections = ({"heads": [[0, 99]]}, CHANGED | {"top": 99}, CHANGED | {"of": "heads", "top": 99})
+    for select in selections:
+        config = on("base", {"select": select, "operation": "zero"})
+        assert problems(config)
+        without = {key: value for key, value in MODEL.items() if key != "heads"}
+        assert problems(config | {"model": without}) == []
 
 
 def test_the_baseline_of_a_search_is_its_own():

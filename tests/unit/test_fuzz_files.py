@@ -61,15 +61,18 @@ def unpack(path):
 
 
 def write_store(path):
-    sizes = {"prompts": 12, "new_tokens": 2, "layers": 2, "neurons": 3}
+    widths = {"mlp": 3, "attention": 2}
+    sizes = {"prompts": 12, "new_tokens": 2, "layers": 2, "widths": widths}
     with create_store(path, attributes={"state": "base"}, **sizes) as store:
         ones = np.ones((12, 2))
-        store.append(range(12), TEXTS, ones, ones[:, 0], np.ones((2, 12, 3)))
+        means = {module: np.ones((2, 12, width)) for module, width in widths.items()}
+        store.append(range(12), TEXTS, ones, ones[:, 0], means)
 
 
 def read_store(path):
     with ActivationStore([path]) as store:
-        return store.prompts, store.tokens.tolist(), store.mean(1).tolist()
+        means = [store.mean(1, module).tolist() for module in store.widths]
+        return store.prompts, store.tokens.tolist(), means
 
 
 def write_reductions(path):

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from neurondynamics.study import shape
 from neurondynamics.study.configuration import checked
-from neurondynamics.study.costs import SHAPE
+from neurondynamics.study.costs import HEADS, SHAPE
 from safetensors.numpy import save_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +25,7 @@ SMALL = {  # in neurons, as Pythia-14m and as the model of the tests
     132: {"layers": 2, "neurons": 66},
     6: {"layers": 2, "neurons": 3},
 }
-LARGE = {key: DEFAULT["model"][key] for key in SHAPE}
+LARGE = {key: DEFAULT["model"][key] for key in (*SHAPE, *HEADS)}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -162,13 +162,13 @@ def test_the_shape_of_an_archive_is_that_of_its_outermost_description(here, monk
 
     def worked_out(folder, gguf_file=None):
         read.append((folder / "config.json").read_text())
-        return dict(LARGE)
+        return LARGE | {"positions": 2048}
 
     monkeypatch.setattr(new_study, "worked_out", worked_out)
     model = yaml.safe_load(written("Big-1.4b.tar.gz"))["model"]
     assert read == ["top"]
     assert model["name"] == "big-1.4b"
-    assert {key: model[key] for key in SHAPE} == LARGE
+    assert {key: model[key] for key in LARGE} == LARGE
 
 
 def test_an_archive_that_describes_no_model_is_named_and_not_a_temporary_folder(here, monkeypatch):

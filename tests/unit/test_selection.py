@@ -315,6 +315,10 @@ def test_listed_heads_and_whole_modules(units):
             {"top": 2, "of": "heads", "by": "change", "activated": "positive"},
             "^activated: a head is neither",
         ),
+        (
+            {"top": 2, "of": "all", "by": "reduction", "activated": "negative"},
+            "^activated: a head is neither",
+        ),
         ({"groups": ["TP-"], "of": "heads"}, "^groups: heads are in no groups"),
         ({"groups": ["TP-"], "modules": ["attention"]}, "^groups: heads are in no groups"),
     ],

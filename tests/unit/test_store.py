@@ -3,6 +3,7 @@
 import fcntl
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import h5py
@@ -18,15 +19,21 @@ from neurondynamics.data.store import (
 )
 
 LAYERS, NEURONS, NEW = 2, 5, 3
+INPUTS = 4  # of all heads together
+WIDTHS = {"mlp": NEURONS, "attention": INPUTS}
 ATTRIBUTES = {"state": "base", "decoding": {"method": "greedy", "new_tokens": NEW}}
 
 
 def rows(number, start=0):
     """The rows of `number` prompts: every value tells where it belongs."""
     ids = np.arange(start, start + number)
-    means = np.stack(
-        [100 * layer + ids[:, None] + np.arange(NEURONS) / 10 for layer in range(LAYERS)]
-    )
+    means = {
+        module: np.stack(
+            [100 * layer + ids[:, None] + np.arange(width) / 10 for layer in range(LAYERS)]
+        )
+        for module, width in WIDTHS.items()
+    }
+    means["attention"] += 1000
     tokens = np.full((number, NEW), -1)
     tokens[:, :2] = ids[:, None] + np.array([[1, 2]])
     return {
@@ -38,8 +45,18 @@ def rows(number, start=0):
     }
 
 
-def write(path, prompts=6, start=0, blocks=(), layers=LAYERS, neurons=NEURONS):
-    sizes = {"new_tokens": NEW, "layers": layers, "neurons": neurons}
+def of_both(means):
+    """Means of neurons, and of heads that read the same."""
+    return {"mlp": means, "attention": means}
+
+
+def alike(width):
+    """So many neurons and inputs of heads."""
+    return dict.fromkeys(("mlp", "attention"), width)
+
+
+def write(path, prompts=6, start=0, blocks=()):
+    sizes = {"new_tokens": NEW, "layers": LAYERS, "widths": WIDTHS}
     with create_store(path, prompts=prompts, attributes=ATTRIBUTES, **sizes) as store:
         for number in blocks or (prompts,):
             store.append(**rows(number, start))
@@ -50,20 +67,21 @@ def write(path, prompts=6, start=0, blocks=(), layers=LAYERS, neurons=NEURONS):
 def test_reads_what_was_written(tmp_path):
     expected = rows(6)
     with ActivationStore([write(tmp_path / "a.h5", blocks=(4, 2))]) as store:
-        assert (len(store), store.layers, store.neurons) == (6, LAYERS, NEURONS)
+        assert (len(store), store.layers, store.widths) == (6, LAYERS, WIDTHS)
         assert store.prompts == expected["prompts"]
         assert store.prompt_ids.tolist() == expected["prompt_ids"]
         assert store.tokens.dtype == np.int32
         np.testing.assert_array_equal(store.tokens, expected["tokens"])
         assert store.continuations() == [[i + 1, i + 2] for i in range(6)]
-        for layer in range(LAYERS):
-            blocks = list(store.blocks(layer, rows=4))
+        for module, layer in product(WIDTHS, range(LAYERS)):
+            blocks = list(store.blocks(layer, rows=4, module=module))
             assert [len(block) for block in blocks] == [4, 2]
-            np.testing.assert_array_equal(
-                np.concatenate(blocks), expected["means"][layer].astype("f4")
-            )
-            np.testing.assert_allclose(store.mean(layer), expected["means"][layer].mean(0))
-            assert store.mean(layer).dtype == np.float64
+            means = expected["means"][module][layer]
+            np.testing.assert_array_equal(np.concatenate(blocks), means.astype("f4"))
+            found = store.mean(layer, module)
+            np.testing.assert_allclose(found, means.mean(0), rtol=1e-6)
+            assert found.dtype == np.float64
+        np.testing.assert_array_equal(store.mean(1), store.mean(1, "mlp"))
         assert store.attributes["state"] == "base"
 
 
@@ -71,9 +89,9 @@ def test_shards_are_concatenated_in_the_order_given(tmp_path):
     paths = [write(tmp_path / f"{k}.h5", 3, 3 * k) for k in range(3)]
     with ActivationStore(paths) as store:
         assert store.prompt_ids.tolist() == list(range(9))
-        np.testing.assert_allclose(store.mean(1), rows(9)["means"][1].mean(0), rtol=1e-6)
+        np.testing.assert_allclose(store.mean(1), rows(9)["means"]["mlp"][1].mean(0), rtol=1e-6)
         read = np.concatenate(list(store.blocks(0)))
-        np.testing.assert_array_equal(read, rows(9)["means"][0].astype("f4"))
+        np.testing.assert_array_equal(read, rows(9)["means"]["mlp"][0].astype("f4"))
     with ActivationStore(paths[::-1]) as store:
         assert store.prompt_ids.tolist() == [6, 7, 8, 3, 4, 5, 0, 1, 2]
 
@@ -83,19 +101,24 @@ def test_means_are_summed_in_float64(tmp_path):
     path = tmp_path / "a.h5"
     means = np.ones((1, 65, 1))
     means[0, 0] = 2**24
-    with create_store(path, prompts=65, new_tokens=1, layers=1, neurons=1, attributes={}) as store:
-        store.append(range(65), ["x"] * 65, np.ones((65, 1)), np.ones(65), means)
+    sizes = {"prompts": 65, "new_tokens": 1, "layers": 1, "widths": alike(1)}
+    with create_store(path, attributes={}, **sizes) as store:
+        store.append(range(65), ["x"] * 65, np.ones((65, 1)), np.ones(65), of_both(means))
     with ActivationStore([path]) as store:
         assert store.mean(0)[0] == (2**24 + 64) / 65
 
 
-@pytest.mark.parametrize(("layers", "neurons"), [(3, NEURONS), (LAYERS, 4)])
-def test_shards_of_other_models_are_refused(tmp_path, layers, neurons):
+@pytest.mark.parametrize(
+    ("layers", "changed"), [(3, {}), (LAYERS, {"mlp": 4}), (LAYERS, {"attention": 8})]
+)
+def test_shards_of_other_models_are_refused(tmp_path, layers, changed):
     write(tmp_path / "a.h5")
-    sizes = {"prompts": 1, "new_tokens": NEW, "layers": layers, "neurons": neurons}
+    widths = WIDTHS | changed
+    sizes = {"prompts": 1, "new_tokens": NEW, "layers": layers, "widths": widths}
+    means = {module: np.zeros((layers, 1, width)) for module, width in widths.items()}
     with create_store(tmp_path / "b.h5", attributes={}, **sizes) as store:
-        store.append([0], ["x"], np.zeros((1, NEW)), [1], np.zeros((layers, 1, neurons)))
-    with pytest.raises(ValueError, match=r"b\.h5 has another number of layers or neurons"):
+        store.append([0], ["x"], np.zeros((1, NEW)), [1], means)
+    with pytest.raises(ValueError, match=r"b\.h5 has another number of layers, neurons or"):
         ActivationStore([tmp_path / "a.h5", tmp_path / "b.h5"])
 
 
@@ -103,24 +126,25 @@ def test_texts_of_any_length_take_their_own_room(tmp_path, caplog):
     """One prompt of 1 MB among 200 short ones; HDF5's texts of one length took 200 MB."""
     caplog.set_level("INFO")
     texts = ["é" * 500_000, *(f"prompt {n}" for n in range(198)), ""]
-    sizes = {"prompts": 200, "new_tokens": 1, "layers": 1, "neurons": 1}
+    sizes = {"prompts": 200, "new_tokens": 1, "layers": 1, "widths": alike(1)}
     sizes["text_bytes"] = sum(len(text.encode()) for text in texts)
     with create_store(tmp_path / "a.h5", attributes={}, **sizes) as store:
-        store.append(range(200), texts, np.ones((200, 1)), np.ones(200), np.ones((1, 200, 1)))
+        means = of_both(np.ones((1, 200, 1)))
+        store.append(range(200), texts, np.ones((200, 1)), np.ones(200), means)
     with ActivationStore([tmp_path / "a.h5"]) as store:
         assert store.prompts == texts
     size = (tmp_path / "a.h5").stat().st_size
     assert size < 1.3 * sizes["text_bytes"]  # the last chunk is stored whole
-    assert "neurons, 981.6 KiB" in caplog.text
+    assert "inputs of heads, 982.5 KiB" in caplog.text
 
 
 def made(path, **attributes):
     """Write a store of one prompt, numbered as its shard, and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    sizes = {"prompts": 1, "new_tokens": 1, "layers": 1, "neurons": 1}
+    sizes = {"prompts": 1, "new_tokens": 1, "layers": 1, "widths": alike(1)}
     with create_store(path, attributes=attributes, **sizes) as store:
         number = int(attributes.get("shard", "1-of-1")[0])
-        store.append([number], ["x"], np.ones((1, 1)), np.ones(1), np.ones((1, 1, 1)))
+        store.append([number], ["x"], np.ones((1, 1)), np.ones(1), of_both(np.ones((1, 1, 1))))
     return path
 
 
@@ -178,12 +202,13 @@ def test_shards_are_all_there_once_and_made_alike(tmp_path):
         ActivationStore([made(tmp_path / "1.h5"), unnumbered])
 
 
-def test_a_mean_that_is_not_finite_is_refused_when_it_is_read(tmp_path):
+@pytest.mark.parametrize(("dataset", "module"), [("mean/01", "mlp"), ("heads/01", "attention")])
+def test_a_mean_that_is_not_finite_is_refused_when_it_is_read(tmp_path, dataset, module):
     path = write(tmp_path / "a.h5")
     with h5py.File(path, "r+") as file:
-        file["mean/01"][2, 3] = np.nan
+        file[dataset][2, 3] = np.nan
     with ActivationStore([path]) as store, pytest.raises(ValueError, match=r"a\.h5 holds NaN"):
-        store.mean(1)
+        store.mean(1, module)
 
 
 def test_an_incomplete_store_is_refused(tmp_path):
@@ -236,12 +261,15 @@ def test_a_truncated_store_is_refused(tmp_path):
 def read_all(path):
     """Read everything that a store holds."""
     with ActivationStore([path]) as store:
-        layers = [np.concatenate(list(store.blocks(layer))) for layer in range(store.layers)]
+        layers = [
+            np.concatenate(list(store.blocks(layer, module=module)))
+            for module, layer in product(store.widths, range(store.layers))
+        ]
         arrays = [store.prompt_ids, store.tokens, store.lengths, *layers]
         return store.prompts, store.attributes, [array.tolist() for array in arrays]
 
 
-@pytest.mark.parametrize("dataset", ["mean/00", "mean/01", "tokens", "lengths", "prompt_ids"])
+@pytest.mark.parametrize("dataset", ["mean/00", "heads/01", "tokens", "lengths", "prompt_ids"])
 def test_a_flipped_bit_is_detected_and_its_file_named(tmp_path, dataset):
     path = write(tmp_path / "a.h5")
     with h5py.File(path) as file:
@@ -265,11 +293,12 @@ def test_no_flipped_bit_and_no_truncation_gives_other_data(tmp_path):
     assert found > 250  # what is not detected is space that the format leaves unused
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_mean_that_is_not_finite_names_prompt_and_layer(tmp_path, value):
+@pytest.mark.parametrize("module", WIDTHS)
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_a_mean_that_is_not_finite_names_prompt_and_layer(tmp_path, module, value):
     bad = rows(4)
-    bad["means"][1, 2, 4] = value
-    sizes = {"prompts": 4, "new_tokens": NEW, "layers": LAYERS, "neurons": NEURONS}
+    bad["means"][module][1, 2, 3] = value
+    sizes = {"prompts": 4, "new_tokens": NEW, "layers": LAYERS, "widths": WIDTHS}
     with (
         pytest.raises(ValueError, match=r"layer 1 .*prompt 2: 'prompt number 2, é'"),
         create_store(tmp_path / "a.h5", attributes=ATTRIBUTES, **sizes) as store,
@@ -293,23 +322,26 @@ def test_rows_too_many_are_refused(tmp_path):
 def test_a_failure_keeps_the_store_that_was_there(tmp_path):
     path = write(tmp_path / "a.h5")
     before = path.read_bytes()
+    sizes = {"prompts": 1, "new_tokens": NEW, "layers": 1, "widths": alike(1)}
     with pytest.raises(KeyboardInterrupt):  # noqa: SIM117
-        with create_store(path, prompts=1, new_tokens=NEW, layers=1, neurons=1, attributes={}):
+        with create_store(path, attributes={}, **sizes):
             raise KeyboardInterrupt
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+LARGE = {"layers": 30, "new_tokens": 20, "widths": {"mlp": 1536, "attention": 576}}
 
 
 def test_the_size_is_logged_before_anything_is_written(tmp_path, caplog):
     caplog.set_level("INFO")
     with (
         pytest.raises(RuntimeError),
-        create_store(
-            tmp_path / "a.h5", prompts=1000, new_tokens=20, layers=30, neurons=1536, attributes={}
-        ),
+        create_store(tmp_path / "a.h5", prompts=1000, attributes={}, **LARGE),
     ):
         raise RuntimeError
-    assert "1000 prompts x 30 layers x 1536 neurons, 177.3 MiB" in caplog.text
+    said = "1000 prompts x 30 layers x 1536 neurons and 576 inputs of heads, 243.7 MiB"
+    assert said in caplog.text
 
 
 def test_sums_and_blocks_do_not_depend_on_the_shards(tmp_path):
@@ -319,9 +351,9 @@ def test_sums_and_blocks_do_not_depend_on_the_shards(tmp_path):
     def store(name, rows):
         path = tmp_path / f"{name}-{rows.start}.h5"
         number = rows.stop - rows.start
-        sizes = {"prompts": number, "new_tokens": 1, "layers": 1, "neurons": NEURONS}
+        sizes = {"prompts": number, "new_tokens": 1, "layers": 1, "widths": alike(NEURONS)}
         with create_store(path, attributes={}, **sizes) as writer:
-            some = means[:, rows]
+            some = of_both(means[:, rows])
             ids = range(rows.start, rows.stop)
             writer.append(ids, ["x"] * number, np.ones((number, 1)), [1] * number, some)
         return path
@@ -336,10 +368,9 @@ def test_sums_and_blocks_do_not_depend_on_the_shards(tmp_path):
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_written(small_disk):
-    sizes = {"prompts": 640, "new_tokens": 20, "layers": 30, "neurons": 1536}
     with (
-        pytest.raises(OSError, match=r"a\.h5 needs 112\.6 MiB and .* free") as error,
-        create_store(small_disk / "a.h5", attributes={}, **sizes),
+        pytest.raises(OSError, match=r"a\.h5 needs 154\.7 MiB and .* free") as error,
+        create_store(small_disk / "a.h5", prompts=640, attributes={}, **LARGE),
     ):
         pytest.fail("the block was entered")
     assert error.value.errno == 28
@@ -352,9 +383,9 @@ import numpy as np
 from pathlib import Path
 from neurondynamics.data.store import create_store
 
-folder, layers, neurons = Path(sys.argv[1]), 3, 500
+folder, layers, widths = Path(sys.argv[1]), 3, {"mlp": 300, "attention": 200}
 with create_store(
-    folder / "a.h5", prompts=256, new_tokens=5, layers=layers, neurons=neurons, attributes={}
+    folder / "a.h5", prompts=256, new_tokens=5, layers=layers, widths=widths, attributes={}
 ) as store:
     for number in range(256 // 32):
         # another program fills the disk at some point
@@ -366,7 +397,8 @@ with create_store(
                         other.flush()
                 except OSError:
                     pass
-        means = np.random.default_rng(0).normal(size=(layers, 32, neurons))
+        draw = np.random.default_rng(0)
+        means = {module: draw.normal(size=(layers, 32, width)) for module, width in widths.items()}
         store.append(range(32), ["x"] * 32, np.ones((32, 5)), np.ones(32), means)
 """
 
@@ -391,14 +423,10 @@ def test_a_disk_that_fills_up_stops_with_what_was_needed_and_leaves_nothing(smal
 
 def test_the_bytes_of_a_store_are_known_before(tmp_path):
     for prompts in (3, 64, 65, 200):
-        sizes = {"prompts": prompts, "new_tokens": 5, "layers": 3, "neurons": 700}
+        sizes = {"prompts": prompts, "new_tokens": 5, "layers": 3, "widths": alike(350)}
         with create_store(tmp_path / "a.h5", attributes={}, **sizes) as store:
-            store.append(
-                range(prompts),
-                ["x"] * prompts,
-                np.ones((prompts, 5)),
-                np.ones(prompts),
-                np.random.default_rng(0).normal(size=(3, prompts, 700)),
-            )
+            means = of_both(np.random.default_rng(0).normal(size=(3, prompts, 350)))
+            tokens = np.ones((prompts, 5))
+            store.append(range(prompts), ["x"] * prompts, tokens, np.ones(prompts), means)
         size = (tmp_path / "a.h5").stat().st_size
-        assert 0 < size - stored_bytes(prompts, 5, 3, 700) < 12_000
+        assert 0 < size - stored_bytes(prompts, 5, 3, 700) < 16_000

@@ -114,6 +114,8 @@ EXPERIMENTS = {  # by other names than those of the default study, with which th
             "attention": [whole("attention")],
             "late": [whole("attention", "mlp", layers=[1, tiny.LAYERS - 1])],
             "heads": [act({"heads": [[0, 1], [1, 0]]}, "patch", mode="paired")],
+            "moved": [act({"top": 20, "of": "all", "by": "change"}, "patch", mode="shift")],
+            "rescaled": [act({"top": 2, "of": "heads", "by": "reduction"}, "rescale", factor=0.5)],
         },
     },
     "back": {

@@ -33,7 +33,8 @@ CONFIGURATIONS = {  # as they are published with the models
     },
     "mistral-7b": {"vocab_size": 32000, **LAYERS_OF_7B, **EIGHT_HEADS_OF_KEYS},
 }
-SHAPE = ("layers", "neurons", "width", "key_value_width", "vocabulary", "parameters")
+SHAPE = ("layers", "neurons", "width", "key_value_width", "heads", "head_width", "vocabulary")
+SHAPE += ("parameters",)
 
 
 def overlays_of(study: str) -> tuple[str, ...]:
@@ -59,6 +60,8 @@ def test_the_shape_is_that_of_the_model(study):
         "neurons": getattr(config, "intermediate_size", 4 * config.hidden_size),
         "width": config.hidden_size,
         "key_value_width": cache.layers[0].keys.shape[1] * cache.layers[0].keys.shape[3],
+        "heads": config.num_attention_heads,
+        "head_width": cache.layers[0].keys.shape[3],
         "vocabulary": config.vocab_size,
         "parameters": model.num_parameters(),
     }

@@ -18,7 +18,7 @@ OF_INTERVENTIONS |= {"draw_fidelity"}
 # of the study, which has no further seeds
 FIGURES = {row.rule for row in ROWS if row.place == COMPARISON and row.when is not seeded}
 ATTRIBUTION = {
-    "attribute_neurons",
+    *("measure_change", "attribute_neurons", "attribute_heads"),
     "project_layers",
     "decode_neurons",
     "summarize_groups",
@@ -163,6 +163,7 @@ def test_code_of_generation_reruns_the_rules_that_import_it(study):
         "steer_continuations",
         "extract_features",
         "capture_activations",
+        "measure_change",
         "decompose_shift",
         *RUN,
         "continue_prompts",
@@ -228,7 +229,7 @@ def test_another_version_reruns_nothing_of_the_first(study):
     study.change("tuned.brought", {"source": {"path": "inputs/tuned"}})
     plan = study.plan()
     assert {job.wildcards["tuned"] for job in plan} == {"brought"}
-    done = {"attribute_neurons", "summarize_groups"}
+    done = {"measure_change", "attribute_neurons", "summarize_groups"}
     assert {job.rule for job in plan} == OF_TUNED - done - {"draw_learning_curve"}
     assert {job.wildcards["state"] for job in plan if "state" in job.wildcards} == {"base-ablated"}
 

@@ -279,6 +279,9 @@ def test_nearness_stands_beside_what_is_generated(finished):
     assert table.loc["back", ["kl", "agreement"]].loc["everything"].tolist() == [0, 1]
     assert table.loc["back", "kl_share"]["identity"] == 0  # likewise
     assert table.loc["units", ["neurons", "heads"]].loc["heads"].tolist() == [0, 2]
+    assert table.loc["units", ["neurons", "heads"]].loc["moved"].sum() == 20
+    assert table.loc["units", ["neurons", "heads"]].loc["moved"].min() > 0
+    assert table.loc["units", "kl"][["moved", "rescaled", "moved~random-1"]].nunique() == 3
     late = table.loc["units", ["neurons", "heads", "kl_share"]].loc["late"]
     assert late[["neurons", "heads"]].tolist() == [2 * tiny.NEURONS, 8]
     assert late["kl_share"] > 0.5
@@ -387,12 +390,50 @@ def test_the_best_of_the_search_is_evaluated(finished, losses, written):
     assert not np.allclose(losses["search", "weak"], losses["search", "strong"])
 
 
-@pytest.mark.parametrize("tuned", ["dpo", "brought"])
-def test_the_parts_of_the_reduction_add_up(finished, tuned):
-    neurons = pd.read_parquet(finished.path(f"results/tiny/{tuned}/neurons.parquet"))
-    parts = neurons[["reduction_activation", "reduction_value", "reduction_context"]]
-    np.testing.assert_allclose(parts.sum(axis=1), neurons["reduction"], atol=1e-12)
+@pytest.mark.parametrize("table", ["dpo/neurons", "dpo/heads", "brought/neurons"])
+def test_the_parts_of_the_reduction_add_up(finished, table):
+    units = pd.read_parquet(finished.path(f"results/tiny/{table}.parquet"))
+    parts = units[["reduction_activation", "reduction_value", "reduction_context"]]
+    np.testing.assert_allclose(parts.sum(axis=1), units["reduction"], atol=1e-12)
     assert (parts.abs().sum() > 0).all()
+    assert (units["change"] > 0).all()
+
+
+def test_every_head_has_a_row_and_what_it_reads(finished):
+    heads = pd.read_parquet(finished.path("results/tiny/dpo/heads.parquet"))
+    assert heads.columns.tolist() == [
+        *("layer", "head", "projection_base", "projection_tuned", "projection_same_text"),
+        *("reduction", "reduction_activation", "reduction_value", "reduction_context"),
+        *("change", "inputs_base", "inputs_tuned"),
+    ]
+    places = [(layer, head) for layer in range(tiny.LAYERS) for head in range(4)]
+    assert list(heads[["layer", "head"]].itertuples(index=False, name=None)) == places
+    for column, place in {
+        "inputs_base": "base/activations/base",
+        "inputs_tuned": STORES[2],
+    }.items():
+        stored = []
+        for shard in ("1-of-2", "2-of-2"):
+            with h5py.File(finished.path(f"results/tiny/{place}/{shard}.h5")) as file:
+                stored.append([file[f"heads/{layer:02d}"][:] for layer in range(tiny.LAYERS)])
+        means = np.concatenate(stored, 1).mean(1).reshape(len(places), -1)
+        np.testing.assert_allclose(np.stack(heads[column]), means, rtol=1e-5, atol=1e-6)
+
+
+def test_heads_and_bias_add_up_to_what_attention_adds(finished):
+    """As the residual stream's account has it, which reads the texts anew."""
+    heads = pd.read_parquet(finished.path("results/tiny/dpo/heads.parquet"))
+    direction = load_file(
+        finished.path("results/tiny/base/directions/mean_difference.safetensors")
+    )["vector"]
+    shift = read_table(finished, "residual_shift").query("component == 'attention'")
+    models = {"base": "resources/models/tiny", "tuned": "results/tiny/dpo/model"}
+    for state, model in models.items():
+        weights = load_file(finished.path(f"{model}/model.safetensors"))
+        biases = [weights[f"model.layers.{n}.self_attn.o_proj.bias"] for n in range(tiny.LAYERS)]
+        written = heads.groupby("layer")[f"projection_{state}"].sum()
+        written += np.stack(biases) @ direction / np.linalg.norm(direction)
+        np.testing.assert_allclose(written, shift[state], rtol=1e-4, atol=1e-5)
 
 
 def test_sources_add_up_to_the_groups(finished):
@@ -441,7 +482,7 @@ def test_stores_are_complete_and_say_how_they_were_made(finished, store):
                 for name, value in file.attrs.items()
             }
             assert attributes["complete"]
-            assert attributes["schema_version"] == 2
+            assert attributes["schema_version"] == 3
             assert attributes["state"] == store.rsplit("/", 1)[1]
             assert attributes["shard"] == shard
             assert attributes["dtype"] == "float32"
@@ -455,12 +496,13 @@ def test_stores_are_complete_and_say_how_they_were_made(finished, store):
             given = store.endswith("on-base-text")
             assert decoding["method"] == ("given" if given else "greedy")
             assert set(json.loads(attributes["packages"])) >= {"torch", "transformers", "h5py"}
-            assert len(file["mean"]) == tiny.LAYERS
-            for means in file["mean"].values():
-                assert means.shape == (4, tiny.NEURONS)
-                assert means.dtype == np.float32
-                assert means.fletcher32
-                assert np.isfinite(means[:]).all()
+            for group, width in {"mean": tiny.NEURONS, "heads": tiny.HIDDEN}.items():
+                assert len(file[group]) == tiny.LAYERS
+                for means in file[group].values():
+                    assert means.shape == (4, width)
+                    assert means.dtype == np.float32
+                    assert means.fletcher32
+                    assert np.isfinite(means[:]).all()
             seen += file["prompt_ids"][:].tolist()
     assert seen == list(range(len(prompts)))
 

@@ -11,6 +11,7 @@ REPLICAS = ("dpo-seed1", "dpo-seed2")
 OF_A_REPLICA = {
     "tune_model": 1,
     "capture_activations": 4,  # two states, two shards each
+    "measure_change": 1,
     "attribute_neurons": 1,
     "summarize_groups": 1,
 }
@@ -92,6 +93,7 @@ def test_replicas_have_no_experiments_and_no_figures(finished):
     folder = finished.path("results/tiny/dpo-seed1")
     assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == {
         "activations",
+        "changes.h5",
         "model",
         "neurons.parquet",
         "prompt_reductions.h5",

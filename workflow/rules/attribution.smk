@@ -44,12 +44,38 @@ use rule capture_base_activations as capture_activations with:
         code=code_digest("attribution/capture_activations"),
 
 
+rule measure_change:
+    """Measure how far every neuron and head moves on the base model's text."""
+    input:
+        unpack(attribution.compared_models),
+        **attribution.stores("base"),
+    output:
+        changes="results/{model}/{tuned}/changes.h5",
+    log:
+        "logs/{model}/{tuned}/measure_change.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/measure_change.tsv"
+    conda:
+        "../../envs/language-model.yaml"
+    threads: 8
+    resources:
+        mem_mb=memory_of("measure_change"),
+        runtime=60,
+        gpu=attribution.gpus,
+    params:
+        reading=attribution.reading(),
+        code=code_digest("attribution/measure_change"),
+    script:
+        "../scripts/attribution/measure_change.py"
+
+
 rule attribute_neurons:
     """Write one row per neuron: what it wrote toward toxicity before and after tuning."""
     input:
         unpack(attribution.compared_models),
         **attribution.stores(*COMPARED),
         direction=attribution.direction,
+        changes="results/{model}/{tuned}/changes.h5",
     output:
         neurons="results/{model}/{tuned}/neurons.parquet",
         reductions="results/{model}/{tuned}/prompt_reductions.h5",
@@ -75,6 +101,7 @@ use rule attribute_neurons as attribute_direction with:
         unpack(attribution.compared_models),
         **attribution.stores(*COMPARED),
         direction="results/{model}/base/directions/{direction}.safetensors",
+        changes="results/{model}/{tuned}/changes.h5",
     output:
         neurons="results/{model}/{tuned}/directions/{direction}/neurons.parquet",
         reductions="results/{model}/{tuned}/directions/{direction}/prompt_reductions.h5",
@@ -82,6 +109,32 @@ use rule attribute_neurons as attribute_direction with:
         "logs/{model}/{tuned}/attribute_direction/{direction}.log",
     benchmark:
         "benchmarks/{model}/{tuned}/attribute_direction/{direction}.tsv"
+
+
+rule attribute_heads:
+    """Write one row per attention head: what it wrote before and after tuning, and what it read."""
+    input:
+        unpack(attribution.compared_models),
+        **attribution.stores(*COMPARED),
+        direction=attribution.direction,
+        changes="results/{model}/{tuned}/changes.h5",
+    output:
+        heads="results/{model}/{tuned}/heads.parquet",
+    log:
+        "logs/{model}/{tuned}/attribute_heads.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/attribute_heads.tsv"
+    conda:
+        "../../envs/language-model.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of("attribute_heads"),
+        runtime=60,
+    params:
+        dtype=config["model"]["dtype"],
+        code=code_digest("attribution/attribute_heads"),
+    script:
+        "../scripts/attribution/attribute_heads.py"
 
 
 rule project_layers:

@@ -12,7 +12,7 @@ from neurondynamics.study import configuration, digest, estimate, results, targe
 from neurondynamics.study.attribution import COMPARED, STATES, Attribution
 from neurondynamics.study.directions import SCORED, Directions
 from neurondynamics.study.experiments import CHOICE, FIDELITIES, FOLLOWED, GENERATIONS, LOSSES
-from neurondynamics.study.experiments import MARGINS, MEASURES, SCORES, Experiments
+from neurondynamics.study.experiments import MARGINS, MEASURES, SCORES, UNITS, Experiments
 from neurondynamics.study.sources import Sources
 from neurondynamics.study.staleness import by_content
 from neurondynamics.study.stage import SPLITS

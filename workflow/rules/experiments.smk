@@ -5,7 +5,7 @@ rule run_experiment:
     """Run an experiment's interventions on a shard of the texts: generations and token losses."""
     input:
         unpack(experiments.experiment_inputs),
-        neurons="results/{model}/{tuned}/neurons.parquet",
+        **UNITS,
     output:
         generations=GENERATIONS,
         losses=LOSSES,
@@ -58,7 +58,7 @@ rule measure_fidelity:
     """Measure how near interventions bring a model to the other one, reading that one's text."""
     input:
         unpack(experiments.fidelity_inputs),
-        neurons="results/{model}/{tuned}/neurons.parquet",
+        **UNITS,
     output:
         fidelity=FIDELITIES,
         margins=MARGINS,
@@ -359,8 +359,8 @@ rule export_model:
     """Bake an intervention into a model folder for use elsewhere: run only if asked for."""
     input:
         unpack(experiments.exported_inputs),
+        **UNITS,
         model=experiments.experiment_model,
-        neurons="results/{model}/{tuned}/neurons.parquet",
     output:
         folder=directory("results/{model}/{tuned}/exported/{experiment}/{intervention}"),
     log:

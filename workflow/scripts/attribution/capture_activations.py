@@ -1,4 +1,5 @@
-"""Store every neuron's mean activation over the new tokens of each prompt, for one model state.
+"""Store the mean activation of every neuron and head over the new tokens of each prompt, for one
+model state.
 
 The model generates while its activations are read, or reads the continuations that another store
 holds. Neurons may be ablated on the way. The rows of a store stand in the order of the batches, the
@@ -19,8 +20,9 @@ from neurondynamics.interventions.edits import applied
 from neurondynamics.interventions.parts import Edit
 from neurondynamics.interventions.selection import select
 from neurondynamics.interventions.units import Units
-from neurondynamics.lm.anatomy import dissect
+from neurondynamics.lm.anatomy import Anatomy, dissect
 from neurondynamics.lm.encoding import encode_prompts
+from neurondynamics.lm.families import MODULES
 from neurondynamics.lm.generation import (
     Continuations,
     NonFiniteError,
@@ -29,7 +31,7 @@ from neurondynamics.lm.generation import (
     read_continuations,
     shard_batches,
 )
-from neurondynamics.lm.hooks import PositionMeans, hooked, neuron_sites
+from neurondynamics.lm.hooks import PositionMeans, head_sites, hooked, neuron_sites
 from neurondynamics.lm.loading import (
     Reading,
     load_tokenizer,
@@ -78,8 +80,7 @@ def capture_activations(
     made = {**origin, "state": state, "shard": shard}
     made |= conditions(model, prompts, reading, decoding)
     own = [records[i]["text"].encode() for batch in batches for i in batch]
-    sizes = {"layers": len(anatomy.layers), "neurons": anatomy.layers[0].n_neurons}
-    sizes |= {"prompts": len(own), "new_tokens": new_tokens, "text_bytes": sum(map(len, own))}
+    sizes = {"prompts": len(own), "new_tokens": new_tokens, "text_bytes": sum(map(len, own))}
 
     def capture(rows: np.ndarray) -> tuple[Continuations, np.ndarray]:
         some = [records[i] for i in rows]
@@ -92,7 +93,7 @@ def capture_activations(
                 f"{error}; prompt {culprit['prompt_id']}: {culprit['text']!r}"
             ) from error
 
-    with create_store(output, attributes=made, **sizes) as store:
+    with create_store(output, attributes=made, **sizes, **shape_of(anatomy)) as store:
         doing = f"capturing {state} in batches of {reading.batch_size} prompts"
         for batch in progress(batches, doing):
             for rows, (new, means) in halving(batch, capture):
@@ -100,6 +101,12 @@ def capture_activations(
                 store.append(
                     numbers, [records[i]["text"] for i in rows], new.tokens, new.lengths, means
                 )
+
+
+def shape_of(anatomy: Anatomy) -> dict:
+    """Return what a store is told of a model's shape."""
+    widths = {module: len(anatomy.layers[0].vectors(module)) for module in MODULES}
+    return {"layers": len(anatomy.layers), "widths": widths}
 
 
 def conditions(model: str, prompts: str, reading: Reading, decoding: dict) -> dict:
@@ -116,12 +123,13 @@ def conditions(model: str, prompts: str, reading: Reading, decoding: dict) -> di
 
 
 def capture_batch(lm, anatomy, prompts, given, new_tokens, edits):
-    """Return the continuations of a batch of prompts and its means (layers, b, d_mlp).
+    """Return the continuations of a batch of prompts and, of each module, the means of what its
+    projections read, (layers, b, inputs).
 
     `given` are the continuations that are read; None to generate, with the edits in force at the
     new-token positions, where activations are read.
     """
-    recorder = PositionMeans(neuron_sites(anatomy))
+    recorder = PositionMeans([*neuron_sites(anatomy), *head_sites(anatomy)])
     if given is None:
         prefix = prefill(lm, prompts)
         with applied(anatomy, edits), hooked(recorder.hooks):
@@ -130,7 +138,12 @@ def capture_batch(lm, anatomy, prompts, given, new_tokens, edits):
         new = Continuations.from_lists(given, new_tokens)
         with hooked(recorder.hooks):
             read_continuations(lm, prompts, new.lists(), recorder)
-    return new, recorder.means(torch.float32).numpy()
+    layers = len(anatomy.layers)
+    neurons, heads = (
+        recorder.means(torch.float32, sites).numpy()
+        for sites in (slice(layers), slice(layers, None))
+    )
+    return new, {"mlp": neurons, "attention": heads}
 
 
 def stored_continuations(stores: list[str], made: dict) -> dict[int, list[int]] | None:

@@ -10,7 +10,6 @@ import logging
 from pathlib import Path
 
 from neurondynamics.analysis.directions import read_vectors
-from neurondynamics.data.tables import read_parquet
 from neurondynamics.interventions.export import bake
 from neurondynamics.interventions.plans import chosen_steps, plan_steps
 from neurondynamics.interventions.units import Units
@@ -66,6 +65,7 @@ made from applies.
 def export_model(
     model: str,
     neurons: str,
+    heads: str,
     directions: list[str],
     choice: str | None,
     folder: str,
@@ -91,9 +91,9 @@ def export_model(
     steps = chosen_steps(steps, choice)
     lm = load_model(model, "auto", "cpu")
     key = f"experiments.{experiment}.interventions.{intervention}"
-    table = read_parquet(neurons, weights=weight_digest(model))
+    units = Units.read(dissect(lm), neurons, heads, weight_digest(model), state)
     try:
-        made = plan_steps(Units.of(dissect(lm), table, state), steps, read_vectors(directions))
+        made = plan_steps(units, steps, read_vectors(directions))
     except ValueError as error:
         raise ValueError(f"{key}{error}") from error
     try:
@@ -133,6 +133,7 @@ if __name__ == "__main__":
     export_model(
         model=snakemake.input.model,
         neurons=snakemake.input.neurons,
+        heads=snakemake.input.heads,
         followed_model=snakemake.input.get("followed_model"),
         directions=snakemake.input.get("directions", []),
         choice=snakemake.input.get("choice"),

@@ -49,6 +49,7 @@ def measure_fidelity(
     followed_model: str,
     texts: str,
     neurons: str,
+    heads: str,
     directions: list[str],
     choices: list[str],
     pairs: str | None,
@@ -76,8 +77,7 @@ def measure_fidelity(
     and for texts or pairs of another model.
     """
     edited, followed = reading.load(model), reading.load(followed_model)
-    table = read_parquet(neurons, weights=weight_digest(model))
-    units = Units.of(dissect(edited), table, state)
+    units = Units.read(dissect(edited), neurons, heads, weight_digest(model), state)
     plans = resolve_interventions(
         units, interventions, choices, read_vectors(directions), experiment
     )
@@ -232,6 +232,7 @@ if __name__ == "__main__":
         followed_model=snakemake.input.followed_model,
         texts=snakemake.input.texts,
         neurons=snakemake.input.neurons,
+        heads=snakemake.input.heads,
         directions=snakemake.input.get("directions", []),
         choices=snakemake.input.get("choices", []),
         pairs=snakemake.input.get("pairs"),

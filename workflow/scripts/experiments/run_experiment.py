@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 from neurondynamics.analysis.directions import read_vectors
-from neurondynamics.data.tables import read_parquet, write_parquet
+from neurondynamics.data.tables import write_parquet
 from neurondynamics.interventions.edits import (
     applied,
     at_all_positions,
@@ -83,6 +83,7 @@ def run_experiment(
     model: str,
     followed_model: str | None,
     neurons: str,
+    heads: str,
     directions: list[str],
     prompts: str,
     corpus: str,
@@ -103,8 +104,7 @@ def run_experiment(
 ) -> None:
     """Write a shard's continuations of prompts and passages, and its losses of text windows.
 
-    `interventions` maps a name to its list of steps, or to {best_of: the interventions of a
-    search}; `choices` say which one was chosen, in the order of these. `state` is the model's,
+    `interventions` and `choices` are as `resolve_interventions` takes them. `state` is the model's,
     `base` or `tuned`; `followed_model` is the folder of the other one, if any is needed;
     `directions` are the files of what is subtracted, by their names. Of `measures`, behaviour asks
     for continuations of the prompts, damage for those of passages and for losses. The passages are
@@ -114,7 +114,7 @@ def run_experiment(
     """
     tokenizer = load_tokenizer(model)
     lm = reading.load(model)
-    units = Units.of(dissect(lm), read_parquet(neurons, weights=weight_digest(model)), state)
+    units = Units.read(dissect(lm), neurons, heads, weight_digest(model), state)
     plans = resolve_interventions(
         units, interventions, choices, read_vectors(directions), experiment
     )
@@ -251,6 +251,7 @@ if __name__ == "__main__":
         model=snakemake.input.model,
         followed_model=snakemake.input.get("followed_model"),
         neurons=snakemake.input.neurons,
+        heads=snakemake.input.heads,
         directions=snakemake.input.get("directions", []),
         prompts=snakemake.input.prompts,
         corpus=snakemake.input.corpus,

@@ -10,6 +10,12 @@ FOLLOWED_TEXTS = 32  # of the other model that are read at once; prompts are pre
 ACCOUNT_TEXTS = 8
 LOGIT_BYTES = 2**26  # of a block of logits, of which a few are held at once
 THIRDS = ("early", "middle", "late")
+# of a selection, what only neurons have
+OF_NEURONS = {
+    "groups": "heads are in no groups, since they have no direction and no sign of their own",
+    "activated": "a head is neither positively nor negatively activated",
+}
+NO_COSINE = "heads have no cosine; rank them by reduction or change"
 
 
 def layers_of(named: Sequence[int] | str, number: int) -> range:

@@ -1,10 +1,11 @@
-"""The activation store: mean activations of every neuron per prompt, in HDF5.
+"""The activation store: mean activations of every neuron and head per prompt, in HDF5.
 
 Layout: `prompt_ids` (n,), `prompts/bytes`, the texts one after the other in UTF-8, and where they
 end there, `prompts/ends` (n,), `tokens` (n, T) int32 with -1 after a continuation's end, `lengths`
 (n,), and per layer `mean/00`, `mean/01`, ... (n, d_mlp) float32: means over the new-token
-positions. Datasets are chunked by row block and all content carries checksums, so that a flipped
-bit is an error on reading. The attributes say how the store was made.
+positions of what the down projection reads, and `heads/00`, ... (n, heads · head_width) of what
+attention's output projection reads. Datasets are chunked by row block and all content carries
+checksums, so that a flipped bit is an error on reading. The attributes say how the store was made.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from neurondynamics.runtime import human_size
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+MEANS = {"mlp": "mean", "attention": "heads"}  # module -> the group of its means
 # what stores that are compared have in common, as far as it is recorded
 COMMON = ("prompt_set_digest", "max_prompt_tokens", "dtype")
 
@@ -52,7 +54,7 @@ class StoreWriter:
         prompts: int,
         new_tokens: int,
         layers: int,
-        neurons: int,
+        widths: Mapping[str, int],
     ):
         self._file, self._sink = file, sink
         self._written = 0
@@ -60,8 +62,9 @@ class StoreWriter:
         self._dataset("prompt_ids", (prompts,), "i4")
         self._dataset("tokens", (prompts, new_tokens), "i4")
         self._dataset("lengths", (prompts,), "i4")
-        for layer in range(layers):
-            self._dataset(f"mean/{layer:02d}", (prompts, neurons), "f4")
+        for module, group in MEANS.items():
+            for layer in range(layers):
+                self._dataset(f"{group}/{layer:02d}", (prompts, widths[module]), "f4")
 
     def _dataset(self, name: str, shape: tuple[int, ...], dtype) -> None:
         # Compressed, means of activations take 15 % less and three times as long to read:
@@ -74,28 +77,31 @@ class StoreWriter:
         prompts: Sequence[str],
         tokens: np.ndarray,
         lengths: np.ndarray,
-        means: np.ndarray,
+        means: Mapping[str, np.ndarray],
     ) -> None:
-        """Write the next rows: tokens (b, T), lengths (b,), means (layers, b, d_mlp).
+        """Write the next rows: tokens (b, T), lengths (b,), and of each module what its projection
+        reads, (layers, b, inputs).
 
         Raises ValueError, naming the prompt, where a mean is NaN or infinite, and OSError where
         the disk is full.
         """
-        finite = np.isfinite(means).all(axis=(0, 2))  # (b,)
-        if not finite.all():
-            row = int(np.argmin(finite))
-            layer = int(np.argmin(np.isfinite(means[:, row]).all(axis=1)))
-            raise ValueError(
-                f"activations of layer {layer} are NaN or infinite for prompt "
-                f"{prompt_ids[row]}: {prompts[row]!r}"
-            )
+        for of_module in means.values():
+            finite = np.isfinite(of_module).all(axis=(0, 2))  # (b,)
+            if not finite.all():
+                row = int(np.argmin(finite))
+                layer = int(np.argmin(np.isfinite(of_module[:, row]).all(axis=1)))
+                raise ValueError(
+                    f"activations of layer {layer} are NaN or infinite for prompt "
+                    f"{prompt_ids[row]}: {prompts[row]!r}"
+                )
         rows = slice(self._written, self._written + len(prompts))
         self._file["prompt_ids"][rows] = prompt_ids
         self._texts += prompts
         self._file["tokens"][rows] = tokens
         self._file["lengths"][rows] = lengths
-        for layer, values in enumerate(means):
-            self._file[f"mean/{layer:02d}"][rows] = values
+        for module, group in MEANS.items():
+            for layer, values in enumerate(means[module]):
+                self._file[f"{group}/{layer:02d}"][rows] = values
         self._written = rows.stop
         self._sink.check()
 
@@ -115,37 +121,41 @@ def create_store(
     prompts: int,
     new_tokens: int,
     layers: int,
-    neurons: int,
+    widths: Mapping[str, int],
     attributes: dict,
     text_bytes: int = 0,
 ) -> Iterator[StoreWriter]:
     """Open a new store for writing; it appears under its name once it is whole.
 
-    `attributes` are recorded beside the schema version and the package versions; nested values
-    as JSON. `text_bytes` is how long all prompts are in UTF-8. The size is logged before anything
-    is written. Raises OSError where the disk has no room for it.
+    `widths` says how many inputs each module's projection has in a layer: `mlp` the neurons,
+    `attention` all heads' together. `attributes` are recorded beside the schema version and the
+    package versions; nested values as JSON. `text_bytes` is how long all prompts are in UTF-8. The
+    size is logged before anything is written. Raises OSError where the disk has no room for it.
     """
-    size = stored_bytes(prompts, new_tokens, layers, neurons) + text_bytes
+    size = stored_bytes(prompts, new_tokens, layers, sum(widths.values())) + text_bytes
     logger.info(
-        "store %s: %d prompts x %d layers x %d neurons, %s",
-        path, prompts, layers, neurons, human_size(size),
+        "store %s: %d prompts x %d layers x %d neurons and %d inputs of heads, %s",
+        path, prompts, layers, widths["mlp"], widths["attention"], human_size(size),
     )  # fmt: skip
     with create_hdf5(path, size) as (file, sink):
         for name, value in {**attributes, "packages": package_versions()}.items():
             write_attribute(file, name, plain(value))
         write_attribute(file, "schema_version", SCHEMA_VERSION)
         write_attribute(file, "complete", False)
-        writer = StoreWriter(file, sink, prompts, new_tokens, layers, neurons)
+        writer = StoreWriter(file, sink, prompts, new_tokens, layers, widths)
         yield writer
         writer.finish()
 
 
-def stored_bytes(prompts: int, new_tokens: int, layers: int, neurons: int) -> int:
-    """Return the bytes of a store's numbers. The last chunk of a dataset is stored whole."""
+def stored_bytes(prompts: int, new_tokens: int, layers: int, inputs: int) -> int:
+    """Return the bytes of a store's numbers, with so many `inputs` in a layer of both modules.
+
+    The last chunk of a dataset is stored whole.
+    """
     rows = prompts
     if prompts > ROWS_PER_CHUNK:
         rows = math.ceil(prompts / ROWS_PER_CHUNK) * ROWS_PER_CHUNK
-    return rows * (layers * neurons + new_tokens + 2) * 4
+    return rows * (layers * inputs + new_tokens + 2) * 4
 
 
 class ActivationStore:
@@ -154,14 +164,14 @@ class ActivationStore:
     `made` are attributes that every file should have, such as the state; `whole` says that the
     files should be all shards. Raises ValueError if a file is unreadable, incomplete, of another
     schema, in the place of another, made otherwise than `made` says or than the first one, or of
-    another shape, and for a prompt that two files hold; the message names the file. Use as a
-    context manager.
+    another shape, and for a prompt that two files hold; the message names the file. `widths` says
+    how many inputs each module's projection has in a layer. Use as a context manager.
     """
 
     def __init__(self, paths: Sequence[str | Path], made: Mapping = UNRECORDED, whole: bool = True):
         with ExitStack() as opened:
             self._files = [opened.enter_context(_open_complete(path)) for path in paths]
-            self.layers, self.neurons = self._shape()
+            self.layers, self.widths = self._shape()
             attributes = [read_attributes(file) for file in self._files]
             for path, of_file in zip(paths, attributes, strict=True):
                 check_made(path, of_file, made)
@@ -176,16 +186,17 @@ class ActivationStore:
         if len(set(self.prompt_ids.tolist())) < len(self.prompt_ids):
             raise unusable(paths[-1], "holds a prompt that stands in another file or row too")
 
-    def _shape(self) -> tuple[int, int]:
+    def _shape(self) -> tuple[int, dict[str, int]]:
         shapes = []
         for file in self._files:
             with reading(file.filename):
-                shapes.append((len(file["mean"]), file["mean/00"].shape[1]))
+                widths = {name: file[f"{group}/00"].shape[1] for name, group in MEANS.items()}
+                shapes.append((len(file["mean"]), widths))
         for file, shape in zip(self._files, shapes, strict=True):
             if shape != shapes[0]:
                 raise ValueError(
-                    f"{file.filename} has another number of layers or neurons than "
-                    f"{self._files[0].filename}"
+                    f"{file.filename} has another number of layers, neurons or inputs of heads "
+                    f"than {self._files[0].filename}"
                 )
         return shapes[0]
 
@@ -201,13 +212,14 @@ class ActivationStore:
     def _all(self, name: str) -> np.ndarray:
         return np.concatenate([read_dataset(file, name) for file in self._files])
 
-    def blocks(self, layer: int, rows: int = 256) -> Iterator[np.ndarray]:
-        """Yield one layer's mean activations in blocks of at most `rows` prompts, (b, d_mlp).
+    def blocks(self, layer: int, rows: int = 256, module: str = "mlp") -> Iterator[np.ndarray]:
+        """Yield the means of what a layer's down or output projection reads, (b, inputs), in blocks
+        of at most `rows` prompts.
 
         A block goes on from file to file, so that what is summed over blocks does not depend on
         the number of shards.
         """
-        name = f"mean/{layer:02d}"
+        name = f"{MEANS[module]}/{layer:02d}"
         for start in range(0, len(self), rows):
             parts, first = [], 0
             for file, number in zip(self._files, self._rows, strict=True):
@@ -219,9 +231,10 @@ class ActivationStore:
                 first += number
             yield np.concatenate(parts) if len(parts) > 1 else parts[0]
 
-    def mean(self, layer: int) -> np.ndarray:
-        """Return the mean over prompts of one layer's activations, (d_mlp,) float64."""
-        return sum(block.sum(axis=0, dtype=np.float64) for block in self.blocks(layer)) / len(self)
+    def mean(self, layer: int, module: str = "mlp") -> np.ndarray:
+        """Return the mean over prompts of what a layer's projection reads, (inputs,) float64."""
+        blocks = self.blocks(layer, module=module)
+        return sum(block.sum(axis=0, dtype=np.float64) for block in blocks) / len(self)
 
     def continuations(self) -> list[list[int]]:
         """Return the stored new tokens of each prompt, without padding."""
@@ -242,11 +255,15 @@ def _open_complete(path: str | Path) -> h5py.File:
     return file
 
 
+def common_to(store: ActivationStore) -> dict:
+    """Return what a store records and whatever is compared with it should record too."""
+    return {name: store.attributes[name] for name in COMMON if name in store.attributes}
+
+
 def check_same_prompts(first: ActivationStore, *others: ActivationStore) -> None:
     """Raise ValueError unless all stores hold the same prompts in the same order, read alike."""
-    common = {name: first.attributes[name] for name in COMMON if name in first.attributes}
     for other in others:
-        check_made(other.path, other.attributes, common)
+        check_made(other.path, other.attributes, common_to(first))
         if other.prompts != first.prompts:
             raise ValueError(
                 f"the stores of the states {first.attributes['state']} and "

@@ -69,7 +69,7 @@ def read_parquet(
 ) -> pd.DataFrame:
     """Read what `write_parquet` wrote, or some columns of it; its `attrs` are what is recorded.
 
-    `weights` is the digest of a model that a table of neurons should be about.
+    `weights` is the digest of a model that a table of neurons or heads should be about.
     Raises ValueError, naming the file, if it is truncated or damaged, or was written to another
     place; without its checksums, damage may crash the process.
     """

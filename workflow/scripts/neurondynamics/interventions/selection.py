@@ -14,17 +14,12 @@ import pandas as pd
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.interventions.listed import as_pairs, read_pairs, rows_of
 from neurondynamics.interventions.units import COLUMNS, Units
-from neurondynamics.limits import THIRDS, layers_of
+from neurondynamics.limits import NO_COSINE, OF_NEURONS, THIRDS, layers_of
 from neurondynamics.lm.families import MODULES
 
 QUADRANTS = ("TP", "AN", "TN", "AP")
 KINDS = {"neurons": ("mlp",), "heads": ("attention",), "all": MODULES}  # `of` -> modules
 RANKINGS = ("cosine", "reduction", "change")
-# of a selection, what only neurons have
-OF_NEURONS = {
-    "groups": "heads are in no groups, since they have no direction and no sign of their own",
-    "activated": "a head is neither positively nor negatively activated",
-}
 
 
 def select(units: Units, selection: dict) -> Units:
@@ -109,7 +104,7 @@ def _top(
     if by not in RANKINGS:
         raise ValueError(f"by: units are ranked by {', '.join(RANKINGS)}, not by {by!r}")
     if by == "cosine" and of != "neurons":
-        raise ValueError("by: heads have no cosine; rank them by reduction or change")
+        raise ValueError(f"by: {NO_COSINE}")
     if activated not in (None, "positive", "negative"):
         raise ValueError(f"activated: should be positive or negative, not {activated!r}")
     among = {module: _of_layers(units.table(module), layers) for module in KINDS[of]}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from neurondynamics.data.tables import read_parquet
 from neurondynamics.lm.anatomy import Anatomy
 
 PLACE = ["layer", "head"]
@@ -18,10 +20,10 @@ COLUMNS = {"mlp": "neuron", "attention": "head"}  # module -> what its units are
 class Units:
     """The neurons and heads of a study, or those of them that a selection chose.
 
-    A study that has no table of heads has neurons alone. `inputs_base` and `inputs_tuned` are the
-    means, over the new-token positions of the analysis prompts, of what the output projections
-    read in the base and in the tuned model, which has been read or not. `edited` is the model that
-    is edited, `base` or `tuned`; a patch moves it toward the other one.
+    What needs no heads goes without their table. `inputs_base` and `inputs_tuned` are the means,
+    over the new-token positions of the analysis prompts, of what the output projections read in
+    the base and in the tuned model. `edited` is the model that is edited, `base` or `tuned`; a
+    patch moves it toward the other one.
     """
 
     neurons: pd.DataFrame  # columns layer, neuron and others
@@ -33,13 +35,30 @@ class Units:
     sizes: tuple[int, int, int] | None = None  # layers, and neurons and heads of each
 
     @classmethod
-    def of(cls, anatomy: Anatomy, neurons: pd.DataFrame, edited: str) -> Units:
-        """Return all units of a model whose neurons have a table."""
+    def of(cls, anatomy: Anatomy, neurons: pd.DataFrame, heads: pd.DataFrame, edited: str) -> Units:
+        """Return all units of a model, from the tables that the attribution wrote of them.
+
+        Raises ValueError if the table of heads is of another number or width of heads.
+        """
         layer = anatomy.layers[0]
         sizes = len(anatomy.layers), layer.n_neurons, layer.heads
-        places = [(number, head) for number in range(sizes[0]) for head in range(layer.heads)]
-        heads = pd.DataFrame(places, columns=PLACE)
-        return cls(neurons, heads, layer.head_width, edited=edited, sizes=sizes)
+        places = [(number, head) for number in range(sizes[0]) for head in range(sizes[2])]
+        if list(heads[PLACE].itertuples(index=False, name=None)) != places:
+            raise ValueError(
+                f"the table of heads is not that of {sizes[0]} layers with {sizes[2]} heads each"
+            )
+        inputs = (np.stack(heads[f"inputs_{model}"]) for model in ("base", "tuned"))
+        base, tuned = (means.reshape(sizes[0], layer.heads * layer.head_width) for means in inputs)
+        return cls(neurons, heads, layer.head_width, base, tuned, edited, sizes)
+
+    @classmethod
+    def read(
+        cls, anatomy: Anatomy, neurons: str | Path, heads: str | Path, weights: str, edited: str
+    ) -> Units:
+        """Return the same from the files of the tables, which should be about a model with the
+        digest `weights`. Raises ValueError, naming the file, if one is not."""
+        tables = (read_parquet(path, weights=weights) for path in (neurons, heads))
+        return cls.of(anatomy, *tables, edited)
 
     @property
     def other(self) -> str:

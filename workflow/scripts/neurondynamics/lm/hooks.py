@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -65,7 +66,8 @@ class PositionMeans:
     """Averages what modules read or write over the positions that count.
 
     Before each forward pass the caller says which do by `count`. After the passes `means` gives
-    (sites, batch, width). Attached after an intervention's hooks, it sees the edited activations.
+    (sites, batch, width) of sites that are alike in width. Attached after an intervention's hooks,
+    it sees the edited activations.
     """
 
     def __init__(self, sites: Sequence[tuple[nn.Module, str]]):
@@ -86,11 +88,9 @@ class PositionMeans:
         # While generating this runs once a layer and token: on a GPU that waits for its next
         # kernel, each operation here would cost as much as one of the model's.
         def add(values: torch.Tensor) -> None:  # (batch, sequence, width)
-            batch, positions, _ = self._weights.shape
-            if values.dim() == 2:  # the MLPs of OPT see (batch x sequence, width)
-                values = values.reshape(batch, -1, values.shape[-1])
+            positions = self._weights.shape[1]
             # where() and not a product: a position that does not count may hold anything
-            tail = torch.where(self._weights, values[:, -positions:], 0.0)
+            tail = torch.where(self._weights, _last(values, self._weights), 0.0)
             # in float64, also where one that is not is added to one that is
             tail = tail[:, 0] if positions == 1 else tail.sum(1, dtype=torch.float64)
             if self._sums[index] is None:
@@ -100,16 +100,54 @@ class PositionMeans:
 
         return add
 
-    def means(self, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-        """Return the means, (sites, batch, width), on the CPU; they are rounded to `dtype` last."""
-        number = self._number[:, None].double()
-        shape = len(self._sums), *self._sums[0].shape
+    def means(self, dtype: torch.dtype = torch.float64, sites: slice = slice(None)) -> torch.Tensor:
+        """Return the means of some sites, (sites, batch, width), on the CPU; they are rounded to
+        `dtype` last."""
+        number, sums = self._number[:, None].double(), self._sums[sites]
+        shape = len(sums), *sums[0].shape
         # pinned, so that a GPU writes there by itself; the next batch uses the same memory again
         means = torch.empty(shape, dtype=dtype, pin_memory=number.is_cuda)
-        for mean, total in zip(means, self._sums, strict=True):
+        for mean, total in zip(means, sums, strict=True):
             # rounded where it is, so that a GPU sends no more than is wanted
             mean.copy_((total / number).to(dtype))
         return means
+
+
+class PositionValues:
+    """Hands on what modules read or write at the positions that count, (positions, width), text
+    after text: `take` is called with the number of the site and these, as the model runs.
+
+    Before each forward pass the caller says which positions count by `count`.
+    """
+
+    def __init__(
+        self,
+        sites: Sequence[tuple[nn.Module, str]],
+        take: Callable[[int, torch.Tensor], None],
+    ):
+        self._weights: torch.Tensor | None = None  # (batch, positions)
+        self._rows: torch.Tensor | None = None  # those that count, of batch x positions
+        self._take = take
+        self.hooks = [
+            Hook(module, site, partial(self._hand_on, index))
+            for index, (module, site) in enumerate(sites)
+        ]
+
+    def count(self, weights: torch.Tensor) -> None:
+        """Let the last positions of the next pass count where `weights`, (batch, positions), is
+        true."""
+        self._weights, self._rows = weights, weights.flatten().nonzero().squeeze(1)
+
+    def _hand_on(self, index: int, values: torch.Tensor) -> None:
+        self._take(index, _last(values, self._weights).flatten(0, 1)[self._rows])
+
+
+def _last(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return what stands at the last positions, as many as `weights`, (batch, positions, ...), has:
+    (batch, positions, width)."""
+    if values.dim() == 2:  # the MLPs of OPT see (batch x sequence, width)
+        values = values.reshape(len(weights), -1, values.shape[-1])
+    return values[:, -weights.shape[1] :]
 
 
 def neuron_sites(anatomy: Anatomy) -> list[tuple[nn.Module, str]]:

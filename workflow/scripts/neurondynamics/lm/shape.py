@@ -30,7 +30,7 @@ TOO_LONG = (  # positions, lengths by their keys
 
 
 def read_shape(folder: str | Path) -> dict[str, int | None]:
-    """Return layers, neurons (d_mlp) and attention heads of a layer, width (d_model),
+    """Return layers, neurons (d_mlp) and attention heads of a layer, head_width, width (d_model),
     key_value_width, vocabulary, parameters, and positions, the tokens that the model reads at most
     (None where nothing says).
 
@@ -107,6 +107,7 @@ def _shape_of(model: PreTrainedModel, folder: str | Path) -> dict[str, int]:
         "layers": len(anatomy.layers),
         "neurons": neurons.pop(),
         "heads": anatomy.layers[0].heads,
+        "head_width": anatomy.layers[0].head_width,
         "width": anatomy.layers[0].value_vectors().shape[1],
         "key_value_width": kept.pop(),
         "vocabulary": anatomy.unembedding.weight.shape[0],

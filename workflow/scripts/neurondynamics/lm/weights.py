@@ -1,4 +1,4 @@
-"""What attribution needs of a model's weights: its value vectors seen along a direction."""
+"""What attribution needs of a model's weights: what neurons and heads write along a direction."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from neurondynamics.lm.loading import load_model
 
 @dataclass(frozen=True)
 class ValueProjections:
-    """Per layer and neuron, in float64.
+    """Per layer and input of the down projection, a neuron, or of attention's output projection,
+    in float64. v is the input's row of the projection: of a neuron the value vector.
 
     projections  (v·w)/‖w‖, in units of the residual stream per unit of activation
     cosines      cos(v, w)
     norms        ‖v‖
-    biases       (b·w)/‖w‖ per layer, of the down projection's bias
+    biases       (b·w)/‖w‖ per layer, of the projection's bias
     """
 
-    projections: np.ndarray  # (layers, d_mlp)
-    cosines: np.ndarray  # (layers, d_mlp)
-    norms: np.ndarray  # (layers, d_mlp)
+    projections: np.ndarray  # (layers, inputs)
+    cosines: np.ndarray  # (layers, inputs)
+    norms: np.ndarray  # (layers, inputs)
     biases: np.ndarray  # (layers,)
 
 
@@ -46,8 +47,11 @@ def cosines(values: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.n
     return values @ unit(direction) / np.where(norms > 0, norms, 1.0), norms
 
 
-def value_projections(folder: str | Path, direction: np.ndarray, dtype: str) -> ValueProjections:
-    """Read a model's value vectors and project them on a direction, (d_model,), in float64.
+def value_projections(
+    folder: str | Path, direction: np.ndarray, dtype: str, module: str = "mlp"
+) -> ValueProjections:
+    """Read a model's value vectors and project them on a direction, (d_model,), in float64; or,
+    of the module `attention`, the heads' output vectors.
 
     The model is loaded on the CPU in `dtype`, which should be the one its weights are stored in.
     Raises ValueError if the direction has another size than the model's residual stream.
@@ -56,11 +60,12 @@ def value_projections(folder: str | Path, direction: np.ndarray, dtype: str) -> 
     along = unit(direction)
     rows = []
     for layer in dissect(model).layers:
-        values = layer.value_vectors().double().numpy()  # (d_mlp, d_model)
+        values = layer.vectors(module).double().numpy()  # (inputs, d_model)
         if values.shape[1] != len(along):
             raise ValueError(
                 f"the direction has {len(along)} components, the model {values.shape[1]}"
             )
         cosine, norms = cosines(values, along)
-        rows.append((values @ along, cosine, norms, float(layer.bias().double().numpy() @ along)))
+        bias = layer.bias(module).double().numpy()
+        rows.append((values @ along, cosine, norms, float(bias @ along)))
     return ValueProjections(*(np.stack(column) for column in zip(*rows, strict=True)))

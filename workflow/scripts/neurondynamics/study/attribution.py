@@ -1,10 +1,11 @@
-"""Captured states and the attribution of neurons: what a configuration says of them."""
+"""Captured states and the attribution of neurons and heads: what a configuration says of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from neurondynamics.limits import FOLLOWED_TEXTS
 from neurondynamics.runtime import shown_url
 from neurondynamics.study import costs
 from neurondynamics.study.costs import (
@@ -40,6 +41,7 @@ STATES = {
 }
 OF_REPLICAS = ("tuned", "tuned-on-base-text")  # states of a version that is tuned once more
 COMPARED = ("base", "tuned", "tuned-on-base-text")  # by the attribution
+WIDEST_HEAD = 256  # of the families that are known
 
 
 class Attribution(Stage):
@@ -166,7 +168,18 @@ def _comparing(config: dict, **_) -> float:
     return PROCESS + 4 * 8 * model.width * max(model.vocabulary, model.neurons)
 
 
+def _changing(config: dict, **_) -> float:
+    """Both models, what one does on a few texts, and its heads' Gram matrices in float64."""
+    model, (prompt, new) = model_of(config), lengths(config)
+    rows = min(analysed_rows(config), FOLLOWED_TEXTS)
+    heard = rows * new * model.layers * model.inputs * model.itemsize
+    grams = model.layers * model.attention_width * WIDEST_HEAD * 8
+    return PROCESS + 2 * model.weights + model.reading(rows * (prompt + new)) + heard + grams
+
+
 MEMORY = {
+    "measure_change": _changing,
+    "attribute_heads": _attributing,
     "tabulate_weights": _comparing,
     "capture_base_activations": _capturing,
     "capture_activations": _capturing,
@@ -196,6 +209,8 @@ def work_of_attribution(config: dict, name: str) -> Iterator[Work]:
     for state in STATES:
         if state in OF_REPLICAS:
             yield work_of_capture(config, state, name)
+    tokens = config["prompts"]["analysis"]["number"] * sum(lengths(config))
+    yield Work("measure_change", tuned, read=2 * tokens, models=2)
     yield Work("attribute_neurons", tuned, models=2, stores=2 * len(COMPARED))  # read twice
     if replica:
         return
@@ -205,8 +220,8 @@ def work_of_attribution(config: dict, name: str) -> Iterator[Work]:
     for direction in config["attribution"]["directions"][1:]:
         job = {**tuned, "direction": direction}
         yield Work("attribute_direction", job, models=2, stores=2 * len(COMPARED))
+    yield Work("attribute_heads", tuned, models=2, stores=len(COMPARED))
     yield Work("project_layers", tuned, models=2, stores=len(STATES))
     yield Work("decode_neurons", tuned)
     yield Work("tabulate_weights", tuned, models=2)
-    read = len(COMPARED) * config["prompts"]["analysis"]["number"] * sum(lengths(config))
-    yield Work("decompose_shift", tuned, read=read, models=2)
+    yield Work("decompose_shift", tuned, read=len(COMPARED) * tokens, models=2)

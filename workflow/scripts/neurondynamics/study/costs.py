@@ -14,6 +14,7 @@ from itertools import pairwise
 from neurondynamics.limits import ROWS_PER_CHUNK
 
 SHAPE = ("layers", "neurons", "width", "key_value_width", "vocabulary", "parameters")
+HEADS = ("heads", "head_width")  # need not be stated with it
 ITEM_BYTES = {"float32": 4, "bfloat16": 2}
 HEAD_ROOM = 1.5  # what a rule is given over what it should need
 # measured on the default study, in float32 on two CPU cores
@@ -36,6 +37,7 @@ class Model:
     vocabulary: int
     parameters: int
     itemsize: int
+    attention_width: int  # inputs of the output projection: heads x head_width
 
     @property
     def weights(self) -> float:
@@ -50,9 +52,14 @@ class Model:
         """Logits of some tokens, with the float32 and float64 copies that a softmax makes."""
         return tokens * self.vocabulary * (self.itemsize + 4 + 8)
 
+    @property
+    def inputs(self) -> int:
+        """What a layer's down and output projections read of a token."""
+        return self.neurons + self.attention_width
+
     def means(self, rows: int) -> float:
-        """Recorded means of every neuron: float64 sums, and their means in float32."""
-        return self.layers * self.neurons * rows * (8 + 4)
+        """Recorded means of every neuron and head: float64 sums, and their means in float32."""
+        return self.layers * self.inputs * rows * (8 + 4)
 
     def reading(self, tokens: int) -> float:
         """One layer's activations while texts are read: MLP, attention, residual stream; and a
@@ -77,9 +84,16 @@ class Model:
 
 
 def model_of(config: dict, dtype: str | None = None) -> Model:
-    """Return a configuration's model, in its own precision or another."""
-    shape = {key: config["model"][key] for key in SHAPE}
-    return Model(**shape, itemsize=ITEM_BYTES[dtype or config["model"]["dtype"]])
+    """Return a configuration's model, in its own precision or another.
+
+    Where the heads are neither stated nor read, they are taken to be as wide as the residual
+    stream, as those of most models are.
+    """
+    stated = config["model"]
+    shape = {key: stated[key] for key in SHAPE}
+    heads = math.prod(stated[key] for key in HEADS) if set(HEADS) <= set(stated) else None
+    itemsize = ITEM_BYTES[dtype or stated["dtype"]]
+    return Model(**shape, itemsize=itemsize, attention_width=heads or stated["width"])
 
 
 def loading(config: dict, **_) -> float:
@@ -137,10 +151,10 @@ class Work:
 def store_bytes(config: dict) -> int:
     """Return the size of one state's store, of all its shards.
 
-    A row is layers x neurons means, the new tokens, the prompt's number and length, 4 bytes each.
+    A row is the means of all layers, the new tokens, the prompt's number and length, 4 bytes each.
     """
-    model, new = config["model"], config["generation"]["new_tokens"]
-    row = 4 * (model["layers"] * model["neurons"] + new + 2)
+    model, new = model_of(config), config["generation"]["new_tokens"]
+    row = 4 * (model.layers * model.inputs + new + 2)
     return row * sum(map(_rows_in_chunks, _rows_of_shards(config)))
 
 

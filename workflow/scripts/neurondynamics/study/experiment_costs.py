@@ -67,7 +67,7 @@ def _measuring(config: dict, tuned: str, experiment: str, **_) -> float:
 def _followed(model: Model, prompts: int, prompt: int, new: int, texts: int) -> float:
     """Return the memory of a batch of prompts that is followed, each with some texts."""
     rows = min(prompts, FOLLOWED_TEXTS)
-    heard = rows * (prompt + texts * new) * model.layers * (model.neurons + model.width)
+    heard = rows * (prompt + texts * new) * model.layers * model.inputs
     return 3 * model.caches(rows, prompt, new) + heard * model.itemsize
 
 
@@ -76,7 +76,7 @@ def _accounting(config: dict, **_) -> float:
     the units of a layer do, and blocks of both models' logits."""
     model, rows = model_of(config, "float32"), min(_accounted(config), ACCOUNT_TEXTS)
     streams = (2 * (model.layers + 1) + MIXTURES) * model.width
-    kept = rows * sum(lengths(config)) * (streams + model.neurons + model.width) * model.itemsize
+    kept = rows * sum(lengths(config)) * (streams + model.inputs) * model.itemsize
     work = model.reading(rows * sum(lengths(config)))
     return PROCESS + 2 * model.weights + kept + work + 4 * LOGIT_BYTES
 

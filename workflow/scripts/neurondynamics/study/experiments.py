@@ -35,6 +35,7 @@ FIDELITIES = f"{OF_EXPERIMENT}/fidelity/{{shard}}.parquet"
 MARGINS = f"{OF_EXPERIMENT}/margins/{{shard}}.parquet"
 FOLLOWED = "results/{model}/{tuned}/followed/{followed}.parquet"
 CHOICE = f"{OF_EXPERIMENT}/choice.json"
+UNITS = {name: f"results/{{model}}/{{tuned}}/{name}.parquet" for name in ("neurons", "heads")}
 
 
 class Experiments(Stage):

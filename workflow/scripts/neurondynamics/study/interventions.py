@@ -6,12 +6,10 @@ What each operation and each kind of selection takes is in the schema.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import PurePath
 
-from neurondynamics.limits import layers_of
+from neurondynamics.study import selections
 from neurondynamics.study.wording import known
 
-TABLES = (".csv", ".parquet")
 # what is measured of interventions: how near the edited model comes to the other one, reading its
 # text; what it writes, as scorers see it; and how it does on neutral text
 FIDELITY, BEHAVIOUR, DAMAGE = MEASURED = ("fidelity", "behaviour", "damage")
@@ -220,15 +218,10 @@ def _step(step: dict, key: str, config: dict) -> Iterator[str]:
         yield from known(f"{key}.direction", step["direction"], config["directions"], "direction")
     if step["operation"] == "transplant":
         yield from _transplant(step, key, layers)
-    if _has_heads(step.get("select", {})):
-        if step["operation"] == "scale_keys":
-            yield f"{key}.operation: heads have no keys of their own to scale; use scale"
-        if step["operation"] == "rescale":
-            yield f"{key}.operation: of heads no means are measured; use scale"
-        if step["operation"] == "patch" and step.get("mode") not in ("paired", "identity"):
-            yield f"{key}.mode: of heads no means are measured; patch them with mode: paired"
+    if step["operation"] == "scale_keys" and selections.has_heads(step.get("select", {})):
+        yield f"{key}.operation: heads have no keys of their own to scale; use scale"
     if "select" in step:
-        yield from _selection(step["select"], f"{key}.select", config["model"])
+        yield from selections.contradictions(step["select"], f"{key}.select", config["model"])
 
 
 def _transplant(step: dict, key: str, layers: int) -> Iterator[str]:
@@ -236,54 +229,8 @@ def _transplant(step: dict, key: str, layers: int) -> Iterator[str]:
         yield f"{key}: a transplant moves either selected units or parts; name one of select, parts"
     if "layers" in step and "parts" not in step:
         yield f"{key}.layers: goes with parts; a selection has layers of its own"
-    yield from _layers(step, key, layers)
+    yield from selections.layers_out_of_range(step, key, layers)
     if "layers" in step and not {"attention", "mlp", "norms"} & set(step.get("parts", [])):
         yield f"{key}.layers: none of these parts lies in a layer"
     if "positions" in step:
         yield f"{key}.positions: weights that are moved act at every position; leave it out"
-
-
-def _layers(stated: dict, key: str, number: int) -> Iterator[str]:
-    """A range of layers, [first, last]; thirds are there in every model."""
-    named = stated.get("layers")
-    if isinstance(named, list) and not named[0] <= named[1] < number:
-        yield f"{key}.layers: {named} is no range of layers 0 to {number - 1}"
-
-
-def _has_heads(selection: dict) -> bool:
-    """Return whether a selection names attention heads."""
-    selection = selection.get("random", selection)
-    return "heads" in selection or "attention" in selection.get("modules", ())
-
-
-def _selection(selection: dict, key: str, model: dict) -> Iterator[str]:
-    among = layers_of(selection.get("layers", (0, model["layers"] - 1)), model["layers"])
-    number = len(among) * model["neurons"]
-    if selection.get("top", "all") != "all" and selection["top"] > number:
-        where = "these layers have" if "layers" in selection else "the model has"
-        yield f"{key}.top: {selection['top']} neurons, but {where} only {number}"
-    yield from _layers(selection, key, model["layers"])
-    heads = selection.get("heads", [])
-    for index, (layer, head) in enumerate(heads):
-        if [layer, head] in heads[:index]:
-            yield f"{key}.heads[{index}]: the head {head} in layer {layer} is listed twice"
-        if layer >= model["layers"]:
-            there = f"the model has layers 0 to {model['layers'] - 1}"
-            yield f"{key}.heads[{index}]: there is no head {head} in layer {layer}; {there}"
-    listed: set[tuple[int, int]] = set()
-    for index, (layer, neuron) in enumerate(selection.get("neurons", [])):
-        if layer >= model["layers"] or neuron >= model["neurons"]:
-            yield (
-                f"{key}.neurons[{index}]: there is no neuron {neuron} in layer {layer}; the model "
-                f"has layers 0 to {model['layers'] - 1}, each with neurons 0 to "
-                f"{model['neurons'] - 1}"
-            )
-        if (layer, neuron) in listed:
-            yield f"{key}.neurons[{index}]: the neuron {neuron} in layer {layer} is listed twice"
-        listed.add((layer, neuron))
-    if "file" in selection and PurePath(selection["file"]).suffix not in TABLES:
-        yield f"{key}.file: neurons are read from a file in {' or '.join(TABLES)}"
-    if "random" in selection:
-        yield from _selection(selection["random"], f"{key}.random", model)
-        if "random" in selection["random"]:
-            yield f"{key}.random: random neurons cannot match random ones"

@@ -18,19 +18,20 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from neurondynamics.data.files import replacing
-from neurondynamics.study.costs import SHAPE
+from neurondynamics.study.costs import HEADS, SHAPE
 
 NAME = "config.json"
 RESOURCES = Path("resources")  # in the working directory
 SCRIPTS = Path(__file__).resolve().parents[2]
-POSITIONS = ("positions",)
+BESIDE = ("positions", *HEADS)  # is read with the shape, and not needed
 BY_HAND = f"or state {', '.join(SHAPE)} under `model`"
 
 
 def with_shape(config: dict, main_process: bool) -> dict:
     """Return a configuration whose model has a dtype and all of its shape; what is stated stays.
 
-    Where the shape is read, `positions` is too: how many tokens the model reads, or None.
+    Where the shape is read, `heads` and `head_width` are too, and `positions`: how many tokens the
+    model reads, or None.
 
     Raises ValueError, with the key, if what is not stated cannot be read. Only the main process
     asks the hub, and works out what is not known yet.
@@ -44,7 +45,8 @@ def with_shape(config: dict, main_process: bool) -> dict:
             f"model.source: the model's shape cannot be read or kept: {error}. Correct that, "
             f"{BY_HAND}."
         ) from error
-    filled = {**model, **{key: found[key] for key in (*missing, *POSITIONS) if key in found}}
+    more = (key for key in (*missing, *BESIDE) if key in found and key not in model)
+    filled = model | {key: found[key] for key in more}
     return {**config, "model": {**filled, "dtype": model.get("dtype", "float32")}}
 
 
@@ -66,7 +68,8 @@ def _found(model: dict, main_process: bool) -> dict[str, int | None]:
     digest = hashlib.sha256(described.read_bytes()).hexdigest()
     known = RESOURCES / "shapes" / f"{digest}.json"
     kept = _mapping(known)
-    if all(type(kept.get(key)) is int and kept[key] > 0 for key in SHAPE) and "positions" in kept:
+    whole = all(type(kept.get(key)) is int and kept[key] > 0 for key in SHAPE)
+    if whole and set(BESIDE) <= set(kept):
         return kept
     if not main_process:
         raise _not_prepared(known)

@@ -11,7 +11,7 @@ from snakemake.exceptions import WorkflowError
 
 from neurondynamics.data.texts import url_name
 from neurondynamics.limits import NETWORKS
-from neurondynamics.study.costs import PROCESS, SHAPE, model_of
+from neurondynamics.study.costs import HEADS, PROCESS, SHAPE, model_of
 from neurondynamics.study.lengths import longest
 from neurondynamics.study.schema import ORIGINS
 from neurondynamics.study.stage import SPLITS, Stage, linked
@@ -89,7 +89,7 @@ class Sources(Stage):
         model = self.config["model"]
         settings = {"source": self.model_source(wildcards), "shape": {}, "dtype": model["dtype"]}
         if self._is_base(wildcards):
-            settings["shape"] = {key: model[key] for key in SHAPE}
+            settings["shape"] = {key: model[key] for key in (*SHAPE, *HEADS) if key in model}
         if not self._is_base(wildcards) or "positions" not in model:
             settings["lengths"] = longest(self.config)
         return settings
