@@ -23,29 +23,26 @@ KINDS = {  # by how a part is moved, its label, its look, and how far from its r
     "weights": ("weights", {"color": "C3", "marker": "D"}, -0.13),
 }
 MODULES = {"attention": {"color": "C0"}, "mlp": {"color": "C1"}}
-PANELS = {  # of the layers: the measure alone, the one without, the label
-    "directly, along the direction": ("direct", None, "share of the shift"),
-    "by activations": ("causal_alone", "causal_without", "share of the divergence"),
-    "by weights": ("weights_alone", "weights_without", ""),
+PANELS = {  # of the layers: what is drawn, and what it is a share of
+    "direct": ("direct", "share of the shift"),
+    "activations alone": ("causal_alone", "share of the divergence"),
+    "weights alone": ("weights_alone", ""),
 }
 
 
 def figure_account(table: pd.DataFrame, model: str, tuned: str) -> Figure:
     """Return the parts of all layers above, and below each layer's attention and MLP."""
     figure, axes = style.new_figure(
-        "What each part carries of the tuning", model, tuned, rows=2, columns=3, width=6.5,
-        height=6.4,
-    )  # fmt: skip
-    grid = axes[0].get_gridspec()
-    for ax in axes:
-        ax.remove()
-    draw_parts(figure.add_subplot(grid[0, :]), table[table["layer"].isna()])
-    layers = table[table["layer"].notna()]
-    first = None
-    for place, (title, panel) in enumerate(PANELS.items()):
-        ax = figure.add_subplot(grid[1, place], sharey=first if place == 2 else None)
-        first = ax if place == 1 else first
-        draw_layers(ax, layers, title, *panel)
+        "What each part carries of the tuning", model, tuned, height=6.2, width=6.5
+    )
+    axes[0].remove()
+    above, below = figure.subfigures(2, 1, height_ratios=(1.25, 1))
+    draw_parts(above.subplots(), table[table["layer"].isna()])
+    panels = below.subplots(1, len(PANELS))
+    panels[2].sharey(panels[1])
+    for ax, (title, (column, label)) in zip(panels, PANELS.items(), strict=True):
+        draw_layers(ax, table[table["layer"].notna()], column, label)
+        ax.set_title(title, fontsize=9)
     style.legend_below(figure, handles(), columns=3)
     return figure
 
@@ -71,19 +68,14 @@ def draw_parts(ax: Axes, table: pd.DataFrame) -> None:
         ax.set_title("the two models' predictions do not differ beyond rounding", fontsize=9)
 
 
-def draw_layers(
-    ax: Axes, table: pd.DataFrame, title: str, alone: str, without: str | None, label: str
-) -> None:
-    """Draw the lines of attention and MLP over the layers."""
+def draw_layers(ax: Axes, table: pd.DataFrame, column: str, label: str) -> None:
+    """Draw the lines of attention and MLP over the layers, with their intervals."""
     for module, look in MODULES.items():
         rows = table[table["part"] == module].sort_values("layer")
         layers = rows["layer"].to_numpy(dtype=float)
-        ax.plot(layers, rows[alone], linewidth=1.3, **look)
-        ax.fill_between(layers, rows[f"{alone}_low"], rows[f"{alone}_high"], alpha=0.2, **look)
-        if without is not None:
-            ax.plot(layers, 1 - rows[without], linestyle="--", linewidth=1.0, **look)
+        ax.plot(layers, rows[column], linewidth=1.3, **look)
+        ax.fill_between(layers, rows[f"{column}_low"], rows[f"{column}_high"], alpha=0.2, **look)
     style.mark_zero(ax)
-    ax.set_title(title, fontsize=9)
     ax.set_ylabel(label)
     ax.set_xlabel("layer")
     ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
