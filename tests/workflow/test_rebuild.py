@@ -25,7 +25,7 @@ ATTRIBUTION = {
     *("attribute_direction", "summarize_direction", "tabulate_directions"),
     "tabulate_sources",
     "tabulate_weights",
-    "decompose_shift",
+    *("decompose_shift", "tabulate_account"),
 }
 TABLES = {
     *("tabulate_interventions", "tabulate_controls", "tabulate_categories", "check_claims"),
@@ -34,7 +34,12 @@ TABLES = {
 CONCLUSIONS = {"score_generations", "measure_generations"} | TABLES | OF_INTERVENTIONS
 RUN = {"run_experiment", "measure_fidelity"}
 EXPERIMENTS = RUN | {"choose_intervention"} | CONCLUSIONS
-OF_TUNED = {"capture_activations", "continue_prompts"} | ATTRIBUTION | EXPERIMENTS | FIGURES
+OF_TUNED = (
+    {"capture_activations", "continue_prompts", "measure_account"}
+    | ATTRIBUTION
+    | EXPERIMENTS
+    | FIGURES
+)
 SAMPLING = {"sample_continuations", "score_continuations", "pair_preferences", "pair_unseen"}
 FETCHING = {"fetch_model", "fetch_dataset", "split_prompts", "prepare_corpus"}
 DIRECTIONS = {"fit_direction", "compare_directions", "draw_direction_cosines"}
@@ -167,6 +172,7 @@ def test_code_of_generation_reruns_the_rules_that_import_it(study):
         "decompose_shift",
         *RUN,
         "continue_prompts",
+        "measure_account",
     }
     # the others follow because they read what these write
     assert study.planned() == OF_BASE | {"tune_model"} | OF_TUNED
@@ -240,7 +246,7 @@ def test_statistics_rerun_no_generation(study):
         "project_layers",
         *("summarize_groups", "summarize_direction", "tabulate_directions"),
         "tabulate_sources",
-        "decompose_shift",
+        *("decompose_shift", "tabulate_account", "draw_account"),
         "draw_group_shares",
         "draw_layer_projection",
         "draw_reduction_sources",

@@ -43,6 +43,8 @@ COLUMNS = {
     "effect_share effect_share_low effect_share_high",
     "sources": "group part reduction reduction_low reduction_high share_group share_net",
     "weights": "parameter module layer size norm change relative_change effective_rank full_rank",
+    "account": "part layer n direct causal_alone causal_alone_low causal_alone_high causal_without "
+    "weights_alone weights_without",
     "residual_shift": "component layer base tuned_on_base_text tuned shift shift_low shift_high "
     "share shift_same_text share_same_text",
     "seeds": "statistic part seeds mean deviation_between deviation_within seed_0 seed_1",
@@ -263,6 +265,27 @@ def test_no_edit_no_difference(rows):
     assert rows.loc[("keys", "none"), "difference_tuned"] == 0
     assert rows.loc[("edits", "none"), "effect_share"] == 0
     assert rows.loc[("keys", "none"), "effect_share"] == 1
+
+
+def test_the_account_adds_up_to_the_tuned_model(finished):
+    """Directly as a sum, causally to the bit, and by weights as the transplants of all layers."""
+    table = read_table(finished, "account").set_index(["part", "layer"]).sort_index()
+    whole = table.loc[("whole", np.nan)]
+    assert whole["causal_alone"] == whole["causal_alone_low"] == whole["causal_alone_high"] == 1
+    assert table["n"].unique().tolist() == [3]
+    parts = table.drop(index=["whole", "interaction", "residue"])
+    direct = parts.loc[[name in ("embeddings",) or layer >= 0 for name, layer in parts.index]]
+    assert len(direct) == 1 + 2 * tiny.LAYERS
+    assert direct["direct"].sum() == pytest.approx(1, abs=1e-6)
+    for module in ("attention", "mlp"):
+        of_layers = direct.loc[module, "direct"]
+        assert of_layers.sum() == pytest.approx(parts.loc[(module, np.nan), "direct"])
+        assert direct.loc[module].drop(columns="direct").notna().all(axis=None)
+    interaction = 1 - parts.loc[[key for key in parts.index if key[0] == "norms"], "weights_alone"]
+    others = [*direct["weights_alone"], *parts.loc["final_norm", "weights_alone"]]
+    others += [*parts.loc["unembedding", "weights_alone"]]
+    left = float(interaction.iloc[0]) - sum(others)
+    assert table.loc[("interaction", np.nan), "weights_alone"] == pytest.approx(left)
 
 
 def test_nearness_stands_beside_what_is_generated(finished):
