@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from neurondynamics.limits import FOLLOWED_TEXTS, LOGIT_BYTES, TOKENS_PER_PASS
+from neurondynamics.limits import FOLLOWED_TEXTS, TOKENS_PER_PASS
 from neurondynamics.study.costs import PROCESS, Work, lengths, model_of
 from neurondynamics.study.interventions import (
     BEHAVIOUR,
@@ -47,15 +47,17 @@ def _continuing(config: dict, **_) -> float:
 
 
 def _measuring(config: dict, **_) -> float:
-    """Both models with the caches of a batch, the activations that are followed, and blocks of
-    both models' logits."""
+    """Both models with the caches of a batch, the activations that are followed, and the last
+    hidden states that interventions leave."""
     model, rows = model_of(config), min(_read(config), FOLLOWED_TEXTS)
     caches = 3 * model.caches(rows, *lengths(config))
     heard = rows * sum(lengths(config)) * model.layers * (model.neurons + model.width)
     experiments = config["experiments"].values()
     steps = (step for one in experiments for step in all_steps(config["experiments"], one))
     models = 2 + any(map(moves, steps))  # a copy of its own
-    return PROCESS + models * model.weights + caches + heard * model.itemsize + 4 * LOGIT_BYTES
+    readings = 3 + max((len(with_controls(one)) for one in experiments), default=0)
+    kept = heard + readings * rows * lengths(config)[1] * model.width
+    return PROCESS + models * model.weights + caches + kept * model.itemsize
 
 
 def _read(config: dict) -> int:
