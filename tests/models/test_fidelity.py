@@ -27,7 +27,7 @@ from neurondynamics.limits import FOLLOWED_TEXTS
 from neurondynamics.lm import fidelity
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.generation import NonFiniteError, decode, prefill
-from neurondynamics.lm.teacher_forcing import next_token_logits, read_new
+from neurondynamics.lm.teacher_forcing import next_token_logits, read_new, read_windows
 
 T = 6
 CHOSEN = range(1, 6)  # prompts: one of a single token, one longer than a cache that forgets
@@ -152,6 +152,26 @@ def test_margins_equal_plain_ones(case):
             np.testing.assert_allclose(values[row], expected[name], rtol=1e-4, atol=1e-4)
         plainly = [plain.log_probability(reference, prompt, texts[row]) for texts in pairs]
         np.testing.assert_allclose(plainly[0] - plainly[1], expected["followed"], rtol=1e-6)
+
+
+def windows_read(model, windows):
+    """Return the log-probability of each window's tokens but its first."""
+    return fidelity.log_probabilities(model, read_windows(model, windows), windows[:, 1:].tolist())
+
+
+def test_windows_of_text_are_as_likely_as_token_by_token(case):
+    windows = torch.randint(1, 400, (3, 12), generator=torch.Generator().manual_seed(0))
+    expected = [plain.log_probability(case.plain, ids[:1], ids[1:]) for ids in windows.tolist()]
+    np.testing.assert_allclose(windows_read(case.model, windows), expected, rtol=1e-5)
+
+
+def test_windows_that_are_not_finite_are_named(case_of):
+    model = copy.deepcopy(case_of("gpt2").model)
+    model.transformer.wpe.weight[8] = torch.nan
+    assert np.isfinite(windows_read(model, torch.ones(3, 9, dtype=torch.long))).all()
+    with pytest.raises(NonFiniteError) as caught:
+        windows_read(model, torch.ones(3, 10, dtype=torch.long))
+    assert caught.value.rows == [0, 1, 2]
 
 
 def test_a_batch_is_as_its_texts_one_at_a_time(case):

@@ -31,7 +31,10 @@ def _experimenting(config: dict, experiment: str, **_) -> float:
     steps = list(all_steps(config["experiments"], chosen))
     models = 1 + any(map(follows, steps)) + any(map(moves, steps))  # a copy of its own
     caches = models * model.caches(rows, max(prompt, corpus["passage_tokens"]), new)
-    work = max(caches + model.logits(rows), model.logits(tokens))
+    # of the unedited model on all windows, and of every intervention on those that are read at once
+    states = corpus["windows"] * width + len(with_controls(chosen)) * tokens
+    neutral = states * model.width * model.itemsize + model.reading(tokens)
+    work = max(caches + model.logits(rows), neutral)
     return PROCESS + models * model.weights + work
 
 
@@ -108,8 +111,7 @@ def _work(config: dict, tuned: str, name: str) -> Work:
     texts = config["prompts"][split_of(experiment)]["number"] if BEHAVIOUR in measures else 0
     texts += corpus["continuations"] if DAMAGE in measures else 0
     windows = corpus["windows"] * corpus["window_tokens"] if DAMAGE in measures else 0
-    read = decoded = 0
-    most = 1
+    read, decoded, most = windows, 0, 1  # the unedited model reads the windows too
     for steps in with_controls(experiment).values():
         chosen = steps if isinstance(steps, list) else []
         models = 2 if any(map(follows, chosen)) else 1
