@@ -10,8 +10,8 @@ import pandas as pd
 
 from neurondynamics.lm.anatomy import Anatomy
 
-PLACE = ["layer", "head"]
 COLUMNS = {"mlp": "neuron", "attention": "head"}  # module -> what its units are called
+KEY_VALUES = "key_values"  # keys and values that one head or several share
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,21 @@ class Units:
     inputs_tuned: np.ndarray | None = None
     edited: str = "base"
     sizes: tuple[int, int, int] | None = None  # layers, and neurons and heads of each
+    key_values: pd.DataFrame | None = None  # columns layer, key_value; a transplant's alone
 
     @classmethod
     def of(cls, anatomy: Anatomy, neurons: pd.DataFrame, edited: str) -> Units:
         """Return all units of a model whose neurons have a table."""
         layer = anatomy.layers[0]
         sizes = len(anatomy.layers), layer.n_neurons, layer.heads
-        places = [(number, head) for number in range(sizes[0]) for head in range(layer.heads)]
-        heads = pd.DataFrame(places, columns=PLACE)
-        return cls(neurons, heads, layer.head_width, edited=edited, sizes=sizes)
+
+        def places(unit: str, each: int) -> pd.DataFrame:
+            return pd.DataFrame(np.ndindex(sizes[0], each), columns=["layer", unit])
+
+        heads, key_values = places("head", layer.heads), places("key_value", layer.groups)
+        return cls(
+            neurons, heads, layer.head_width, edited=edited, sizes=sizes, key_values=key_values
+        )
 
     @property
     def other(self) -> str:
@@ -48,13 +54,21 @@ class Units:
 
     def table(self, module: str) -> pd.DataFrame:
         """Return the table of a module's units. Raises ValueError if there is none."""
-        table = {"mlp": self.neurons, "attention": self.heads}[module]
-        if table is None:
+        tables = {"mlp": self.neurons, "attention": self.heads, KEY_VALUES: self.key_values}
+        if tables[module] is None:
             raise ValueError("there is no table of attention heads; attribute heads first")
-        return table
+        return tables[module]
 
     def named(self) -> Iterator[Named]:
-        """Yield the units of each module that has any."""
+        """Yield the units of each module that has any.
+
+        Raises ValueError if key/value heads are among them, which write nothing themselves.
+        """
+        if self.key_values is not None and len(self.key_values):
+            raise ValueError(
+                f"{KEY_VALUES}: keys and values are no inputs of the output projection; only a "
+                "transplant moves their weights"
+            )
         if len(self.neurons):
             layers, inputs = self.neurons.layer.to_numpy(), self.neurons.neuron.to_numpy()
             yield Named("mlp", layers, inputs, 1, self)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 
 from neurondynamics.limits import layers_of
+from neurondynamics.study import transplants
 from neurondynamics.study.wording import known
 
 TABLES = (".csv", ".parquet")
@@ -218,8 +219,8 @@ def _step(step: dict, key: str, config: dict) -> Iterator[str]:
         yield f"{key}.layer: {step['layer']}, but layers are counted 0 to {layers - 1}"
     if "direction" in step:
         yield from known(f"{key}.direction", step["direction"], config["directions"], "direction")
-    if step["operation"] == "transplant":
-        yield from _transplant(step, key, layers)
+    yield from transplants.contradictions(step, key)
+    yield from _layers(step, key, layers)
     if _has_heads(step.get("select", {})):
         if step["operation"] == "scale_keys":
             yield f"{key}.operation: heads have no keys of their own to scale; use scale"
@@ -229,18 +230,6 @@ def _step(step: dict, key: str, config: dict) -> Iterator[str]:
             yield f"{key}.mode: of heads no means are measured; patch them with mode: paired"
     if "select" in step:
         yield from _selection(step["select"], f"{key}.select", config["model"])
-
-
-def _transplant(step: dict, key: str, layers: int) -> Iterator[str]:
-    if ("select" in step) == ("parts" in step):
-        yield f"{key}: a transplant moves either selected units or parts; name one of select, parts"
-    if "layers" in step and "parts" not in step:
-        yield f"{key}.layers: goes with parts; a selection has layers of its own"
-    yield from _layers(step, key, layers)
-    if "layers" in step and not {"attention", "mlp", "norms"} & set(step.get("parts", [])):
-        yield f"{key}.layers: none of these parts lies in a layer"
-    if "positions" in step:
-        yield f"{key}.positions: weights that are moved act at every position; leave it out"
 
 
 def _layers(stated: dict, key: str, number: int) -> Iterator[str]:
@@ -263,13 +252,14 @@ def _selection(selection: dict, key: str, model: dict) -> Iterator[str]:
         where = "these layers have" if "layers" in selection else "the model has"
         yield f"{key}.top: {selection['top']} neurons, but {where} only {number}"
     yield from _layers(selection, key, model["layers"])
-    heads = selection.get("heads", [])
-    for index, (layer, head) in enumerate(heads):
-        if [layer, head] in heads[:index]:
-            yield f"{key}.heads[{index}]: the head {head} in layer {layer} is listed twice"
-        if layer >= model["layers"]:
-            there = f"the model has layers 0 to {model['layers'] - 1}"
-            yield f"{key}.heads[{index}]: there is no head {head} in layer {layer}; {there}"
+    for kind, unit in (("heads", "head"), ("key_values", "key/value head")):
+        heads = selection.get(kind, [])
+        for index, (layer, head) in enumerate(heads):
+            if [layer, head] in heads[:index]:
+                yield f"{key}.{kind}[{index}]: the {unit} {head} in layer {layer} is listed twice"
+            if layer >= model["layers"]:
+                there = f"the model has layers 0 to {model['layers'] - 1}"
+                yield f"{key}.{kind}[{index}]: there is no {unit} {head} in layer {layer}; {there}"
     listed: set[tuple[int, int]] = set()
     for index, (layer, neuron) in enumerate(selection.get("neurons", [])):
         if layer >= model["layers"] or neuron >= model["neurons"]:
