@@ -12,8 +12,9 @@ import torch
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.analysis.directions import Direction, write_direction
 from neurondynamics.analysis.effects import read_experiments
-from neurondynamics.lm.generation import decode, token_losses
+from neurondynamics.lm.generation import decode
 from neurondynamics.lm.loading import load_model
+from neurondynamics.lm.teacher_forcing import read_windows
 from run_experiment import run_experiment
 
 NEW_TOKENS = 8
@@ -217,10 +218,20 @@ def test_a_paired_patch_follows_the_tuned_model(case, run, tmp_path):
     patch = {"select": every, "operation": "patch", "mode": "paired", "positions": "all"}
     found, losses = run(case.folder, {"none": [], "paired": [patch]}, folder)
     expected, tuned_losses = run(folder, {"none": []})
+    whole = [{"operation": "transplant", "parts": ["attention", "mlp", "norms"]}]
+    _, moved = run(case.folder, {"whole": whole, "none": [], "paired": [patch]}, folder)
     tokens = lists(found[found.intervention == "paired"].tokens)
     assert tokens == lists(expected.tokens)
     assert tokens != lists(found[found.intervention == "none"].tokens)
     np.testing.assert_array_equal(losses[losses.intervention == "paired"].nll, tuned_losses.nll)
+    assert (losses[losses.intervention == "paired"].neutral_kl > 0).all()
+    assert moved.intervention.tolist() == ["whole"] * 3 + ["none"] * 3 + ["paired"] * 3
+    of_whole = moved[moved.intervention == "whole"].drop(columns=["neurons", "heads"])
+    of_paired = losses[losses.intervention == "paired"].drop(columns=["neurons", "heads"])
+    pd.testing.assert_frame_equal(
+        of_whole.drop(columns="intervention"),
+        of_paired.drop(columns="intervention").reset_index(drop=True),
+    )
 
 
 def test_the_best_of_a_search_is_what_was_chosen(case_of, run, tmp_path):
@@ -252,6 +263,10 @@ def test_losses_are_those_of_a_text_edited_everywhere(case, run, neurons, monkey
             expected = -sum(float(known[i, token]) for i, token in enumerate(window[1:]))
             row = losses[(losses.intervention == name) & (losses.window == number)]
             np.testing.assert_allclose(row.nll.item(), expected, rtol=1e-5)
+            unedited = plain.logits(case.plain, window[:-1]).log_softmax(-1)
+            kl = float((unedited.exp() * (unedited - known)).sum(-1).mean())
+            np.testing.assert_allclose(row.neutral_kl.item(), kl, rtol=1e-3, atol=1e-7)
+            assert (row.neutral_kl.item() == 0) == (name == "none")
 
 
 def test_the_batch_size_does_not_matter(case, run):
@@ -316,17 +331,18 @@ def test_what_does_not_fit_is_halved_and_changes_nothing(case, run, monkeypatch)
             raise torch.OutOfMemoryError("CUDA out of memory")
         return decode(model, prefix, *rest, **options)
 
-    def scarce_losses(model, windows, *rest):
+    def scarce_windows(model, windows, *rest):
         if len(windows) > 1:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return token_losses(model, windows, *rest)
+        return read_windows(model, windows, *rest)
 
     monkeypatch.setattr("run_experiment.decode", scarce)
-    monkeypatch.setattr("run_experiment.token_losses", scarce_losses)
+    monkeypatch.setattr("run_experiment.read_windows", scarce_windows)
     halved, same_losses = run(case.folder)
     pd.testing.assert_frame_equal(ample, halved)
-    np.testing.assert_allclose(losses.nll, same_losses.nll, rtol=1e-5)
-    assert losses.drop(columns="nll").equals(same_losses.drop(columns="nll"))
+    for name, precision in {"nll": {"rtol": 1e-5}, "neutral_kl": {"atol": 1e-6}}.items():
+        np.testing.assert_allclose(losses.pop(name), same_losses.pop(name), **precision)
+    assert losses.equals(same_losses)
 
 
 @pytest.mark.parametrize("number", [2, 4])

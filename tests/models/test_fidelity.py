@@ -1,6 +1,7 @@
 """How far edited models are from the one they follow, against plain float64, prompt by prompt."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import plain
@@ -26,7 +27,7 @@ from neurondynamics.limits import FOLLOWED_TEXTS
 from neurondynamics.lm import fidelity
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.generation import NonFiniteError, decode, prefill
-from neurondynamics.lm.teacher_forcing import next_token_logits, read_new
+from neurondynamics.lm.teacher_forcing import next_token_logits, read_new, read_windows
 
 T = 6
 CHOSEN = range(1, 6)  # prompts: one of a single token, one longer than a cache that forgets
@@ -153,6 +154,26 @@ def test_margins_equal_plain_ones(case):
         np.testing.assert_allclose(plainly[0] - plainly[1], expected["followed"], rtol=1e-6)
 
 
+def windows_read(model, windows):
+    """Return the log-probability of each window's tokens but its first."""
+    return fidelity.log_probabilities(model, read_windows(model, windows), windows[:, 1:].tolist())
+
+
+def test_windows_of_text_are_as_likely_as_token_by_token(case):
+    windows = torch.randint(1, 400, (3, 12), generator=torch.Generator().manual_seed(0))
+    expected = [plain.log_probability(case.plain, ids[:1], ids[1:]) for ids in windows.tolist()]
+    np.testing.assert_allclose(windows_read(case.model, windows), expected, rtol=1e-5)
+
+
+def test_windows_that_are_not_finite_are_named(case_of):
+    model = copy.deepcopy(case_of("gpt2").model)
+    model.transformer.wpe.weight[8] = torch.nan
+    assert np.isfinite(windows_read(model, torch.ones(3, 9, dtype=torch.long))).all()
+    with pytest.raises(NonFiniteError) as caught:
+        windows_read(model, torch.ones(3, 10, dtype=torch.long))
+    assert caught.value.rows == [0, 1, 2]
+
+
 def test_a_batch_is_as_its_texts_one_at_a_time(case):
     tuned, _ = tuned_of(case)
     prompts = [case.prompts[i] for i in CHOSEN]
@@ -248,6 +269,46 @@ def test_the_followed_model_runs_as_often_for_many_interventions_as_for_one(case
     assert len(passes) == 2 * alone
 
 
+@pytest.mark.parametrize("spread", [0.003, 0.3, 30.0])
+def test_blocks_of_a_large_vocabulary_come_to_what_float64_says(spread):
+    """A model that is near, one that is elsewhere, and one that is sure of what is unlikely."""
+    generator = torch.Generator().manual_seed(3)
+
+    def random(*shape):
+        return torch.randn(shape, generator=generator)
+
+    vocabulary, width, texts = 3 * fidelity.TOKENS + 5, 24, [[0, 9, 4_000], [6_148], [7, 2_048]]
+    weights = [0.3 * random(vocabulary, width)]
+    weights.append(weights[0] + 0.001 * random(vocabulary, width))
+    heads = [SimpleNamespace(weight=weight, bias=0.1 * random(vocabulary)) for weight in weights]
+    models = [
+        SimpleNamespace(get_output_embeddings=lambda head=head: head, config=SimpleNamespace())
+        for head in heads
+    ]
+    target = random(3, 3, width)
+    near = target + spread * random(3, 3, width)
+    readings = {"near": near, "same": target}
+    found = fidelity.divergences(models[0], target, models[1], readings, texts)
+    for name, hidden in readings.items():
+        for row, tokens in enumerate(texts):
+            states = target[row, : len(tokens)], hidden[row, : len(tokens)]
+            log_p, log_q = (
+                (state.double() @ head.weight.double().T + head.bias.double()).log_softmax(-1)
+                for state, head in zip(states, heads, strict=True)
+            )
+            kl = (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+            np.testing.assert_allclose(found[name].kl[row], kl, rtol=1e-6, atol=5e-7)
+            same = (log_p.argmax(-1) == log_q.argmax(-1)).double().mean()
+            assert found[name].agreement[row] == same
+            given = log_q[range(len(tokens)), tokens].sum()
+            np.testing.assert_allclose(found[name].log_probability[row], given, rtol=1e-6)
+        alone = fidelity.log_probabilities(models[1], hidden, texts)
+        np.testing.assert_array_equal(alone, found[name].log_probability)
+    itself = fidelity.divergences(models[0], target, models[0], {"same": target}, texts)["same"]
+    np.testing.assert_array_equal(itself.kl, 0)
+    np.testing.assert_array_equal(itself.agreement, 1)
+
+
 def test_logits_are_worked_out_in_blocks_of_bounded_size(case_of, monkeypatch):
     case = case_of("gpt2")
     tuned, _ = tuned_of(case)
@@ -269,7 +330,7 @@ def test_logits_are_worked_out_in_blocks_of_bounded_size(case_of, monkeypatch):
     whole = measure()
     monkeypatch.setattr(fidelity, "next_token_logits", spy)
     monkeypatch.setattr(fidelity, "TOKENS", 7)  # of 400
-    monkeypatch.setattr(fidelity, "LOGIT_BYTES", 3 * fidelity.ARRAYS * 4 * 7)
+    monkeypatch.setattr(fidelity, "LOGIT_BYTES", 3 * 4 * 7)
     for found, expected in zip(measure(), whole, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4)
     assert max(blocks) == (3, 7)

@@ -1,7 +1,6 @@
 """Batched generation and token losses against one text at a time, without cache and padding."""
 
 import json
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,6 @@ from neurondynamics.lm.generation import (
     prefill,
     sampling_uniforms,
     sorted_batches,
-    token_losses,
 )
 from neurondynamics.lm.loading import load_model
 from sample_continuations import sample_continuations
@@ -168,26 +166,3 @@ def test_logits_that_are_not_finite_name_their_rows(case_of, tmp_path):
     with pytest.raises(NonFiniteError) as caught:
         decode(model, prefill(model, case.prompts[:2]), NEW_TOKENS)
     assert caught.value.rows == [1]
-
-
-def test_token_losses_equal_a_loop_over_tokens(case):
-    windows = torch.randint(1, 400, (3, 12), generator=torch.Generator().manual_seed(0))
-    expected = []
-    for window in windows.tolist():
-        loss = 0.0
-        for position, (_, following) in enumerate(pairwise(window)):
-            known = plain.logits(case.plain, window[: position + 1])[-1]
-            loss -= float(known.log_softmax(-1)[following])
-        expected.append(loss)
-    np.testing.assert_allclose(token_losses(case.model, windows), expected, rtol=1e-5)
-
-
-def test_token_losses_that_are_not_finite_name_their_windows(case_of):
-    case = case_of("gpt2")
-    model = load_model(case.folder, "float32", "cpu")
-    model.transformer.wpe.weight[9] = torch.nan
-    windows = torch.ones(3, 9, dtype=torch.long)
-    assert np.isfinite(token_losses(model, windows)).all()
-    with pytest.raises(NonFiniteError) as caught:
-        token_losses(model, torch.ones(3, 10, dtype=torch.long))
-    assert caught.value.rows == [0, 1, 2]

@@ -20,7 +20,8 @@ from neurondynamics.interventions.edits import (
 )
 from neurondynamics.interventions.parts import Edit
 from neurondynamics.lm.anatomy import dissect
-from neurondynamics.lm.generation import decode, prefill, token_losses
+from neurondynamics.lm.generation import decode, prefill
+from neurondynamics.lm.teacher_forcing import read_windows
 
 T = 8
 WINDOWS = torch.tensor([[17, 40, 303, 8, 99, 4], [5, 6, 7, 8, 9, 10]])
@@ -159,9 +160,9 @@ def test_following_every_unit_reproduces_a_tuning_of_what_feeds_them(every_case,
     expected = decode(tuned, prefill(tuned, case.prompts), T).lists()
     assert found == expected != case.greedy
     with following(case.model, [follow], tuned):
-        losses = token_losses(case.model, WINDOWS, tuned)
-    np.testing.assert_array_equal(losses, token_losses(tuned, WINDOWS))
-    assert not np.array_equal(losses, token_losses(case.model, WINDOWS))
+        read = read_windows(case.model, WINDOWS, tuned)
+    assert torch.equal(read, read_windows(tuned, WINDOWS))
+    assert not torch.equal(read, read_windows(case.model, WINDOWS))
 
 
 def test_following_the_same_model_changes_nothing_to_the_bit(case):

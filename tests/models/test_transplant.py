@@ -5,11 +5,14 @@ import logging
 import re
 
 import numpy as np
+import pandas as pd
 import plain
 import pytest
 import tiny
 import torch
+from neurondynamics.interventions.plans import plan_steps
 from neurondynamics.interventions.transplant import Transplant, transplanted
+from neurondynamics.interventions.units import Units
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.loading import load_model
 from neurondynamics.lm.stored import StoredWeights
@@ -119,12 +122,47 @@ def test_units_are_what_a_plain_edit_of_the_weights_makes_of_them(every_case, ot
     for parts, places in (
         (Transplant(neurons=pair[0]), neurons),
         (Transplant(heads=pair[1]), heads),
-        (Transplant(groups=pair[2]), shared),
+        (Transplant(key_values=pair[2]), shared),
         (Transplant(*(np.array(one * 2) for one in pair)), [*neurons, *heads, *shared]),
     ):
         found = transplanted(model, other, parts, factor)
         assert_same(found, edited(model, other, places, factor))
     assert not torch.equal(logits(found), logits(model))
+
+
+def replaced(model, other, modules):
+    """Return the state dict of a model with all that some modules have from another one."""
+    names = {module: name for name, module in model.named_modules()}
+    taken = {f"{names[module]}.{part}" for module in modules for part in module.state_dict()}
+    state, theirs = model.state_dict(), other.state_dict()
+    return {name: theirs[name] if name in taken else weight for name, weight in state.items()}
+
+
+def test_steps_of_a_configuration_move_projections_and_key_value_heads(every_case, other):
+    model, anatomy = every_case.model, dissect(every_case.model)
+    block, layer = plain.blocks(model)[LAYER], anatomy.layers[LAYER]
+    queries, shared = [], []
+    for number in range(layer.heads):
+        queries += units_by_hand(every_case, 0, number, 0)[1][:1]
+    for number in range(layer.groups):
+        shared += units_by_hand(every_case, 0, 0, number)[2]
+    units = Units.of(anatomy, pd.DataFrame({"layer": [], "neuron": []}), "base")
+    here = {"layers": [LAYER, LAYER]}
+    for step, expected in (
+        ({"select": {"key_values": [[LAYER, layer.groups - 1]]}}, shared[-2:]),
+        ({"select": {"modules": ["key_values"], **here}}, shared),
+        ({"parts": ["queries"], **here}, queries),
+        ({"parts": ["keys"], **here}, shared[::2]),
+        ({"parts": ["values"], **here}, shared[1::2]),
+        ({"parts": ["queries", "keys", "values"], **here}, queries + shared),
+        ({"parts": ["attention_output"], **here}, [plain.out(block)]),
+        ({"parts": ["mlp_input"], **here}, plain.keys(block)),
+        ({"parts": ["mlp_output"], **here}, [plain.down(block)]),
+    ):
+        (move,) = plan_steps(units, [{"operation": "transplant", **step}], {}).moves
+        found = transplanted(model, other, move.parts)
+        by_hand = edited if isinstance(expected[0], tuple) else replaced
+        assert_same(found, by_hand(model, other, expected))
 
 
 INSIDE = {
@@ -169,7 +207,10 @@ def test_a_saved_transplant_computes_the_same(every_case, other, tmp_path):
     parts = Transplant(
         neurons=[(0, 3)],
         heads=[(1, 1)],
-        groups=[(2, 0)],
+        key_values=[(2, 0)],
+        queries=[2],
+        attention_output=[1],
+        mlp_input=[0],
         norms=[0],
         final_norm=True,
         embeddings=True,
@@ -224,7 +265,7 @@ def test_the_other_model_may_be_read_from_its_folder(case_of, family, tmp_path):
         (Transplant(neurons=[(-1, 0)]), "layer -1 was selected"),
         (Transplant(neurons=[(0, 44)]), r"a neuron outside 0\.\.43 was selected in layer 0: 44"),
         (Transplant(heads=[(2, 4)]), r"a head outside 0\.\.3 .* in layer 2"),
-        (Transplant(groups=[(2, 2)]), r"a group outside 0\.\.1 .* in layer 2"),
+        (Transplant(key_values=[(2, 2)]), r"a key/value head outside 0\.\.1 .* in layer 2"),
     ],
 )
 def test_what_the_model_has_not_is_refused(case_of, parts, message):

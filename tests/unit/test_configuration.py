@@ -282,7 +282,7 @@ STEERED = (
         (
             NONE + "{x: [{select: {top: 3, groups: [TP-]}, operation: zero}]}}}",
             "experiments.ablation.interventions.x[0].select",
-            "exactly one of top, groups, neurons, heads, modules, file, random",
+            "exactly one of top, groups, neurons, heads, key_values, modules, file, random",
         ),
         (
             NONE + "{x: [{select: {groups: [TP-], activated: positive}, operation: zero}]}}}",

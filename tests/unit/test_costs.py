@@ -280,9 +280,10 @@ def test_work_of_an_experiment(config):
     }
     config["experiments"] = {"mine": {"state": "base", "interventions": interventions}}
     (work,) = by_rule(config)["run_experiment"]
-    # none reads the windows; the next reads its own prompts too; the last takes two models
+    # the unedited model and none read the windows; the next reads its own prompts too; the last
+    # takes two models
     shared = 2 * 7 * 10
-    assert work.read == 10 + (10 + 70) + 2 * 10 + shared
+    assert work.read == 10 + 10 + (10 + 70) + 2 * 10 + shared
     assert work.decoded == 28 + 28 + 2 * 28
     assert work.models == 2
     config["experiments"]["mine"]["controls"] = {"random": 2}

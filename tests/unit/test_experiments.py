@@ -19,6 +19,7 @@ ZERO = {"select": {"top": 3}, "operation": "zero"}
 PAIRED = {"operation": "patch", "mode": "paired"}
 HEADS = {"select": {"heads": [[0, 1]]}}
 CHANGED = {"top": 3, "of": "all", "by": "change"}
+KEY_VALUES = {"modules": ["key_values"]}
 NORMS = {"operation": "transplant", "parts": ["final_norm"]}
 
 
@@ -114,6 +115,9 @@ EDITS = [
     {"select": {"top": 10, "layers": [1, 1]}, "operation": "zero"},
     {"select": {"heads": [[0, 3]]}, "operation": "transplant", "factor": 8},
     {"operation": "transplant", "parts": ["mlp", "embeddings"], "layers": "early"},
+    {"operation": "transplant", "parts": ["queries", "keys", "mlp_output"], "layers": [0, 1]},
+    {"select": {"key_values": [[0, 1]]}, "operation": "transplant"},
+    {"select": {"modules": ["attention", "key_values"]}, "operation": "transplant", "factor": 2},
 ]
 
 
@@ -258,6 +262,26 @@ SEARCH = {"state": "base", "search": {"perplexity": 2}, "interventions": {"none"
             on("base", NORMS | {"layers": "late"}),
             "c.interventions.x[0].layers",
             "none of these parts lies in a layer",
+        ),
+        (
+            on("base", {"select": {"key_values": [[0, 1]]}, "operation": "zero"}),
+            "c.interventions.x[0].select.key_values",
+            "a transplant moves their weights",
+        ),
+        (
+            on("base", {"select": {"random": KEY_VALUES, "seed": 1}, **PAIRED}),
+            "c.interventions.x[0].select.random.modules",
+            "keys and values are no inputs of the output projection",
+        ),
+        (
+            on("base", {"select": {"key_values": [[0, 1], [3, 0]]}, "operation": "transplant"}),
+            "c.interventions.x[0].select.key_values[1]",
+            "there is no key/value head 0 in layer 3",
+        ),
+        (
+            on("base", NORMS | {"parts": ["attention", "queries", "keys"]}),
+            "c.interventions.x[0].parts",
+            "attention has queries and keys in it already",
         ),
         (
             on("base", NORMS | {"positions": "all"}),

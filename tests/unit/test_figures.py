@@ -29,6 +29,7 @@ INPUTS = {
     "cumulative_effect": "interventions",
     "patch_modes": "interventions",
     "fidelity": "interventions",
+    "tradeoff": "interventions",
     "scorer_effects": "scorers",
     "residual_shift": "shifts",
     "account": "account",
@@ -45,6 +46,7 @@ EXTRA = {
     "seed_shares": {"seeds": [0, 1, 12]},
     "cumulative_effect": {"experiment": "curve", **WORDS},
     "patch_modes": WORDS,
+    "tradeoff": WORDS,
     "scorer_effects": WORDS,
 }
 COLUMNS_OF = {"neurons": ["reduction"], "interventions": effect_plots.COLUMNS}
@@ -128,6 +130,12 @@ def intervention(name, neurons, share, perplexity, *, experiment, state="base", 
         "effect_share": share,
         "effect_share_low": share - 0.2,
         "effect_share_high": share + 0.2,
+        "difference_none": -share / 5,
+        "difference_none_low": -share / 5 - 0.1,
+        "difference_none_high": -share / 5 + 0.1,
+        "neutral_kl": np.log(perplexity / 25),
+        "neutral_kl_low": np.log(perplexity / 25) / 2,
+        "neutral_kl_high": np.log(perplexity / 25) * 2,
         "n_read": 48,
         "kl_share": share - 0.5,
         "kl_share_low": share - 0.6,
@@ -584,6 +592,33 @@ def test_patch_modes_puts_controls_beside_what_they_control():
     assert perplexity.get_xscale() == "log"
 
 
+def test_tradeoff_names_the_edits_that_none_surpasses():
+    table = make_interventions().query("scorer == @SCORERS[0] and state == 'base'")
+    table = table[table["intervention"] != "none"]
+    module = import_module("draw_tradeoff")
+
+    def drawn(table):
+        figure = module.figure_tradeoff(table, BEHAVIOUR, *NAMES.values(), scorer=SCORERS[0])
+        (ax,) = figure.axes
+        assert ax.get_xscale() == "log"
+        return ax, [text.get_text() for text in ax.texts]
+
+    ax, names = drawn(table)
+    # of these, each does more than those left of it
+    assert names == ["top-1", "top-100", "paired-TN+AP+-TP−", "top-10000", "mean-TP−AN−"]
+    assert ax.get_ylabel() == "share of the tuning's effect"
+    assert len(ax.lines[-2].get_xdata()) == 2  # the marks of the last experiment
+    worse = table["intervention"] == "paired-TN+AP+-TP-"
+    _, names = drawn(table.assign(effect_share=table["effect_share"].mask(worse, 0.05)))
+    assert names == ["top-1", "top-100", "top-10000", "mean-TP−AN−"]
+    # with no share the drop itself, and what is not moved at all stands at the edge
+    ax, names = drawn(table.assign(effect_share=np.nan, neutral_kl=0.0))
+    assert names == ["mean-TP−AN−"]
+    assert ax.get_ylabel() == "drop in negative sentiment, mean score"
+    (x,), (y,) = (ax.lines[-1].get_data()[axis] for axis in (0, 1))
+    assert (x, y) == (module.LEAST, pytest.approx(1.1 / 5))
+
+
 def test_interventions_of_one_name_are_told_apart():
     table = make_interventions().query("experiment == 'modes'")
     models = make_interventions().query("intervention == 'none'")
@@ -927,6 +962,7 @@ def test_seeds_without_a_group_are_refused(tables, tmp_path):
         ("patch_modes", "control_of == ''", "no intervention has controls"),
         ("patch_modes", "state == 'base'", "no intervention none of the state tuned"),
         ("cumulative_effect", "experiment != 'first'", "no intervention none of the state base"),
+        ("tradeoff", "state == 'tuned'", "no edit of the base model"),
     ],
 )
 def test_interventions_without_what_is_drawn_are_refused(name, kept, said, tmp_path):

@@ -1,9 +1,12 @@
 """Selections on tables of neurons and heads small enough to see through."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from neurondynamics.interventions import selection as selections
+from neurondynamics.interventions.plans import plan_steps
 from neurondynamics.interventions.units import Units
 
 
@@ -70,7 +73,7 @@ def test_top_among_the_positively_and_the_negatively_activated(neurons):
         ({"top": 1, "of": "heads", "by": "change"}, "no table of attention heads; attribute heads"),
         ({"heads": [[0, 1]]}, "no table of attention heads"),
         ({"modules": ["attention"]}, "no table of attention heads"),
-        ({"modules": []}, r"modules: should be some of mlp, attention, not \[\]"),
+        ({"modules": []}, r"modules: should be some of mlp, attention, key_values, not \[\]"),
         ({"modules": ["norm"]}, "modules: should be some of mlp, attention"),
         ({"top": 1, "by": "change"}, "table of neurons has no column 'change'; attribute neurons"),
         ({"top": 1, "layers": [1, 0]}, r"layers: .* counted 0 to 1, not \[1, 0\]"),
@@ -304,6 +307,28 @@ def test_listed_heads_and_whole_modules(units):
         chosen({"heads": [[1, 2]]})
     with pytest.raises(ValueError, match=r"heads: expected pairs \[layer, head\], found 3"):
         chosen({"heads": [3]})
+
+
+def test_key_value_heads_are_selected_by_layer_and_drawn_at_random(units):
+    places = pd.DataFrame({"layer": [0, 0, 1, 1], "key_value": [0, 1, 0, 1]})
+    units = replace(units, key_values=places)
+
+    def chosen(selection):
+        found = selections.select(units, selection)
+        assert both(found)[0] == []
+        return both(found)[1], found.key_values.to_numpy().tolist()
+
+    assert chosen({"key_values": [[1, 1], [0, 0]]}) == ([], [[1, 1], [0, 0]])
+    both_kinds = {"modules": ["attention", "key_values"], "layers": [1, 1]}
+    assert chosen(both_kinds) == ([(1, 0), (1, 1)], [[1, 0], [1, 1]])
+    assert chosen({"modules": ["attention"]})[1] == []
+    drawn = [chosen({"random": {"key_values": [[1, 0]]}, "seed": seed})[1] for seed in range(20)]
+    assert {tuple(one) for (one,) in drawn} == {(1, 0), (1, 1)}
+    with pytest.raises(ValueError, match="key_values: layer 1, key_value 2 is not in the table"):
+        chosen({"key_values": [[1, 2]]})
+    step = {"select": {"key_values": [[0, 0]]}, "operation": "zero"}
+    with pytest.raises(ValueError, match=r"^\[0\]: key_values: keys and values are no inputs"):
+        plan_steps(units, [step], {})
 
 
 @pytest.mark.parametrize(

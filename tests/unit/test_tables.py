@@ -19,6 +19,7 @@ from tabulate_scorers import tabulate_scorers
 INTERVENTION_COLUMNS = """experiment intervention scorer control_of control state neurons heads
     n missing toxicity toxicity_low toxicity_high
     toxic_fraction toxic_fraction_low toxic_fraction_high perplexity f1 repetition
+    neutral_kl neutral_kl_low neutral_kl_high
     difference_none difference_none_low difference_none_high
     difference_tuned difference_tuned_low difference_tuned_high
     effect_share effect_share_low effect_share_high n_paired
@@ -64,7 +65,10 @@ def write_experiment(folder, name, toxicities):
         measures += [written, articles]
         losses.append(
             pd.DataFrame({"window": [0, 1], "nll": [6.0, 2.0], "tokens": [3, 1]}).assign(
-                intervention=intervention, neurons=number * 100, heads=number
+                intervention=intervention,
+                neurons=number * 100,
+                heads=number,
+                neutral_kl=[0.1 * number, 0.3 * number],
             )
         )
         read = pd.DataFrame({"prompt_id": [3, 9], "kl": [0.1 * number, 0.3 * number]})
@@ -329,6 +333,15 @@ def test_fluency_columns(study):
     assert row["perplexity"] == pytest.approx(np.exp(2))
     assert row["f1"] == pytest.approx(0.2)
     assert row["repetition"] == pytest.approx(0.25)
+
+
+def test_divergence_on_neutral_text_is_estimated_over_windows(study):
+    table = tabulate(study, thresholds=THRESHOLDS, behaviour=["ablation"], damage=["ablation"])
+    table = table.query("scorer == 'other'").set_index(["experiment", "intervention"])
+    ends = ["neutral_kl", "neutral_kl_low", "neutral_kl_high"]
+    assert table.loc[("ablation", "none"), ends].tolist() == [0, 0, 0]
+    assert table.loc[("ablation", "ablate-200"), ends].tolist() == pytest.approx([0.4, 0.2, 0.6])
+    assert table.loc["unalignment", ends].isna().all(axis=None)
 
 
 def test_unscored_prompts_are_counted_and_left_out(tmp_path):

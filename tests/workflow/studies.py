@@ -127,6 +127,10 @@ EXPERIMENTS = {  # by other names than those of the default study, with which th
             "mean-TP-": [act({"groups": ["TP-"]}, "patch")],
             "weights": [act({"groups": ["TP-"]}, "transplant", factor=2.0)],
             "everything": [{"operation": "transplant", "parts": PARTS_OF_A_MODEL}],
+            "projections": [
+                act({"key_values": [[0, 0]]}, "transplant"),
+                {"operation": "transplant", "parts": ["queries", "mlp_output"], "layers": "late"},
+            ],
             "identity": [whole("attention", "mlp") | {"mode": "identity"}],
         },
     },

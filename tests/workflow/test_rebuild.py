@@ -14,7 +14,7 @@ from rules import read_rules, script_of
 
 LIBRARY = "workflow/scripts/neurondynamics"
 OF_INTERVENTIONS = {"draw_cumulative_effect", "draw_patch_modes", "draw_scorer_effects"}
-OF_INTERVENTIONS |= {"draw_fidelity"}
+OF_INTERVENTIONS |= {"draw_fidelity", "draw_tradeoff"}
 # of the study, which has no further seeds
 FIGURES = {row.rule for row in ROWS if row.place == COMPARISON and row.when is not seeded}
 ATTRIBUTION = {

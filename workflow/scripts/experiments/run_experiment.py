@@ -1,9 +1,10 @@
-"""Run an experiment's interventions on one shard of the texts: generations and token losses.
+"""Run an experiment's interventions on one shard of the texts: generations and neutral text.
 
 The model is loaded once, and the prompts' prefill is computed once per batch for all interventions
 that leave the prompts' positions untouched. Generations are edited at the positions that each edit
-names; token losses, for perplexity, at every position of the text. A patch that is paired takes its
-activations from the other model, which reads the same tokens a step ahead.
+names; neutral text is read edited at every position, for perplexity and for how far the model is
+from what it was. A patch that is paired takes its activations from the other model, which reads the
+same tokens a step ahead.
 """
 
 from neurondynamics.runtime import start_log
@@ -12,9 +13,7 @@ if __name__ == "__main__":
     start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -22,19 +21,15 @@ import pandas as pd
 import torch
 from neurondynamics.analysis.directions import read_vectors
 from neurondynamics.data.tables import write_parquet
-from neurondynamics.interventions.edits import (
-    applied,
-    at_all_positions,
-    followed_sites,
-    listening,
-)
-from neurondynamics.interventions.parts import Edit
+from neurondynamics.interventions.edits import at_all_positions, followed_sites
 from neurondynamics.interventions.plans import Plan, resolve_interventions
+from neurondynamics.interventions.stage import Stage
 from neurondynamics.interventions.texts import Item, read_texts
 from neurondynamics.interventions.units import Units
 from neurondynamics.limits import TOKENS_PER_PASS
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.encoding import decode_continuations
+from neurondynamics.lm.fidelity import Divergence, divergences
 from neurondynamics.lm.generation import (
     NonFiniteError,
     decode,
@@ -42,41 +37,18 @@ from neurondynamics.lm.generation import (
     prefill,
     shard_batches,
     sorted_batches,
-    token_losses,
 )
 from neurondynamics.lm.loading import Reading, load_tokenizer, weight_digest
 from neurondynamics.lm.memory import halving
 from neurondynamics.lm.stored import StoredWeights
+from neurondynamics.lm.teacher_forcing import read_windows
 from neurondynamics.runtime import file_digest, progress
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Stage:
-    """The model that is edited, and the other one that a paired patch follows, if any does."""
-
-    model: PreTrainedModel
-    leader: PreTrainedModel | None
-    weights: StoredWeights | None = None  # the other model's, where some are moved
-
-    def moved(self, plan: Plan) -> "Stage":
-        """Return the same with the weights moved that a plan moves, in a copy."""
-        return replace(self, model=plan.moved(self.model, self.weights))
-
-    def follows(self, edits: Sequence[Edit]) -> PreTrainedModel | None:
-        """Return the leader if these edits need it."""
-        return self.leader if followed_sites(edits) else None
-
-    @contextmanager
-    def applied(self, edits: Sequence[Edit]) -> Iterator[None]:
-        """Run the block with edits in force; what they follow is heard as the leader reads it."""
-        leader, sites = self.follows(edits), followed_sites(edits)
-        heard = None if leader is None else {}
-        listen = nullcontext() if leader is None else listening(dissect(leader), sites, heard)
-        with listen, applied(dissect(self.model), edits, heard):
-            yield
+LOSSES = {"intervention": "str", "window": "int64", "nll": "float64", "tokens": "int64"}
+LOSSES |= {"neutral_kl": "float64", "neurons": "int64", "heads": "int64"}
 
 
 def run_experiment(
@@ -170,10 +142,7 @@ def generate_all(
                 )
                 for name, new in by_intervention.items()
             ]
-    table = pd.concat(tables)
-    order = table.intervention.map({name: place for place, name in enumerate(interventions)})
-    table = table.assign(order=order).sort_values(["order", "corpus", "prompt_id"])
-    return table.drop(columns="order").reset_index(drop=True)
+    return in_order(pd.concat(tables).sort_values(["corpus", "prompt_id"]), interventions)
 
 
 def continue_batch(
@@ -209,41 +178,79 @@ def continue_batch(
 def measure_losses(
     stage: Stage, interventions: dict[str, Plan], windows: np.ndarray, shard: str
 ) -> pd.DataFrame:
-    """Return the summed loss of each of a shard's text windows under each intervention.
+    """Return a row per intervention and text window of a shard, with the columns LOSSES.
 
-    `windows` (windows, width) are all of the study's; a shard that is left without any gets none.
+    `nll` is the summed loss of the window's tokens but its first, which are `tokens`, and
+    `neutral_kl` the mean over them of KL(unedited ‖ edited) of the next token, in nats. `windows`
+    (windows, width) are all of the study's; a shard that is left without any gets none.
     """
     width = windows.shape[1]
     passes = list(sorted_batches([width] * len(windows), max(1, TOKENS_PER_PASS // width)))
     passes = part_of_shard(passes, shard)
-    numbers = np.concatenate([np.empty(0, int), *passes])
+    unedited = read_unedited(stage.model, windows, passes)
+    tables = [pd.DataFrame(columns=list(LOSSES))]
+    groups = by_weights(interventions) if passes else []
+    for plans in progress(groups, f"reading neutral text under {len(interventions)} interventions"):
+        moved = stage.moved(next(iter(plans.values())))
+        work = partial(compare_windows, stage, moved, plans, windows, unedited)
+        for rows, by_intervention in (done for batch in passes for done in halving(batch, work)):
+            for name, found in by_intervention.items():
+                columns = {"intervention": name, "window": rows, "nll": -found.log_probability}
+                columns |= {"tokens": width - 1, "neutral_kl": found.kl}
+                touched = dict(zip(("neurons", "heads"), interventions[name].count(), strict=True))
+                tables.append(pd.DataFrame(columns | touched))
+        del moved, work  # a copy is gone before the next one is made
+    return in_order(pd.concat(tables[1:] or tables).astype(LOSSES), interventions)
 
-    def measure(name: str, moved: Stage, plan: Plan, rows: np.ndarray) -> np.ndarray:
-        text = torch.as_tensor(windows[rows])
-        try:
-            with moved.applied(plan.edits):
-                return token_losses(moved.model, text, stage.follows(plan.edits))
-        except NonFiniteError as error:
-            raise ValueError(f"{name}: {error}; window {rows[error.rows[0]]}") from error
 
-    parts = []
-    for name, plan in progress(interventions.items(), "token losses", total=len(interventions)):
-        sums, work = [np.empty(0)], partial(measure, name, stage.moved(plan), plan)
-        for batch in passes:
-            sums += [nll for _, nll in halving(batch, work)]
-        parts.append(
-            pd.DataFrame(
-                {
-                    "intervention": name,
-                    "window": numbers,
-                    "nll": np.concatenate(sums),
-                    "tokens": width - 1,
-                    "neurons": plan.count()[0],
-                    "heads": plan.count()[1],
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
+def read_unedited(
+    model: PreTrainedModel, windows: np.ndarray, passes: list[np.ndarray]
+) -> dict[int, torch.Tensor]:
+    """Return, by window, what a model as it is predicts its tokens by, (width - 1, d_model)."""
+
+    def read(rows: np.ndarray) -> torch.Tensor:
+        return read_windows(model, torch.as_tensor(windows[rows])).cpu()  # of all windows
+
+    return {
+        number: states
+        for batch in passes
+        for rows, hidden in halving(batch, read)
+        for number, states in zip(rows.tolist(), hidden, strict=True)
+    }
+
+
+def by_weights(interventions: dict[str, Plan]) -> list[dict[str, Plan]]:
+    """Part interventions by the weights that they run on: those that move none go together."""
+    alike = {name: plan for name, plan in interventions.items() if not plan.moves}
+    apart = [{name: plan} for name, plan in interventions.items() if plan.moves]
+    return [alike, *apart] if alike else apart
+
+
+def compare_windows(
+    stage: Stage,
+    moved: Stage,
+    plans: dict[str, Plan],
+    windows: np.ndarray,
+    unedited: dict[int, torch.Tensor],
+    rows: np.ndarray,
+) -> dict[str, Divergence]:
+    """Return how far plans, whose weights were moved, take a model from itself on some windows."""
+    text, hidden = torch.as_tensor(windows[rows]), {}
+    for name, plan in plans.items():
+        with moved.applied(plan.edits):
+            hidden[name] = read_windows(moved.model, text, stage.follows(plan.edits))
+    target = torch.stack([unedited[number] for number in rows.tolist()]).to(stage.model.device)
+    try:
+        return divergences(stage.model, target, moved.model, hidden, text[:, 1:].tolist())
+    except NonFiniteError as error:
+        raise ValueError(f"{error}; window {rows[error.rows[0]]}") from error
+
+
+def in_order(table: pd.DataFrame, interventions: dict[str, Plan]) -> pd.DataFrame:
+    """Return rows in the order of interventions, and of one as they stand."""
+    place = {name: number for number, name in enumerate(interventions)}
+    order = table["intervention"].map(place).argsort(kind="stable")
+    return table.iloc[order].reset_index(drop=True)
 
 
 if __name__ == "__main__":

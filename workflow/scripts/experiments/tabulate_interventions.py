@@ -5,9 +5,10 @@ with the unedited model of its own state and with the unedited tuned model, prom
 `effect_share` with the unedited base and tuned models, each on the prompts that all of them have a
 score for, `n_paired` of them in the end. They are empty where the study lacks one of these, and
 `effect_share` also where resamples show that tuning need not have lowered the score. A fraction has
-Wilson's interval. `kl`, `kl_share` and `agreement` say how near the edited model comes to the other
-one, over the `n_read` prompts whose continuations it reads, and `margin_share` over the `n_pairs`
-pairs whose texts it reads. What is not measured is empty.
+Wilson's interval. `neutral_kl` is how far the edited model is from the unedited one on neutral
+text, estimated over its windows. `kl`, `kl_share` and `agreement` say how near the edited model
+comes to the other one, over the `n_read` prompts whose continuations it reads, and `margin_share`
+over the `n_pairs` pairs whose texts it reads. What is not measured is empty.
 """
 
 from neurondynamics.runtime import start_log
@@ -23,7 +24,7 @@ from neurondynamics.analysis.effects import parse_control, read_effects, read_ex
 from neurondynamics.analysis.fidelity import NAMES, estimate_fidelity, estimate_margins
 from neurondynamics.analysis.statistics import Estimate, Statistics, wilson
 from neurondynamics.data.tables import read_parquet, read_shards, write_csv
-from neurondynamics.evaluation.fluency import FLUENCY, read_fluency
+from neurondynamics.evaluation.fluency import FLUENCY, NEUTRAL, estimate_neutral, read_fluency
 from neurondynamics.study.behaviour import Behaviour
 
 logger = logging.getLogger("tabulate_interventions")
@@ -63,6 +64,7 @@ def tabulate_interventions(
     of_behaviour = {name: states[name] for name in measured["behaviour"]}
     generated = [*of_behaviour, *(n for n in measured["damage"] if n not in of_behaviour)]
     fluency = _laid_out(read_fluency(measures, losses, generated))
+    neutral = _laid_out(estimate_neutral(losses, generated, statistics))
     near = estimate_fidelity(read_experiments(fidelity, measured["fidelity"]), statistics)
     near = near.join(estimate_margins(read_margins(margins), statistics))
     judged = {}
@@ -75,7 +77,7 @@ def tabulate_interventions(
             for _, continuations in effects.scores.items()
         ]
         estimates = estimates.join(pd.DataFrame(counted, index=estimates.index))
-        judged[scorer] = estimates.join(fluency, how="outer", sort=False)
+        judged[scorer] = estimates.join([fluency, neutral], how="outer", sort=False)
     every = dict.fromkeys(name for part in (near, *judged.values()) for name in part.index)
     rows = [
         {
@@ -90,7 +92,7 @@ def tabulate_interventions(
         for experiment, intervention in sorted(every, key=lambda name: [*states].index(name[0]))
         for scorer, of_scorer in judged.items()
     ]
-    columns = [*COLUMNS.split(), *FLUENCY, *next(iter(judged.values())), *near]
+    columns = [*COLUMNS.split(), *FLUENCY, *NEUTRAL, *next(iter(judged.values())), *near]
     written = pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
     written = written.astype(dict.fromkeys(WHOLE, "Int64"))
     write_csv(table, written.rename(columns=behaviour.columns))

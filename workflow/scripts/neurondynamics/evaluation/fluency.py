@@ -7,9 +7,11 @@ from collections.abc import Iterable
 import pandas as pd
 
 from neurondynamics.analysis.effects import read_experiments
+from neurondynamics.analysis.statistics import ENDS, Statistics
 from neurondynamics.evaluation.metrics import MEASURES, perplexity
 
 FLUENCY = ("perplexity", *sorted(MEASURES))  # what is said of an intervention, in this order
+NEUTRAL = tuple("neutral_kl" + end for end in ENDS)  # and of it on neutral text
 
 
 def read_fluency(
@@ -26,6 +28,23 @@ def read_fluency(
         name: measure_fluency(written, read[name], name)
         for name, written in read_experiments(measures, experiments).items()
     }
+
+
+def estimate_neutral(
+    losses: list[str], experiments: Iterable[str], statistics: Statistics
+) -> dict[str, pd.DataFrame]:
+    """Return by experiment how far interventions take a model from itself on neutral text.
+
+    Of `losses`, parquet files, the column `neutral_kl`, KL(unedited ‖ edited) in nats per token,
+    is averaged over windows: a row per intervention with NEUTRAL, the mean and both ends of its
+    interval. Raises ValueError as `read_experiments` does.
+    """
+    estimated = {}
+    for name, table in read_experiments(losses, experiments).items():
+        wide = table.pivot_table("neutral_kl", index="window", columns="intervention")
+        found = statistics.mean(wide.to_numpy()).columns("neutral_kl")  # each (interventions,)
+        estimated[name] = pd.DataFrame(found, index=wide.columns)
+    return estimated
 
 
 def measure_fluency(measures: pd.DataFrame, losses: pd.DataFrame, experiment: str) -> pd.DataFrame:

@@ -17,9 +17,9 @@ from torch import nn
 
 from neurondynamics.interventions.parts import Edit, LayerChange, Part
 from neurondynamics.interventions.selection import select
-from neurondynamics.interventions.transplant import OF_LAYERS, Move, Transplant
+from neurondynamics.interventions.transplant import OF_HEADS, OF_NEURONS, Move, Transplant
 from neurondynamics.interventions.units import Named, Units
-from neurondynamics.limits import layers_of
+from neurondynamics.limits import PARTS_OF_LAYERS, layers_of
 from neurondynamics.lm.families import MODULES
 from neurondynamics.lm.hooks import Hook
 from neurondynamics.lm.weights import unit
@@ -260,12 +260,15 @@ def _transplant(step: dict, units: Units, directions: Directions) -> list[Move]:
     if "select" in step:
         chosen = select(units, step["select"])
         neurons = chosen.neurons[["layer", "neuron"]].to_numpy()
-        heads = [] if chosen.heads is None else chosen.heads[["layer", "head"]].to_numpy()
-        return [Move(Transplant(neurons, heads), factor, len(neurons), len(heads))]
+        heads, shared = (
+            [] if table is None else table[["layer", name]].to_numpy()
+            for table, name in ((chosen.heads, "head"), (chosen.key_values, "key_value"))
+        )
+        return [Move(Transplant(neurons, heads, shared), factor, len(neurons), len(heads))]
     number, neurons, heads = units.sizes
-    layers, parts = layers_of(step.get("layers", (0, number - 1)), number), step["parts"]
-    named = {part: layers if part in OF_LAYERS else True for part in parts}
-    touched = (neurons * ("mlp" in parts), heads * ("attention" in parts))
+    layers, parts = layers_of(step.get("layers", (0, number - 1)), number), set(step["parts"])
+    named = {part: layers if part in PARTS_OF_LAYERS else True for part in parts}
+    touched = (neurons * bool(OF_NEURONS & parts), heads * bool(OF_HEADS & parts))
     return [Move(Transplant(**named), factor, *(len(layers) * each for each in touched))]
 
 

@@ -66,7 +66,9 @@ def resolve_interventions(
             resolved[name] = plan_steps(units, chosen, directions)
         except ValueError as error:
             raise ValueError(f"experiments.{experiment}.interventions.{name}{error}") from error
-        logger.info("%s edits %d neurons and %d heads", name, *resolved[name].count())
+        shared = sum(len(move.parts.key_values) for move in resolved[name].moves)
+        counted = *resolved[name].count(), shared
+        logger.info("%s edits %d neurons, %d heads and %d key/value heads", name, *counted)
     return resolved
 
 

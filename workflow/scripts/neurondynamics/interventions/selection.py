@@ -13,12 +13,17 @@ import pandas as pd
 
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.interventions.listed import as_pairs, read_pairs, rows_of
-from neurondynamics.interventions.units import COLUMNS, Units
+from neurondynamics.interventions.units import COLUMNS, KEY_VALUES, Units
 from neurondynamics.limits import NO_COSINE, OF_NEURONS, THIRDS, layers_of
 from neurondynamics.lm.families import MODULES
 
 QUADRANTS = ("TP", "AN", "TN", "AP")
 KINDS = {"neurons": ("mlp",), "heads": ("attention",), "all": MODULES}  # `of` -> modules
+LISTED = {  # key -> the module of units that are listed one by one, and what each is called
+    "neurons": ("mlp", "neuron"),
+    "heads": ("attention", "head"),
+    KEY_VALUES: (KEY_VALUES, "key_value"),
+}
 RANKINGS = ("cosine", "reduction", "change")
 
 
@@ -33,7 +38,7 @@ def select(units: Units, selection: dict) -> Units:
                                        counts as positive); `negative` among the others
       `layers: [FIRST, LAST]`          among the units of these layers, both included; or of a third
                                        of them, `early`, `middle`, `late`
-    `{modules: [attention, mlp]}`      every head, every neuron
+    `{modules: [attention, mlp]}`      every head, every neuron; `key_values` too
       `layers: [FIRST, LAST]`          of these layers
     `{groups: [TP-, AN-]}`             every neuron of these groups; `TP`, `AN`, `TN`, `AP` are the
                                        quadrants of cosine and base activation, for which no tuned
@@ -42,6 +47,7 @@ def select(units: Units, selection: dict) -> Units:
                                        `lowest`
     `{neurons: [[layer, neuron]]}`     these, in this order
     `{heads: [[layer, head]]}`         these, in this order
+    `{key_values: [[layer, number]]}`  these key/value heads, in this order
     `{file: PATH}`                     neurons from the columns `layer neuron` of a CSV or parquet
                                        file
     `{random: SELECTION, seed: S}`     neurons and heads drawn at random, in each layer as many as
@@ -61,12 +67,10 @@ def select(units: Units, selection: dict) -> Units:
         return _whole_modules(units, **selection)
     if form in ({"groups"}, {"groups", "fraction", "ranked"}):
         return _chosen(units, mlp=_of_groups(units.neurons, **selection))
-    if form == {"neurons"}:
-        pairs = as_pairs(selection["neurons"], "neuron")
-        return _chosen(units, mlp=rows_of(units.neurons, pairs, "neurons"))
-    if form == {"heads"}:
-        pairs = as_pairs(selection["heads"], "head")
-        return _chosen(units, attention=rows_of(units.table("attention"), pairs, "heads"))
+    if form in [{key} for key in LISTED]:
+        ((key, listed),) = selection.items()
+        module, unit = LISTED[key]
+        return _chosen(units, **{module: rows_of(units.table(module), as_pairs(listed, unit), key)})
     if form == {"file"}:
         pairs = read_pairs(Path(selection["file"]))
         return _chosen(units, mlp=rows_of(units.neurons, pairs, selection["file"]))
@@ -77,17 +81,20 @@ def select(units: Units, selection: dict) -> Units:
     raise ValueError(
         f"the selection {selection} is of no known form; known are top (with of, by, activated and "
         "layers), modules (with layers), groups (with fraction and ranked together), neurons, "
-        "heads, file, and random with seed"
+        "heads, key_values, file, and random with seed"
     )
 
 
 def _chosen(units: Units, **rows: pd.DataFrame) -> Units:
     """Return the rows that were chosen of some modules; of the others there are none."""
-    heads = None if units.heads is None else units.heads.iloc[:0]
+    fields = {"mlp": "neurons", "attention": "heads", KEY_VALUES: KEY_VALUES}
+    tables = {field: (module, getattr(units, field)) for module, field in fields.items()}
     return replace(
         units,
-        neurons=rows.get("mlp", units.neurons.iloc[:0]),
-        heads=rows.get("attention", heads),
+        **{
+            field: rows.get(module, None if table is None else table.iloc[:0])
+            for field, (module, table) in tables.items()
+        },
     )
 
 
@@ -141,9 +148,9 @@ def _top(
 def _whole_modules(
     units: Units, modules: Sequence[str], layers: Sequence[int] | str | None = None
 ) -> Units:
-    unknown = sorted(set(modules) - set(MODULES))
-    if unknown or not modules:
-        raise ValueError(f"modules: should be some of {', '.join(MODULES)}, not {modules}")
+    known = (*MODULES, KEY_VALUES)
+    if not modules or set(modules) - set(known):
+        raise ValueError(f"modules: should be some of {', '.join(known)}, not {modules}")
     return _chosen(units, **{module: _of_layers(units.table(module), layers) for module in modules})
 
 
@@ -201,7 +208,8 @@ def _in_group(neurons: pd.DataFrame, group: str) -> np.ndarray:
 def _matched_random(units: Units, like: Units, seed: int) -> Units:
     generator = np.random.default_rng(seed)
     chosen = {}
-    for module, wanted in (("mlp", like.neurons), ("attention", like.heads)):
+    liked = {"mlp": like.neurons, "attention": like.heads, KEY_VALUES: like.key_values}
+    for module, wanted in liked.items():
         if wanted is None or wanted.empty:
             continue
         table = units.table(module)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from neurondynamics.lm.anatomy import Anatomy, Layer, Outputs, by_output, dissect
+from neurondynamics.lm.anatomy import QKV, Anatomy, Layer, Outputs, by_output, dissect
 
 logger = logging.getLogger(__name__)
 
@@ -25,18 +25,28 @@ class Transplant:
     """The parts whose weights are moved; one that is named twice is moved once.
 
     A neuron is its value vector and its vectors in all key projections, a head its queries' rows
-    and its block of the output projection's inputs, a group of heads its keys' and values' rows;
-    each with its entries of those projections' biases. `attention` is all the parameters of a
-    layer's attention, norms of queries and keys and the output projection's bias included, `mlp`
-    those of a layer's key and down projections, `norms` what else a block has. `embeddings` are
-    everything before the first block: tokens, learned positions, a norm.
+    and its block of the output projection's inputs, a key/value head the rows of keys and values
+    that one head or several share; each with its entries of those projections' biases.
+
+    `attention` is all the parameters of a layer's attention, norms of queries and keys and the
+    output projection's bias included, `mlp` those of a layer's key and down projections, `norms`
+    what else a block has. Of attention, `queries`, `keys` and `values` are their rows and entries
+    of biases, `attention_output` is the output projection; of the MLP, `mlp_input` is the key
+    projections, which in a gated one are gate and up, `mlp_output` the down projection.
+    `embeddings` are everything before the first block: tokens, learned positions, a norm.
     """
 
     neurons: Pairs = ()
     heads: Pairs = ()
-    groups: Pairs = ()
+    key_values: Pairs = ()
     attention: Sequence[int] = ()  # layers
+    queries: Sequence[int] = ()
+    keys: Sequence[int] = ()
+    values: Sequence[int] = ()
+    attention_output: Sequence[int] = ()
     mlp: Sequence[int] = ()
+    mlp_input: Sequence[int] = ()
+    mlp_output: Sequence[int] = ()
     norms: Sequence[int] = ()
     final_norm: bool = False
     embeddings: bool = False
@@ -45,11 +55,13 @@ class Transplant:
     @classmethod
     def whole(cls, layers: int) -> Transplant:
         """Return the transplant of everything in a model of so many layers."""
-        every = range(layers)
-        return cls((), (), (), every, every, every, True, True, True)
+        inside = dict.fromkeys(("attention", "mlp", "norms"), range(layers))
+        return cls(**inside, final_norm=True, embeddings=True, unembedding=True)
 
 
-OF_LAYERS = ("attention", "mlp", "norms")  # the parts that every layer has
+# parts of a layer that have weights of every neuron there, of every head
+OF_NEURONS = {"mlp", "mlp_input", "mlp_output"}
+OF_HEADS = {"attention", "queries", "attention_output"}
 
 
 @dataclass(frozen=True)
@@ -94,7 +106,7 @@ def transplanted(
     neither in place. Where embedding and unembedding share a weight and are not both moved to the
     same, they no longer do in the copy.
 
-    Raises ValueError for a layer, neuron, head or group that the model has not, and if the other
+    Raises ValueError for a layer, neuron or head that the model has not, and if the other
     model's weights are not those of a model of the same shape.
     """
     theirs = _parameters(other) if isinstance(other, nn.Module) else other
@@ -190,9 +202,13 @@ def _moves(model: nn.Module, anatomy: Anatomy, parts: Transplant) -> Iterator[_R
         yield from _of_units(names, layer.qkv.queries, heads)
         inputs = heads[:, None] * layer.head_width + torch.arange(layer.head_width)
         yield _Rows(f"{names[layer.out]}.weight", layer.out, True, inputs.flatten())
-    for layer, groups in _by_layer(parts.groups, layers, "groups", "group"):
-        yield from _of_units(names, layer.qkv.keys, groups)
-        yield from _of_units(names, layer.qkv.values, groups)
+    for layer, shared in _by_layer(parts.key_values, layers, "groups", "key/value head"):
+        yield from _of_units(names, layer.qkv.keys, shared)
+        yield from _of_units(names, layer.qkv.values, shared)
+    for kind in QKV._fields:
+        for number in getattr(parts, kind):
+            outputs = getattr(_layer(layers, number).qkv, kind)
+            yield from _of_units(names, outputs, torch.arange(len(outputs.index)))
 
 
 def _of_units(
@@ -234,8 +250,14 @@ def _whole_modules(model: nn.Module, anatomy: Anatomy, parts: Transplant) -> Ite
     """Yield the modules all of whose own parameters are moved."""
     for number in parts.attention:
         yield from _layer(anatomy.layers, number).self_attention.modules()
+    for number in parts.attention_output:
+        yield _layer(anatomy.layers, number).out
     for number in parts.mlp:
         yield from _mlp(_layer(anatomy.layers, number))
+    for number in parts.mlp_input:
+        yield from _layer(anatomy.layers, number).keys
+    for number in parts.mlp_output:
+        yield _layer(anatomy.layers, number).down
     for number in parts.norms:
         layer = _layer(anatomy.layers, number)
         yield from _but(layer.block, [layer.self_attention, *_mlp(layer)])

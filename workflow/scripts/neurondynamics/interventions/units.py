@@ -12,8 +12,8 @@ import pandas as pd
 from neurondynamics.data.tables import read_parquet
 from neurondynamics.lm.anatomy import Anatomy
 
-PLACE = ["layer", "head"]
 COLUMNS = {"mlp": "neuron", "attention": "head"}  # module -> what its units are called
+KEY_VALUES = "key_values"  # keys and values that one head or several share
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Units:
     inputs_tuned: np.ndarray | None = None
     edited: str = "base"
     sizes: tuple[int, int, int] | None = None  # layers, and neurons and heads of each
+    key_values: pd.DataFrame | None = None  # columns layer, key_value; a transplant's alone
 
     @classmethod
     def of(cls, anatomy: Anatomy, neurons: pd.DataFrame, heads: pd.DataFrame, edited: str) -> Units:
@@ -42,14 +43,16 @@ class Units:
         """
         layer = anatomy.layers[0]
         sizes = len(anatomy.layers), layer.n_neurons, layer.heads
-        places = [(number, head) for number in range(sizes[0]) for head in range(sizes[2])]
-        if list(heads[PLACE].itertuples(index=False, name=None)) != places:
+        places = [*np.ndindex(sizes[0], layer.heads)]
+        if list(heads[["layer", "head"]].itertuples(index=False, name=None)) != places:
             raise ValueError(
                 f"the table of heads is not that of {sizes[0]} layers with {sizes[2]} heads each"
             )
         inputs = (np.stack(heads[f"inputs_{model}"]) for model in ("base", "tuned"))
         base, tuned = (means.reshape(sizes[0], layer.heads * layer.head_width) for means in inputs)
-        return cls(neurons, heads, layer.head_width, base, tuned, edited, sizes)
+        shared = np.ndindex(sizes[0], layer.groups)
+        key_values = pd.DataFrame(shared, columns=["layer", "key_value"])
+        return cls(neurons, heads, layer.head_width, base, tuned, edited, sizes, key_values)
 
     @classmethod
     def read(
@@ -67,13 +70,21 @@ class Units:
 
     def table(self, module: str) -> pd.DataFrame:
         """Return the table of a module's units. Raises ValueError if there is none."""
-        table = {"mlp": self.neurons, "attention": self.heads}[module]
-        if table is None:
+        tables = {"mlp": self.neurons, "attention": self.heads, KEY_VALUES: self.key_values}
+        if tables[module] is None:
             raise ValueError("there is no table of attention heads; attribute heads first")
-        return table
+        return tables[module]
 
     def named(self) -> Iterator[Named]:
-        """Yield the units of each module that has any."""
+        """Yield the units of each module that has any.
+
+        Raises ValueError if key/value heads are among them, which write nothing themselves.
+        """
+        if self.key_values is not None and len(self.key_values):
+            raise ValueError(
+                f"{KEY_VALUES}: keys and values are no inputs of the output projection; only a "
+                "transplant moves their weights"
+            )
         if len(self.neurons):
             layers, inputs = self.neurons.layer.to_numpy(), self.neurons.neuron.to_numpy()
             yield Named("mlp", layers, inputs, 1, self)

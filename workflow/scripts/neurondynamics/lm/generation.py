@@ -1,4 +1,4 @@
-"""Batched generation that equals generating each prompt alone, and token losses.
+"""Batched generation that equals generating each prompt alone.
 
 The work is split where interventions need it: `prefill` runs every prompt token but the last,
 which no intervention at the new-token positions touches and several can share; `decode` runs
@@ -276,22 +276,3 @@ def read_continuations(
     model.base_model(
         input_ids=ids, attention_mask=mask, position_ids=positions_of(mask), use_cache=False
     )
-
-
-@torch.inference_mode()
-def token_losses(
-    model: PreTrainedModel, windows: torch.Tensor, leader: PreTrainedModel | None = None
-) -> np.ndarray:
-    """Return the summed loss in nats of each window's tokens but its first, (windows,) float64.
-
-    `windows` is (windows, width) token ids; each window is read on its own.
-    """
-    windows = windows.to(model.device)
-    if leader is not None:
-        leader.base_model(input_ids=windows, use_cache=False)
-    logits = model(input_ids=windows, use_cache=False).logits[:, :-1]  # (windows, width-1, vocab)
-    true = logits.gather(-1, windows[:, 1:, None]).squeeze(-1)  # (windows, width-1)
-    sums = (logits.float().logsumexp(-1) - true).double().sum(1)  # (windows,)
-    if not sums.isfinite().all():
-        raise NonFiniteError((~sums.isfinite()).nonzero().flatten().tolist(), "token losses")
-    return sums.cpu().numpy()

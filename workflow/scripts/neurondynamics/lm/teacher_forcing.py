@@ -1,4 +1,5 @@
-"""Given continuations read in one pass behind their prompts, and what a model expects next."""
+"""Given texts read in one pass, behind their prompts or by themselves, and what a model expects
+next."""
 
 from __future__ import annotations
 
@@ -36,6 +37,22 @@ def read_new(
         use_cache=True,
     )
     return output.last_hidden_state
+
+
+@torch.inference_mode()
+def read_windows(
+    model: PreTrainedModel, windows: torch.Tensor, leader: PreTrainedModel | None = None
+) -> torch.Tensor:
+    """Return the last hidden states that predict each window's tokens but its first,
+    (windows, width - 1, d_model).
+
+    `windows` is (windows, width) token ids; each is read on its own. A leader reads the same
+    tokens first.
+    """
+    read = windows[:, :-1].to(model.device)
+    if leader is not None:
+        leader.base_model(input_ids=read, use_cache=False)
+    return model.base_model(input_ids=read, use_cache=False).last_hidden_state
 
 
 def new_positions(continuations: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -12,12 +12,13 @@ from neurondynamics.study.behaviour import Behaviour
 # of tables that hold scores, the columns with names of their own
 OTHERS = """
     experiment intervention scorer control_of control state neurons heads n missing n_paired
-    category draws perplexity draws_perplexity draws_perplexity_min draws_perplexity_max f1
-    repetition draws_repetition difference_none difference_none_low difference_none_high
-    difference_tuned difference_tuned_low difference_tuned_high effect_share effect_share_low
-    effect_share_high draws_effect_share draws_effect_share_min draws_effect_share_max advantage
-    advantage_low advantage_high n_read kl kl_low kl_high kl_share kl_share_low kl_share_high
-    agreement agreement_low agreement_high n_pairs margin_share margin_share_low margin_share_high
+    category draws perplexity draws_perplexity draws_perplexity_min draws_perplexity_max
+    neutral_kl neutral_kl_low neutral_kl_high f1 repetition draws_repetition difference_none
+    difference_none_low difference_none_high difference_tuned difference_tuned_low
+    difference_tuned_high effect_share effect_share_low effect_share_high draws_effect_share
+    draws_effect_share_min draws_effect_share_max advantage advantage_low advantage_high n_read
+    kl kl_low kl_high kl_share kl_share_low kl_share_high agreement agreement_low agreement_high
+    n_pairs margin_share margin_share_low margin_share_high
 """
 
 

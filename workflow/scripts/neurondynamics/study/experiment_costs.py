@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from neurondynamics.limits import ACCOUNT_TEXTS, FOLLOWED_TEXTS, LOGIT_BYTES, TOKENS_PER_PASS
+from neurondynamics.limits import ACCOUNT_TEXTS, FOLLOWED_TEXTS, TOKENS_PER_PASS
 from neurondynamics.study.costs import PROCESS, Model, Work, lengths, model_of
 from neurondynamics.study.interventions import (
     BEHAVIOUR,
@@ -35,7 +35,10 @@ def _experimenting(config: dict, experiment: str, **_) -> float:
     steps = list(all_steps(config["experiments"], chosen))
     models = 1 + any(map(follows, steps)) + any(map(moves, steps))  # a copy of its own
     caches = models * model.caches(rows, max(prompt, corpus["passage_tokens"]), new)
-    work = max(caches + model.logits(rows), model.logits(tokens))
+    # of the unedited model on all windows, and of every intervention on those that are read at once
+    states = corpus["windows"] * width + len(with_controls(chosen)) * tokens
+    neutral = states * model.width * model.itemsize + model.reading(tokens)
+    work = max(caches + model.logits(rows), neutral)
     return PROCESS + models * model.weights + work
 
 
@@ -51,8 +54,8 @@ def _continuing(config: dict, **_) -> float:
 
 
 def _measuring(config: dict, tuned: str, experiment: str, **_) -> float:
-    """Both models with the caches of a batch, the activations that are followed, and blocks of
-    both models' logits. Of pairs both texts are followed."""
+    """Both models with the caches of a batch, the activations that are followed, and the last
+    hidden states that interventions leave. Of pairs both texts are followed."""
     model = model_of(config)
     batches = [_followed(model, _read(config), *lengths(config), texts=1)]
     if margins_of(config["experiments"][experiment]):
@@ -61,7 +64,10 @@ def _measuring(config: dict, tuned: str, experiment: str, **_) -> float:
     experiments = config["experiments"].values()
     steps = (step for one in experiments for step in all_steps(config["experiments"], one))
     models = 2 + any(map(moves, steps))  # a copy of its own
-    return PROCESS + models * model.weights + max(batches) + 4 * LOGIT_BYTES
+    readings = 3 + max((len(with_controls(one)) for one in experiments), default=0)
+    rows = min(_read(config), FOLLOWED_TEXTS)
+    kept = readings * rows * lengths(config)[1] * model.width * model.itemsize
+    return PROCESS + models * model.weights + max(batches) + kept
 
 
 def _followed(model: Model, prompts: int, prompt: int, new: int, texts: int) -> float:
@@ -73,12 +79,12 @@ def _followed(model: Model, prompts: int, prompt: int, new: int, texts: int) -> 
 
 def _accounting(config: dict, **_) -> float:
     """Both models in float32, the residual stream before each block of both and of mixtures, what
-    the units of a layer do, and blocks of both models' logits."""
+    the units of a layer do, and what a layer works out."""
     model, rows = model_of(config, "float32"), min(_accounted(config), ACCOUNT_TEXTS)
     streams = (2 * (model.layers + 1) + MIXTURES) * model.width
     kept = rows * sum(lengths(config)) * (streams + model.inputs) * model.itemsize
     work = model.reading(rows * sum(lengths(config)))
-    return PROCESS + 2 * model.weights + kept + work + 4 * LOGIT_BYTES
+    return PROCESS + 2 * model.weights + kept + work
 
 
 def _accounted(config: dict) -> int:
@@ -154,8 +160,7 @@ def _work(config: dict, tuned: str, name: str) -> Work:
     texts = config["prompts"][split_of(experiment)]["number"] if BEHAVIOUR in measures else 0
     texts += corpus["continuations"] if DAMAGE in measures else 0
     windows = corpus["windows"] * corpus["window_tokens"] if DAMAGE in measures else 0
-    read = decoded = 0
-    most = 1
+    read, decoded, most = windows, 0, 1  # the unedited model reads the windows too
     for steps in with_controls(experiment).values():
         chosen = steps if isinstance(steps, list) else []
         models = 2 if any(map(follows, chosen)) else 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from neurondynamics.study import selections
+from neurondynamics.study import selections, transplants
 from neurondynamics.study.wording import known
 
 # what is measured of interventions: how near the edited model comes to the other one, reading its
@@ -216,21 +216,9 @@ def _step(step: dict, key: str, config: dict) -> Iterator[str]:
         yield f"{key}.layer: {step['layer']}, but layers are counted 0 to {layers - 1}"
     if "direction" in step:
         yield from known(f"{key}.direction", step["direction"], config["directions"], "direction")
-    if step["operation"] == "transplant":
-        yield from _transplant(step, key, layers)
+    yield from transplants.contradictions(step, key)
+    yield from selections.layers_out_of_range(step, key, layers)
     if step["operation"] == "scale_keys" and selections.has_heads(step.get("select", {})):
         yield f"{key}.operation: heads have no keys of their own to scale; use scale"
     if "select" in step:
         yield from selections.contradictions(step["select"], f"{key}.select", config["model"])
-
-
-def _transplant(step: dict, key: str, layers: int) -> Iterator[str]:
-    if ("select" in step) == ("parts" in step):
-        yield f"{key}: a transplant moves either selected units or parts; name one of select, parts"
-    if "layers" in step and "parts" not in step:
-        yield f"{key}.layers: goes with parts; a selection has layers of its own"
-    yield from selections.layers_out_of_range(step, key, layers)
-    if "layers" in step and not {"attention", "mlp", "norms"} & set(step.get("parts", [])):
-        yield f"{key}.layers: none of these parts lies in a layer"
-    if "positions" in step:
-        yield f"{key}.positions: weights that are moved act at every position; leave it out"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neurondynamics.study.attribution import Attribution
-from neurondynamics.study.interventions import measures_of
+from neurondynamics.study.interventions import is_search, measures_of
 from neurondynamics.study.tuning import Tuning, tuned_here
 
 COMPARISON, OF_BASE = "{model}/{tuned}", "{model}/base"
@@ -44,6 +44,13 @@ def _has_controls(config: dict, version: dict) -> bool:
 
 def _has_fidelity(config: dict, version: dict) -> bool:
     return any("fidelity" in measures_of(one) for one in config["experiments"].values())
+
+
+def _has_edits(config: dict, version: dict) -> bool:
+    """Whether an edit of the base model is measured by what it changes and what it damages."""
+    every = (one for one in config["experiments"].values() if not is_search(one))
+    measured = (one for one in every if one["state"] == "base" and "damage" in measures_of(one))
+    return any(set(one["interventions"]) - {"none"} for one in measured)
 
 
 def _has_scorers(config: dict, version: dict) -> bool:
@@ -233,6 +240,7 @@ FIGURES = (
         when=_has_curve,
     ),
     Figure("fidelity", "nearness to the other model", INTERVENTIONS, when=_has_fidelity),
+    Figure("tradeoff", "behaviour against damage", INTERVENTIONS, BEHAVIOUR, when=_has_edits),
     Figure(
         "patch_modes",
         "interventions and their controls",

@@ -12,6 +12,7 @@ from pathlib import PurePath
 from neurondynamics.limits import NO_COSINE, OF_NEURONS, layers_of
 
 TABLES = (".csv", ".parquet")
+LISTED = {"neurons": "neuron", "heads": "head", "key_values": "key/value head"}
 
 
 def layers_out_of_range(stated: dict, key: str, number: int) -> Iterator[str]:
@@ -44,14 +45,14 @@ def _top(selection: dict, key: str, model: dict) -> Iterator[str]:
             yield f"{key}.by: {NO_COSINE}"
 
 
-def _listed(selection: dict, key: str, unit: str, model: dict) -> Iterator[str]:
-    """Pairs of layer and neuron or head, whichever the `unit` is: those that are not there, where
-    that is known, and those that are listed twice."""
-    layers, number = model["layers"], model.get(f"{unit}s")
+def _listed(selection: dict, key: str, kind: str, unit: str, model: dict) -> Iterator[str]:
+    """Pairs of layer and neuron, head or key/value head, whichever the `unit` is: those that are
+    not there, where that is known, and those that are listed twice."""
+    layers, number = model["layers"], model.get(kind)
     each = "" if number is None else f", each with {unit}s 0 to {number - 1}"
     listed: set[tuple[int, int]] = set()
-    for index, (layer, one) in enumerate(selection.get(f"{unit}s", [])):
-        place = f"{key}.{unit}s[{index}]"
+    for index, (layer, one) in enumerate(selection.get(kind, [])):
+        place = f"{key}.{kind}[{index}]"
         if layer >= layers or (number is not None and one >= number):
             yield (
                 f"{place}: there is no {unit} {one} in layer {layer}; the model has layers 0 to "
@@ -67,8 +68,8 @@ def contradictions(selection: dict, key: str, model: dict) -> Iterator[str]:
     if "top" in selection:
         yield from _top(selection, key, model)
     yield from layers_out_of_range(selection, key, model["layers"])
-    for unit in ("neuron", "head"):
-        yield from _listed(selection, key, unit, model)
+    for kind, unit in LISTED.items():
+        yield from _listed(selection, key, kind, unit, model)
     if "file" in selection and PurePath(selection["file"]).suffix not in TABLES:
         yield f"{key}.file: neurons are read from a file in {' or '.join(TABLES)}"
     if "random" in selection:
