@@ -100,7 +100,7 @@ def study(options: argparse.Namespace, default: dict) -> str:
         *prompt_sections(options.prompts),
         *([scorer_section()] if another else []),
         direction_section(another, number, default["directions"]),
-        *smaller_sections(number, default),
+        *smaller_sections(shape, default),
         ["generation: {batch_size: 64} # prompts at a time"],
     ]
     sections = list(filter(None, sections))
@@ -265,14 +265,16 @@ def direction_section(another: bool, number: int, default: dict) -> list[str]:
     return [f"directions: {{{', '.join(changed)}}} # {'; '.join(said)}"] if changed else []
 
 
-def smaller_sections(number: int, default: dict) -> list[list[str]]:
-    """Return what a model of so many neurons is too small for: lowered, or set to null."""
+def smaller_sections(shape: dict, default: dict) -> list[list[str]]:
+    """Return what a model of such a shape is too small for: lowered, or set to null."""
+    number = shape["layers"] * shape["neurons"]
+    units = {"neurons": number, "heads": shape["layers"] * shape["heads"]}
     most = [key for key in ("ablated", "decoded") if default["attribution"][key] > number]
     lowered = ", ".join(f"{key}: {number}" for key in most)
     lines, gone = [], []
     for name, experiment in default["experiments"].items():
         steps = experiment["interventions"]
-        large = [f"{key}: null" for key in steps if too_large(steps[key], number)]
+        large = [f"{key}: null" for key in steps if too_large(steps[key], units)]
         if len(large) == len(steps):
             gone.append(name)
             lines.append(f"  {name}: null")
@@ -286,11 +288,11 @@ def smaller_sections(number: int, default: dict) -> list[list[str]]:
     ]
 
 
-def too_large(steps: list[dict] | dict, number: int) -> bool:
-    """Tell whether an intervention selects more neurons than a model has, or may have of a sign."""
+def too_large(steps: list[dict] | dict, units: dict[str, int]) -> bool:
+    """Tell whether an intervention selects more units than a model has, or may have of a sign."""
     for step in steps if isinstance(steps, list) else ():
         selection = step.get("select", {})
-        there = number * (ACTIVATED if "activated" in selection else 1)
+        there = units[selection.get("of", "neurons")] * (ACTIVATED if "activated" in selection else 1)
         if selection.get("top", "all") != "all" and selection["top"] > there:
             return True
     return False

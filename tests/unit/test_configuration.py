@@ -51,7 +51,7 @@ def test_every_study_passes(study):
 
 
 def test_the_studies_of_the_paper_are_told_apart():
-    assert {study.stem for study in STUDIES} == {*PAPER, "paper", "smoke", "seeds"}
+    assert {study.stem for study in STUDIES} == {*PAPER, "paper", "smoke", "seeds", "full"}
     for study in STUDIES:
         (command,) = re.findall(
             r"--configfile (.+?)(?: --directory .+)?$", study.read_text(), re.M

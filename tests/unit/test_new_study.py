@@ -138,12 +138,15 @@ def test_an_experiment_of_which_nothing_is_left_is_dropped_and_its_curve():
     steps = [{"select": {"top": 10}, "operation": "zero"}]
     experiments = {"all": {"interventions": {"a": steps}}, "some": {"interventions": {"none": []}}}
     default = {"attribution": {"ablated": 2, "decoded": 2}, "experiments": experiments}
+    small, large = ({"layers": 1, "neurons": number, "heads": 10} for number in (9, 10))
     of_all, of_some = (
-        new_study.smaller_sections(9, {**default, "curve": curve}) for curve in ("all", "some")
+        new_study.smaller_sections(small, {**default, "curve": curve}) for curve in ("all", "some")
     )
     assert of_all == [[], [of_all[1][0], "  all: null"], ["curve: null"]]
     assert of_some == [*of_all[:2], []]
-    assert new_study.smaller_sections(10, default) == [[], [], []]
+    assert new_study.smaller_sections(large, default) == [[], [], []]
+    steps[0]["select"] |= {"of": "heads"}
+    assert new_study.smaller_sections(small, default) == [[], [], []]
 
 
 def test_a_large_model_keeps_every_experiment(here):
