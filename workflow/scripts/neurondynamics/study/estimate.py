@@ -19,7 +19,7 @@ from neurondynamics.study.costs import (
     store_bytes,
 )
 
-NEURON_ROW = 128  # bytes of a neuron in the table's file
+NEURON_ROW = 130  # bytes of a neuron in the table's file
 GROUPS = 9  # of neurons, with those that nothing moved
 
 
