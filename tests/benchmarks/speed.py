@@ -37,6 +37,7 @@ sys.path.extend(
 from capture_activations import capture_batch
 from neurondynamics.interventions.parts import Edit
 from neurondynamics.interventions.plans import Plan, plan_steps
+from neurondynamics.interventions.stage import Stage
 from neurondynamics.interventions.texts import Item
 from neurondynamics.interventions.units import Units
 from neurondynamics.lm.anatomy import dissect
@@ -44,7 +45,7 @@ from neurondynamics.lm.encoding import encode_prompts
 from neurondynamics.lm.generation import end_tokens, pad_left, sorted_batches
 from neurondynamics.lm.hooks import Hook, hooked
 from neurondynamics.lm.loading import load_model, load_tokenizer
-from run_experiment import Stage, continue_batch
+from run_experiment import continue_batch
 
 GROUPS = {
     "TP-": ["TP-"],

@@ -30,7 +30,7 @@ COLUMNS = {
     "interventions": "experiment intervention scorer control_of control state neurons heads n "
     "missing "
     "negative_sentiment negative_sentiment_low negative_sentiment_high negative_fraction "
-    "perplexity f1 repetition difference_none "
+    "perplexity f1 repetition neutral_kl neutral_kl_low neutral_kl_high difference_none "
     "difference_none_low difference_none_high difference_tuned difference_tuned_low "
     "difference_tuned_high effect_share effect_share_low effect_share_high n_read kl kl_low "
     "kl_high kl_share kl_share_low kl_share_high agreement agreement_low agreement_high n_pairs "
@@ -297,7 +297,10 @@ def test_nearness_stands_beside_what_is_generated(finished):
     assert (table["n_read"] == 5).all()
     assert table["n"].isna().tolist() == [name not in REPORTED for name, _ in table.index]
     nothing = [("edits", "none"), ("edits", "unchanged"), ("keys", "none")]
-    assert (table.loc[nothing, "kl_share"] == 0).all()
+    assert (table.loc[nothing, ["kl_share", "neutral_kl"]] == 0).all(axis=None)
+    generated = table[table["n"].notna()].drop(nothing)
+    assert (generated["neutral_kl"] > 0).all()
+    assert (generated["neutral_kl_low"] < generated["neutral_kl_high"]).all()
     assert table.loc["back", "kl_share"]["everything"] == 1  # to the bit
     assert table.loc["back", ["kl", "agreement"]].loc["everything"].tolist() == [0, 1]
     assert table.loc["back", "kl_share"]["identity"] == 0  # likewise
@@ -309,6 +312,7 @@ def test_nearness_stands_beside_what_is_generated(finished):
     assert late[["neurons", "heads"]].tolist() == [2 * tiny.NEURONS, 8]
     assert late["kl_share"] > 0.5
     assert table.loc["back", "kl_share"]["all"] > 0.5
+    assert 0 < table.loc["back", "kl_share"]["projections"] < 1
     read = pd.read_parquet(finished.path("results/tiny/dpo/experiments/back/fidelity"))
     means = read.groupby("intervention")[["kl", "kl_unedited", "agreement"]].mean()
     of_back = table.loc["back"].loc[means.index]
