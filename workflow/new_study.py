@@ -292,7 +292,8 @@ def too_large(steps: list[dict] | dict, units: dict[str, int]) -> bool:
     """Tell whether an intervention selects more units than a model has, or may have of a sign."""
     for step in steps if isinstance(steps, list) else ():
         selection = step.get("select", {})
-        there = units[selection.get("of", "neurons")] * (ACTIVATED if "activated" in selection else 1)
+        there = units[selection.get("of", "neurons")]
+        there *= ACTIVATED if "activated" in selection else 1
         if selection.get("top", "all") != "all" and selection["top"] > there:
             return True
     return False
