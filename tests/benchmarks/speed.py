@@ -12,6 +12,11 @@ straightforward  13 interventions, each a full `generate` under hooks at the new
 experiment       the same 13 interventions as `run_experiment` runs them
 
 The tokens of the last two are compared.
+
+Then what one intervention of each kind costs beyond what all share, in floating-point operations as
+torch counts them and in seconds: read along what the tuned model wrote after at most 32 of the
+prompts (`fidelity`), and generating (`generation`), under hooks, beside the tuned model, and as a
+copy with moved weights.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ from statistics import median
 
 import pandas as pd
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers.utils import logging as transformers_logging
 
 sys.path.extend(
@@ -35,14 +41,22 @@ sys.path.extend(
 )
 
 from capture_activations import capture_batch
+from neurondynamics.interventions.following import measure_fidelity
 from neurondynamics.interventions.parts import Edit
 from neurondynamics.interventions.plans import Plan, plan_steps
 from neurondynamics.interventions.stage import Stage
 from neurondynamics.interventions.texts import Item
 from neurondynamics.interventions.units import Units
+from neurondynamics.limits import FOLLOWED_TEXTS
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.encoding import encode_prompts
-from neurondynamics.lm.generation import end_tokens, pad_left, sorted_batches
+from neurondynamics.lm.generation import (
+    decode,
+    end_tokens,
+    pad_left,
+    prefill,
+    sorted_batches,
+)
 from neurondynamics.lm.hooks import Hook, hooked
 from neurondynamics.lm.loading import load_model, load_tokenizer
 from run_experiment import continue_batch
@@ -53,6 +67,13 @@ GROUPS = {
     "TN+": ["TN+"],
     "AP+": ["AP+"],
     "all": ["TP-", "AN-", "TN+", "AP+"],
+}
+
+
+KINDS = {
+    "hooks": {"select": {"modules": ["mlp"]}, "operation": "scale", "factor": 0.9},
+    "beside": {"select": {"modules": ["attention"]}, "operation": "patch", "mode": "paired"},
+    "transplant": {"operation": "transplant", "parts": ["mlp"]},
 }
 
 
@@ -133,6 +154,35 @@ def timed(function: Callable[[], object]) -> tuple[float, object]:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - start, result
+
+
+def counted(function: Callable[[], object]) -> tuple[float, float]:
+    """Return how many operations a call does, and the seconds that it takes uncounted."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops(), timed(function)[0]
+
+
+def print_kinds(lm, tuned, neurons: pd.DataFrame, items: list[Item], new_tokens: int) -> None:
+    """Print what an intervention of each kind costs, read and generating."""
+    units = Units.of(dissect(lm), neurons, "base")
+    plans = {name: plan_steps(units, [step], {}) for name, step in KINDS.items()}
+    prompts = [item.tokens for item in items[:FOLLOWED_TEXTS]]
+    written = decode(tuned, prefill(tuned, prompts), new_tokens).lists()
+    stage = Stage(lm, tuned, dict(tuned.named_parameters(remove_duplicate=False)))
+
+    def read(some: dict[str, Plan]) -> tuple[float, float]:
+        return counted(lambda: measure_fidelity(lm, tuned, prompts, written, some))
+
+    def write(some: dict[str, Plan]) -> tuple[float, float]:
+        return counted(lambda: continue_batch(stage, some, items, new_tokens, range(len(items))))
+
+    print(f"one intervention, {len(prompts)} texts read, {len(items)} continued")
+    for kind, measure in (("fidelity", read), ("generation", write)):
+        shared = measure({})
+        for name, plan in plans.items():
+            flop, seconds = (a - b for a, b in zip(measure({name: plan}), shared, strict=True))
+            print(f"{kind:10s} {name:10s} {flop / 1e12:7.3f} TFLOP {seconds:7.2f} s")
 
 
 def main() -> None:
@@ -218,6 +268,8 @@ def main() -> None:
     )
     same = sum(found[key] == tokens for key, tokens in expected.items())
     print(f"continuations with identical tokens: {same} of {len(expected)}")
+    tuned = load_model(f"{options.results}/{options.tuned}/model", "float32", options.device)
+    print_kinds(lm, tuned, neurons, items, new)
 
 
 if __name__ == "__main__":
