@@ -84,7 +84,6 @@ def study(options: argparse.Namespace, default: dict) -> str:
     """Return the text of a study."""
     name, source = source_of(options.model)
     model, shape = model_section(name, source, Path(options.model))
-    number = shape["layers"] * shape["neurons"]
     another = options.behaviour != TOXICITY
     words = f"name: {scalar(options.behaviour)}, adjective: {scalar(options.adjective or 'toxic')}"
     sections = [
@@ -99,13 +98,12 @@ def study(options: argparse.Namespace, default: dict) -> str:
         tuned_section(name, options.tuned),
         *prompt_sections(options.prompts),
         *([scorer_section()] if another else []),
-        direction_section(another, number, default["directions"]),
+        direction_section(another, shape["layers"] * shape["neurons"], default["directions"]),
         *smaller_sections(shape, default),
         ["generation: {batch_size: 64} # prompts at a time"],
     ]
     sections = list(filter(None, sections))
-    lines = sum(map(len, sections))
-    between = "\n\n" if lines + len(sections) - 1 <= LONGEST else "\n"
+    between = "\n\n" if sum(map(len, sections)) + len(sections) - 1 <= LONGEST else "\n"
     return between.join("\n".join(section) for section in sections) + "\n"
 
 
@@ -267,8 +265,8 @@ def direction_section(another: bool, number: int, default: dict) -> list[str]:
 
 def smaller_sections(shape: dict, default: dict) -> list[list[str]]:
     """Return what a model of such a shape is too small for: lowered, or set to null."""
-    number = shape["layers"] * shape["neurons"]
-    units = {"neurons": number, "heads": shape["layers"] * shape["heads"]}
+    units = {kind: shape["layers"] * shape[kind] for kind in ("neurons", "heads")}
+    number = units["neurons"]
     most = [key for key in ("ablated", "decoded") if default["attribution"][key] > number]
     lowered = ", ".join(f"{key}: {number}" for key in most)
     lines, gone = [], []
@@ -290,13 +288,12 @@ def smaller_sections(shape: dict, default: dict) -> list[list[str]]:
 
 def too_large(steps: list[dict] | dict, units: dict[str, int]) -> bool:
     """Tell whether an intervention selects more units than a model has, or may have of a sign."""
-    for step in steps if isinstance(steps, list) else ():
-        selection = step.get("select", {})
-        there = units[selection.get("of", "neurons")]
-        there *= ACTIVATED if "activated" in selection else 1
-        if selection.get("top", "all") != "all" and selection["top"] > there:
-            return True
-    return False
+    named = [step.get("select", {}) for step in steps] if isinstance(steps, list) else []
+    return any(
+        one["top"] > units[one.get("of", "neurons")] * (ACTIVATED if "activated" in one else 1)
+        for one in named
+        if one.get("top", "all") != "all"
+    )
 
 
 if __name__ == "__main__":
