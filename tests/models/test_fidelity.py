@@ -119,7 +119,7 @@ def test_divergence_and_agreement_equal_plain_ones(every_case):
     tuned, reference = tuned_of(case)
     prompts = [case.prompts[i] for i in CHOSEN]
     found = measured(case.model, tuned, prompts, interventions_of(case))
-    found = found.edited | {"unedited": found.unedited, "noise": found.noise}
+    found = found.edited | {"unedited": found.unedited}
     for row, prompt in enumerate(prompts):
         new = plain.generate(reference, prompt, T, case.ends)
         log_p = plain_predictions(reference, prompt, new)
@@ -128,7 +128,9 @@ def test_divergence_and_agreement_equal_plain_ones(every_case):
             same = (log_p.argmax(-1) == log_q.argmax(-1)).double().mean()
             np.testing.assert_allclose(found[name].kl[row], kl, rtol=1e-3, err_msg=name)
             np.testing.assert_allclose(found[name].agreement[row], same, rtol=1e-12)
-    assert found["unedited"].kl.mean() > 1e4 * abs(found["noise"].kl).mean()
+    written = decode(tuned, prefill(tuned, prompts), T).lists()
+    noise = fidelity.rounding(tuned, prompts, written)
+    assert found["unedited"].kl.mean() > 1e4 * abs(noise).mean()
     assert found["all"].kl.mean() < found["unedited"].kl.mean()
 
 
@@ -180,7 +182,8 @@ def test_a_batch_is_as_its_texts_one_at_a_time(case):
     whole = measured(case.model, tuned, prompts, interventions_of(case))
     for row, prompt in enumerate(prompts):
         alone = measured(case.model, tuned, [prompt], interventions_of(case))
-        assert abs(alone.noise.kl[0]) < 1e-6
+        new = decode(tuned, prefill(tuned, [prompt]), T).lists()
+        assert abs(fidelity.rounding(tuned, [prompt], new)) < 1e-6
         for name, found in whole.edited.items():
             np.testing.assert_allclose(found.kl[row], alone.edited[name].kl[0], rtol=1e-3)
             assert found.agreement[row] == alone.edited[name].agreement[0]
@@ -193,7 +196,7 @@ def test_a_model_that_follows_itself_is_itself_to_the_bit(every_case):
     for reading in (*found.edited.values(), found.unedited):
         np.testing.assert_array_equal(reading.kl, 0)
         np.testing.assert_array_equal(reading.agreement, 1)
-    assert (abs(found.noise.kl) < 1e-6).all()
+    assert (abs(fidelity.rounding(case.model, case.prompts, case.greedy)) < 1e-6).all()
 
 
 def heads_of(case):

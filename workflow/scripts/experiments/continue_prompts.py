@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 from neurondynamics.data.prompts import read_prompts
 from neurondynamics.data.tables import write_parquet
+from neurondynamics.limits import FOLLOWED_TEXTS
 from neurondynamics.lm.encoding import decode_continuations, encode_prompts
+from neurondynamics.lm.fidelity import rounding
 from neurondynamics.lm.generation import decode, prefill, sorted_batches
 from neurondynamics.lm.loading import Reading, load_tokenizer, tokenizer_digest, weight_digest
 from neurondynamics.lm.memory import halving
@@ -26,7 +28,8 @@ def continue_prompts(
     new_tokens: int,
     seed: int,
 ) -> None:
-    """Write a row per prompt, in the order of their numbers: what was read, and what comes of it.
+    """Write a row per prompt, in the order of their numbers: what was read, what comes of it, and
+    `kl_noise`, what rounding alone makes of a divergence along it.
 
     `number` of the prompts are drawn with `seed`, or all are taken where there are not as many.
     """
@@ -46,6 +49,15 @@ def continue_prompts(
         for rows, new in halving(batch, extend):
             continued |= dict(zip(rows.tolist(), new, strict=True))
     new = [continued[row] for row in range(len(records))]
+    noise = np.empty(len(records))
+
+    def read_again(rows: np.ndarray) -> np.ndarray:
+        return rounding(lm, *([texts[i] for i in rows] for texts in (encoded, new)))
+
+    batches = list(sorted_batches([len(ids) for ids in encoded], FOLLOWED_TEXTS))
+    for batch in progress(batches, "reading in another batch size"):
+        for rows, kl in halving(batch, read_again):
+            noise[rows] = kl
     table = pd.DataFrame(
         {
             "prompt_id": [record["prompt_id"] for record in records],
@@ -53,6 +65,7 @@ def continue_prompts(
             "prompt_tokens": encoded,
             "text": decode_continuations(tokenizer, encoded, new),
             "tokens": new,
+            "kl_noise": noise,
         }
     )
     made = {"weight_digest": weight_digest(model), "prompt_set_digest": file_digest(prompts)}

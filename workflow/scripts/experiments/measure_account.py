@@ -31,8 +31,8 @@ def measure_account(
     drawn with `seed`, or of all where there are not as many.
 
     Columns: `part` and `layer`, missing where it is of all layers or of none, `measure`,
-    `prompt_id`, `kl` and `agreement`, of the base model as it is `kl_unedited`, and `kl_noise` of
-    the tuned model against itself in another batch size. Raises ValueError for texts of another
+    `prompt_id`, `kl` and `agreement`, of the base model as it is `kl_unedited`, and the texts'
+    `kl_noise`. Raises ValueError for texts of another
     model, for models of different shapes, and, naming the prompt, for outputs that are not finite.
     """
     written = read_parquet(texts)
@@ -67,7 +67,7 @@ def account_of(base, tuned, texts: pd.DataFrame) -> pd.DataFrame:
         shared = {
             "prompt_id": texts["prompt_id"].to_numpy(),
             "kl_unedited": account.unedited().kl,
-            "kl_noise": account.noise().kl,
+            "kl_noise": texts["kl_noise"].to_numpy(),
         }
         parts = [
             pd.DataFrame(

@@ -71,7 +71,7 @@ def measure_fidelity(
     `resolve_interventions` takes them, `state` the edited model's, `base` or `tuned`; `pairs` is
     what `pair_preferences` wrote of unseen ones, and `cuts` what `tokenise_pairs` cuts them to.
     Columns of `fidelity`: `neurons` and `heads` edited, `tokens` read, `kl`, `agreement` and the
-    unedited model's, and `kl_noise` of the followed model against itself in another batch size; of
+    unedited model's, and the texts' `kl_noise`; of
     `margins`: `margin`, and the unedited and the followed model's. Raises ValueError, naming the
     intervention, for a selection that does not fit the model and for outputs that are not finite;
     and for texts or pairs of another model.
@@ -189,7 +189,7 @@ def measure_batch(
             "agreement": divergence.agreement,
             "kl_unedited": read.unedited.kl,
             "agreement_unedited": read.unedited.agreement,
-            "kl_noise": read.noise.kl,
+            "kl_noise": texts["kl_noise"].to_numpy(),
         }
         tables.append(pd.DataFrame(columns))
     return pd.concat(tables)

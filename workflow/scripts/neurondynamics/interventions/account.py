@@ -18,7 +18,6 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from neurondynamics.interventions.following import read_in_another_size
 from neurondynamics.lm.anatomy import Layer
 from neurondynamics.lm.families import MODULES
 from neurondynamics.lm.fidelity import Divergence, divergences
@@ -86,7 +85,7 @@ class Account:
     ):
         self.own = Stream(model, prompts, continuations)
         self.other = Stream(other, prompts, continuations)
-        self.prompts, self.continuations = prompts, continuations
+        self.continuations = continuations
         self.target = self.other.hidden(self.other.inputs[-1])
         self.layers = len(self.own.anatomy.layers)
 
@@ -117,12 +116,6 @@ class Account:
         """Return how far from the other model the model is as it is."""
         key = Key("nothing", None, "unedited")
         return self._compared({key: self.own.inputs[-1]}, False)[key]
-
-    def noise(self) -> Divergence:
-        """Return how far from the other model it is itself where it reads in another batch size."""
-        key = Key("whole", None, "noise")
-        again = read_in_another_size(self.other.model, self.prompts, self.continuations)
-        return self._predicted({key: again}, self.other)[key]
 
     def _heard(self, number: int) -> Units:
         """Return what the other model's units do in a layer, by module."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from neurondynamics.interventions.edits import (
@@ -109,7 +108,6 @@ class Fidelity:
 
     edited: dict[str, Divergence]  # by intervention
     unedited: Divergence
-    noise: Divergence  # the followed model from itself in another batch size: rounding alone
 
 
 def measure_fidelity(
@@ -138,34 +136,13 @@ def measure_fidelity(
         del moved
     alike[UNEDITED] = read_new(model, prefix, continuations)
     edited |= divergences(followed, text.hidden, model, alike, continuations)
-    again = {"noise": read_in_another_size(followed, prompts, continuations)}
-    noise = divergences(followed, text.hidden, followed, again, continuations)["noise"]
     unedited = edited.pop(UNEDITED)
-    return Fidelity(edited, unedited, noise)
+    return Fidelity(edited, unedited)
 
 
 def _unembedding(model: PreTrainedModel) -> int:
     """Return where a model's unembedding lies: copies share what was not moved."""
     return model.get_output_embeddings().weight.data_ptr()
-
-
-def read_in_another_size(
-    model: PreTrainedModel, prompts: Tokens, continuations: Tokens
-) -> torch.Tensor:
-    """Read a batch in two halves, or its one text beside itself: last hidden states at the
-    new-token positions, (batch, T, d_model), which rounding alone tells from those of the batch."""
-
-    def read(some: Tokens, new: Tokens) -> torch.Tensor:
-        return read_new(model, prefill(model, some), new)
-
-    if len(prompts) == 1:
-        return read([*prompts, *prompts], [*continuations, *continuations])[:1]
-    half = len(prompts) // 2
-    rows = [
-        *read(prompts[:half], continuations[:half]),
-        *read(prompts[half:], continuations[half:]),
-    ]
-    return pad_sequence(rows, batch_first=True)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from neurondynamics.limits import LOGIT_BYTES
-from neurondynamics.lm.generation import NonFiniteError
-from neurondynamics.lm.teacher_forcing import new_positions, next_token_logits
+from neurondynamics.lm.generation import NonFiniteError, prefill
+from neurondynamics.lm.teacher_forcing import new_positions, next_token_logits, read_new
 
 TOKENS = 2048  # of the vocabulary at once
 
@@ -94,6 +95,29 @@ def log_probabilities(
     found = torch.cat([block.log_probability for block in blocks])
     _check_finite(found, mask, "log-probabilities")
     return _sums(found, mask)
+
+
+@torch.inference_mode()
+def rounding(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """Return KL, (batch,), of a model from itself where it reads the same texts in another batch
+    size, in two halves or its one text beside itself: what rounding alone makes of `kl`."""
+
+    def read(some: Sequence[Sequence[int]], new: Sequence[Sequence[int]]) -> torch.Tensor:
+        return read_new(model, prefill(model, some), new)
+
+    half = len(prompts) // 2
+    if half:
+        rows = [
+            *read(prompts[:half], continuations[:half]),
+            *read(prompts[half:], continuations[half:]),
+        ]
+    else:
+        rows = read([*prompts, *prompts], [*continuations, *continuations])[:1]
+    again = {"rounding": pad_sequence(list(rows), batch_first=True)}
+    whole = read(prompts, continuations)
+    return divergences(model, whole, model, again, continuations)["rounding"].kl
 
 
 class _Logits(NamedTuple):

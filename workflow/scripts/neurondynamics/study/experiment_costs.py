@@ -119,8 +119,8 @@ def work_of_experiments(config: dict, tuned: str) -> Iterator[Work]:
         if FIDELITY in measures:
             followed.add(followed_state(experiment))
             plans = with_controls(experiment)
-            # beside the unedited model and the other one, which is read once more in halves
-            read = number * ((3 + _anew(plans)) * prompt + (3 + len(plans)) * new)
+            # beside the unedited model and the other one
+            read = number * ((2 + _anew(plans)) * prompt + (2 + len(plans)) * new)
             read += _work_of_margins(config, tuned, experiment)
             yield Work("measure_fidelity", job, config["shards"], read, models=2)
     # from each layer on, six readings of half of the layers; and mixtures of both models
@@ -130,7 +130,9 @@ def work_of_experiments(config: dict, tuned: str) -> Iterator[Work]:
     followed.add("tuned")
     for state in sorted(followed):
         job = {"tuned": tuned, "followed": state}
-        yield Work("continue_prompts", job, read=number * prompt, decoded=number * new)
+        # and reads its texts twice more, in two batch sizes
+        read = number * (3 * prompt + 2 * new)
+        yield Work("continue_prompts", job, read=read, decoded=number * new)
 
 
 def _work_of_margins(config: dict, tuned: str, experiment: dict) -> int:
