@@ -10,7 +10,7 @@ import pandas as pd
 from neurondynamics.data.provenance import check_made
 from neurondynamics.data.tables import read_parquet, write_parquet
 from neurondynamics.interventions.account import Account
-from neurondynamics.limits import ACCOUNT_TEXTS
+from neurondynamics.limits import FOLLOWED_TEXTS
 from neurondynamics.lm.generation import NonFiniteError, sorted_batches
 from neurondynamics.lm.loading import Reading, tokenizer_digest, weight_digest
 from neurondynamics.lm.memory import halving
@@ -48,7 +48,7 @@ def measure_account(
 
     parts = []
     for batch in progress(
-        list(sorted_batches(lengths, ACCOUNT_TEXTS)), f"account of {len(drawn)} texts"
+        list(sorted_batches(lengths, FOLLOWED_TEXTS)), f"account of {len(drawn)} texts"
     ):
         parts += [part for _, part in halving(batch, measure)]
     measured = pd.concat(parts)

@@ -6,8 +6,6 @@ ROWS_PER_CHUNK = 16  # of a store: a chunk of a layer of 14,336 neurons fits HDF
 NETWORKS = ("detoxify", "classifier")  # kinds of scorers that run a network on a `device`
 TOKENS_PER_PASS = 1024  # of the text read at once for token losses; more is no faster
 FOLLOWED_TEXTS = 32  # of the other model that are read at once; prompts are prefilled by as many
-# texts that an account of both models is taken of at once: all of their layers are kept of them
-ACCOUNT_TEXTS = 8
 LOGIT_BYTES = 2**21  # of a block of logits, of which a few are held at once, near a core
 # of a transplant, the parts that every layer has
 PARTS_OF_LAYERS = ("attention", "queries", "keys", "values", "attention_output")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from neurondynamics.limits import ACCOUNT_TEXTS, FOLLOWED_TEXTS, TOKENS_PER_PASS
+from neurondynamics.limits import FOLLOWED_TEXTS, TOKENS_PER_PASS
 from neurondynamics.study.costs import PROCESS, Model, Work, lengths, model_of
 from neurondynamics.study.interventions import (
     BEHAVIOUR,
@@ -80,7 +80,7 @@ def _followed(model: Model, prompts: int, prompt: int, new: int, texts: int) -> 
 def _accounting(config: dict, **_) -> float:
     """Both models in float32, the residual stream before each block of both and of mixtures, what
     the units of a layer do, and what a layer works out."""
-    model, rows = model_of(config, "float32"), min(_accounted(config), ACCOUNT_TEXTS)
+    model, rows = model_of(config, "float32"), min(_accounted(config), FOLLOWED_TEXTS)
     streams = (2 * (model.layers + 1) + MIXTURES) * model.width
     kept = rows * sum(lengths(config)) * (streams + model.inputs) * model.itemsize
     work = model.reading(rows * sum(lengths(config)))
