@@ -44,9 +44,10 @@ def run(tmp_path):
 
     def run(case, tuned, pairs=None, made=(), shard="1-of-1", state="base", **options):
         folders = {"base": str(case.folder), "tuned": str(tuned)}
+        tiny.heads_of(case.model).to_parquet(tmp_path / "heads.parquet")
         followed = folders["tuned" if state == "base" else "base"]
         texts = pd.DataFrame({"prompt_id": [3, 5], "prompt": ["a", "b"], "tokens": [[5, 6], [7]]})
-        texts = texts.assign(prompt_tokens=[[9, 8], [4]])
+        texts = texts.assign(prompt_tokens=[[9, 8], [4]], kl_noise=1e-9)
         write_parquet(tmp_path / "texts.parquet", texts, {"weight_digest": weight_digest(followed)})
         if pairs is not None:
             said = {"tokenizer_digest": tokenizer_digest(case.folder)} | dict(made)
@@ -58,6 +59,7 @@ def run(tmp_path):
             followed_model=followed,
             texts=str(tmp_path / "texts.parquet"),
             neurons=str(tmp_path / "neurons.parquet"),
+            heads=str(tmp_path / "heads.parquet"),
             directions=[],
             choices=[],
             pairs=None if pairs is None else str(tmp_path / "pairs.parquet"),

@@ -146,7 +146,8 @@ def test_steps_of_a_configuration_move_projections_and_key_value_heads(every_cas
         queries += units_by_hand(every_case, 0, number, 0)[1][:1]
     for number in range(layer.groups):
         shared += units_by_hand(every_case, 0, 0, number)[2]
-    units = Units.of(anatomy, pd.DataFrame({"layer": [], "neuron": []}), "base")
+    neurons = pd.DataFrame({"layer": [], "neuron": []})
+    units = Units.of(anatomy, neurons, tiny.heads_of(model), "base")
     here = {"layers": [LAYER, LAYER]}
     for step, expected in (
         ({"select": {"key_values": [[LAYER, layer.groups - 1]]}}, shared[-2:]),
