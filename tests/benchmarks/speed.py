@@ -163,9 +163,8 @@ def counted(function: Callable[[], object]) -> tuple[float, float]:
     return counter.get_total_flops(), timed(function)[0]
 
 
-def print_kinds(lm, tuned, neurons: pd.DataFrame, items: list[Item], new_tokens: int) -> None:
+def print_kinds(lm, tuned, units: Units, items: list[Item], new_tokens: int) -> None:
     """Print what an intervention of each kind costs, read and generating."""
-    units = Units.of(dissect(lm), neurons, "base")
     plans = {name: plan_steps(units, [step], {}) for name, step in KINDS.items()}
     prompts = [item.tokens for item in items[:FOLLOWED_TEXTS]]
     written = decode(tuned, prefill(tuned, prompts), new_tokens).lists()
@@ -269,7 +268,9 @@ def main() -> None:
     same = sum(found[key] == tokens for key, tokens in expected.items())
     print(f"continuations with identical tokens: {same} of {len(expected)}")
     tuned = load_model(f"{options.results}/{options.tuned}/model", "float32", options.device)
-    print_kinds(lm, tuned, neurons, items, new)
+    heads = pd.read_parquet(Path(options.results, options.tuned, "heads.parquet"))
+    units = Units.of(dissect(lm), neurons, heads, "base")
+    print_kinds(lm, tuned, units, items, new)
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ def wide(model):
         ),
         (  # whose weights have the same shapes
             lambda: of_another_size(num_attention_heads=8, num_key_value_heads=4, head_dim=4),
-            ["heads: 4 in the base model, 8 in the tuned"],
+            ["heads: 4 in the base model, 8 in the tuned", "head_width: 8 in the base model, 4"],
         ),
         (lambda: wide(of_another_size()), ["vocabulary: 400 in the base model, 408 in the tuned"]),
     ],

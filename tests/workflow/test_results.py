@@ -269,23 +269,22 @@ def test_no_edit_no_difference(rows):
 
 def test_the_account_adds_up_to_the_tuned_model(finished):
     """Directly as a sum, causally to the bit, and by weights as the transplants of all layers."""
-    table = read_table(finished, "account").set_index(["part", "layer"]).sort_index()
-    whole = table.loc[("whole", np.nan)]
+    table = read_table(finished, "account").fillna({"layer": -1})
+    table = table.set_index(["part", table["layer"].astype(int)])
+    whole = table.loc["whole", -1]
     assert whole["causal_alone"] == whole["causal_alone_low"] == whole["causal_alone_high"] == 1
     assert table["n"].unique().tolist() == [3]
-    parts = table.drop(index=["whole", "interaction", "residue"])
-    direct = parts.loc[[name in ("embeddings",) or layer >= 0 for name, layer in parts.index]]
-    assert len(direct) == 1 + 2 * tiny.LAYERS
-    assert direct["direct"].sum() == pytest.approx(1, abs=1e-6)
+    layers = table[table["layer"] >= 0]
+    assert len(layers) == 2 * tiny.LAYERS
+    direct = layers["direct"].sum() + table.loc[("embeddings", -1), "direct"]
+    assert direct == pytest.approx(1, abs=1e-6)
     for module in ("attention", "mlp"):
-        of_layers = direct.loc[module, "direct"]
-        assert of_layers.sum() == pytest.approx(parts.loc[(module, np.nan), "direct"])
-        assert direct.loc[module].drop(columns="direct").notna().all(axis=None)
-    interaction = 1 - parts.loc[[key for key in parts.index if key[0] == "norms"], "weights_alone"]
-    others = [*direct["weights_alone"], *parts.loc["final_norm", "weights_alone"]]
-    others += [*parts.loc["unembedding", "weights_alone"]]
-    left = float(interaction.iloc[0]) - sum(others)
-    assert table.loc[("interaction", np.nan), "weights_alone"] == pytest.approx(left)
+        of_module = layers.loc[module]
+        assert of_module["direct"].sum() == pytest.approx(table.loc[(module, -1), "direct"])
+        assert of_module.drop(columns="direct").notna().all(axis=None)
+    others = ("embeddings", "norms", "final_norm", "unembedding")
+    alone = [*layers["weights_alone"], *(table.loc[(n, -1), "weights_alone"] for n in others)]
+    assert table.loc[("interaction", -1), "weights_alone"] == pytest.approx(1 - sum(alone))
 
 
 def test_nearness_stands_beside_what_is_generated(finished):
