@@ -268,7 +268,7 @@ def test_no_edit_no_difference(rows):
 
 
 def test_the_account_adds_up_to_the_tuned_model(finished):
-    """Directly as a sum, causally to the bit, and by weights as the transplants of all layers."""
+    """To the bit by activations, and but for the interaction by weights."""
     table = read_table(finished, "account").fillna({"layer": -1})
     table = table.set_index(["part", table["layer"].astype(int)])
     whole = table.loc["whole", -1]
@@ -276,12 +276,12 @@ def test_the_account_adds_up_to_the_tuned_model(finished):
     assert table["n"].unique().tolist() == [3]
     layers = table[table["layer"] >= 0]
     assert len(layers) == 2 * tiny.LAYERS
-    direct = layers["direct"].sum() + table.loc[("embeddings", -1), "direct"]
-    assert direct == pytest.approx(1, abs=1e-6)
+    shifts = read_table(finished, "residual_shift")  # their shares are undefined without a drop
     for module in ("attention", "mlp"):
-        of_module = layers.loc[module]
-        assert of_module["direct"].sum() == pytest.approx(table.loc[(module, -1), "direct"])
-        assert of_module.drop(columns="direct").notna().all(axis=None)
+        of_module, shift = layers.loc[module], shifts[shifts["component"] == module]
+        np.testing.assert_array_equal(of_module["direct"], shift["share"])
+        assert of_module[["causal_alone", "causal_without"]].notna().all(axis=None)
+        assert of_module[["weights_alone", "weights_without"]].notna().all(axis=None)
     others = ("embeddings", "norms", "final_norm", "unembedding")
     alone = [*layers["weights_alone"], *(table.loc[(n, -1), "weights_alone"] for n in others)]
     assert table.loc[("interaction", -1), "weights_alone"] == pytest.approx(1 - sum(alone))
