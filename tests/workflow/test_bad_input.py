@@ -81,8 +81,8 @@ def test_everything_that_cannot_be_meant_is_named_at_once(untouched):
         f"{edits}.steer-svd[0].layer: 3, but layers are counted 0 to 2",
         f"{edits}.lower-best.best_of: 'serch' is no experiment with the key search",
         f"{edits}.patch-TP-[0].factor: this key does not go with patch",
-        f"{edits}.patch-AN-[0].select: give exactly one of top, groups, neurons, heads, key_values, "
-        "modules, file, random",
+        f"{edits}.patch-AN-[0].select: give exactly one of top, groups, neurons, heads, "
+        "key_values, modules, file, random",
         "the baseline `none: []` of the state base stands in "
         f"{edits}.none and experiments.curve.interventions.none",
         "the baseline `none: []` of the state tuned is missing",
