@@ -32,8 +32,8 @@ def measure_account(
 
     Columns: `part` and `layer`, missing where it is of all layers or of none, `measure`,
     `prompt_id`, `kl` and `agreement`, of the base model as it is `kl_unedited`, and the texts'
-    `kl_noise`. Raises ValueError for texts of another
-    model, for models of different shapes, and, naming the prompt, for outputs that are not finite.
+    `kl_noise`. Raises ValueError for texts of another model, for models of different shapes, and,
+    naming the prompt, for outputs that are not finite.
     """
     written = read_parquet(texts)
     made = {"weight_digest": weight_digest(tuned_model)}
