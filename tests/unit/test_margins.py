@@ -38,16 +38,16 @@ def test_unseen_samples_are_of_the_evaluation_prompts(config):
     assert unseen == "results/{model}/base/continuations/evaluation-scored/1-of-1.parquet"
     shared = {"method": "sampled", "margin": 0.3, "seed": 0}
     assert tuning.pairing() == shared | {"maximum": 144}
-    assert tuning.pairing(unseen=True) == shared | {"maximum": 32, "unseen": True}
+    assert tuning.pairing(unseen=True) == shared | {"maximum": 64, "unseen": True}
 
 
 def test_unseen_ready_pairs_are_held_out_of_the_same_dataset(config):
     config |= {"preferences": READY, "datasets": {"pairs": {"format": "jsonl"}}}
     tuning = Tuning(config)
     assert tuning.pair_sources("evaluation") == tuning.pair_sources()
-    shared = {"method": "ready", "dataset": {"format": "jsonl"}, "held_out": 32, "seed": 0}
+    shared = {"method": "ready", "dataset": {"format": "jsonl"}, "held_out": 64, "seed": 0}
     assert tuning.pairing() == shared | {"maximum": 100}
-    assert tuning.pairing(unseen=True) == shared | {"maximum": 32, "unseen": True}
+    assert tuning.pairing(unseen=True) == shared | {"maximum": 64, "unseen": True}
 
 
 @pytest.mark.parametrize(
