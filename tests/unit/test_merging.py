@@ -98,11 +98,11 @@ def test_what_is_changed_key_by_key(overlay):
 def test_null_drops_a_key():
     result = laid(
         "tuned: {dpo: null, mine: {source: {path: x}}}\n"
-        "experiments: {unalignment: {interventions: {scale-keys-5: null}}}\n"
+        "experiments: {unalignment: {interventions: {scale-keys-2: null}}}\n"
         "curve: null\nnothing: null\npublished: {scorer: null, source: x}"
     )
     assert result["tuned"] == {"mine": {"source": {"path": "x"}}}
-    assert "scale-keys-5" not in result["experiments"]["unalignment"]["interventions"]
+    assert "scale-keys-2" not in result["experiments"]["unalignment"]["interventions"]
     assert not {"curve", "nothing"} & set(result)
     assert result["published"] == {"source": "x"}
     assert result["prompts"] == DEFAULT["prompts"]
