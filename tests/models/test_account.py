@@ -7,7 +7,7 @@ import plain
 import pytest
 import tiny
 import torch
-from neurondynamics.interventions.account import CAUSAL, Account, Key
+from neurondynamics.interventions.account import CAUSAL, WEIGHTS, Account, Key
 from neurondynamics.lm.generation import decode, prefill
 from neurondynamics.lm.streams import Stream
 
@@ -103,7 +103,8 @@ def meant(key):
     named = [key.layer] if key.layer is not None else [None, *layers]
     part = {(key.part, n) for n in named}
     if key.part == "whole":
-        return written | outside, units
+        by_weights = key.measure == "weights_alone"
+        return (blocks | outside, set()) if by_weights else (written | outside, units)
     if key.measure == "causal_alone":
         return part & (written | outside), part & units
     if key.measure == "causal_without":
@@ -117,7 +118,7 @@ def test_every_measure_is_that_of_a_plain_model_put_together(pair):
     case, tuned, reference, prompts, new = pair
     account = Account(case.model, tuned, prompts, new)
     found = dict(account.measure())
-    assert len(found) == 2 * 4 * tiny.LAYERS + 25
+    assert len(found) == 2 * 4 * tiny.LAYERS + 26
     found[Key("nothing", None, "weights_alone")] = account.unedited()
     for key, measured in found.items():
         moved, clamped = meant(key)
@@ -132,12 +133,26 @@ def test_every_measure_is_that_of_a_plain_model_put_together(pair):
 def test_the_whole_is_the_other_model_to_the_bit_and_nothing_is_not(pair):
     case, tuned, _, prompts, new = pair
     account = Account(case.model, tuned, prompts, new)
-    whole = dict(account.measure())[Key("whole", None, CAUSAL[0])]
-    assert (whole.kl == 0).all()
-    assert (whole.agreement == 1).all()
+    measured = dict(account.measure())
+    for measure in (CAUSAL[0], WEIGHTS[0]):
+        whole = measured[Key("whole", None, measure)]
+        assert (whole.kl == 0).all()
+        assert (whole.agreement == 1).all()
     assert (account.unedited().kl > 1e-4).all()
     same = Account(case.model, case.model, prompts, new)
     assert all((measured.kl == 0).all() for key, measured in same.measure() if "alone" in key[2])
+
+
+def test_another_configuration_leaves_the_weights_short_of_the_whole():
+    """Activations follow the other model as it is; weights are read as the base model reads."""
+    base = tiny.build_model("llama")
+    config = copy.deepcopy(base.config)
+    config.rope_parameters["rope_theta"] = 50.0
+    tuned = type(base)(config).eval().requires_grad_(False)
+    tuned.load_state_dict(tiny.nudge(copy.deepcopy(base), 0.02).state_dict())
+    measured = dict(Account(base, tuned, [[5, 6, 7, 8], [9, 10]], [[4, 5, 6], [7, 8]]).measure())
+    assert (measured[Key("whole", None, CAUSAL[0])].kl == 0).all()
+    assert measured[Key("whole", None, WEIGHTS[0])].kl.min() > 1e-4
 
 
 def test_running_on_from_a_layer_is_reading_the_text(every_case):

@@ -311,16 +311,16 @@ def export(case_of, tmp_path):
     table.to_parquet(tmp_path / "neurons.parquet")
     write_direction(tmp_path / "probe.safetensors", Direction(3 * VECTOR, 0.0))
 
-    def run(steps, family="llama", choice=None, **names):
+    def run(steps, family="llama", choice=None, folder=None, followed_model=None, **names):
         tiny.heads_of(case_of(family).model).to_parquet(tmp_path / "heads.parquet")
         export_model(
-            str(case_of(family).folder),
+            str(folder or case_of(family).folder),
             str(tmp_path / "neurons.parquet"),
             str(tmp_path / "heads.parquet"),
             [str(tmp_path / "probe.safetensors")],
             choice,
             str(tmp_path / "exported" / "it"),
-            followed_model=None,
+            followed_model=followed_model,
             state="base",
             steps=steps,
             threads=1,
@@ -374,6 +374,21 @@ def test_the_card_says_what_was_baked_and_nothing_of_this_machine(export, tmp_pa
     assert "stored as float32" in card
     for file in (f for f in folder.iterdir() if f.suffix in (".json", ".md")):
         assert str(tmp_path) not in file.read_text(), file.name
+
+
+def test_weights_that_are_moved_keep_the_wider_precision(export, case_of, tmp_path):
+    """A tuned model's weights would lose what tuning changed, where the base model is narrower."""
+    model = copy.deepcopy(case_of("llama").model)
+    tiny.save(copy.deepcopy(model).bfloat16(), tmp_path / "base")
+    tuned = tiny.nudge(model, 1e-4)
+    tiny.save(tuned, tmp_path / "tuned")
+    parts = ["attention", "mlp", "norms", "final_norm", "embeddings", "unembedding"]
+    moved = {"steps": [{"operation": "transplant", "parts": parts}]}
+    folder = export(**moved, folder=tmp_path / "base", followed_model=str(tmp_path / "tuned"))
+    again = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    for name, weight in tuned.state_dict().items():
+        assert torch.equal(again.state_dict()[name], weight), name
+    assert "stored as float32" in (folder / "README.md").read_text()
 
 
 def test_the_best_of_a_search_is_exported(export, tmp_path):

@@ -27,6 +27,7 @@ from neurondynamics.limits import FOLLOWED_TEXTS
 from neurondynamics.lm import fidelity
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.generation import NonFiniteError, decode, prefill
+from neurondynamics.lm.loading import load_model
 from neurondynamics.lm.teacher_forcing import next_token_logits, read_new, read_windows
 
 T = 6
@@ -360,3 +361,18 @@ def test_no_more_texts_are_followed_than_are_prefilled_at_once(case_of):
     model, texts = case_of("llama").model, [[1]] * (FOLLOWED_TEXTS + 1)
     with pytest.raises(ValueError, match="33 texts at once; at most 32"):
         measure_fidelity(model, model, texts, texts, {})
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_everything_moved_is_the_other_model_on_a_single_position(tmp_path, family):
+    """Weights that lie unevenly in a mapped file are multiplied otherwise, row by row."""
+    base = tiny.build_model(family)
+    folders = tiny.save(base, tmp_path / "base"), tmp_path / "tuned"
+    tiny.save(tiny.nudge(copy.deepcopy(base), 0.05), folders[1])
+    model, followed = (load_model(folder, "float32", "cpu") for folder in folders)
+    plan = Plan(moves=(Move(Transplant.whole(tiny.LAYERS), 1.0, 0, 0),))
+    for prompts in ([[5, 9]], [[5]], [[5], [9]]):
+        new = [[7] for _ in prompts]
+        read = measure_fidelity(model, followed, prompts, new, {"everything": plan})
+        assert (read.edited["everything"].kl == 0).all()
+        assert (read.unedited.kl > 0).all()

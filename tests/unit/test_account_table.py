@@ -10,6 +10,7 @@ STATISTICS = Statistics(samples=200, confidence=0.9, seed=0)
 UNEDITED = np.array([1.0, 3.0])  # of two prompts
 KL = {  # part, layer and measure -> of two prompts
     ("whole", None, "causal_alone"): [0.0, 0.0],
+    ("whole", None, "weights_alone"): [0.1, 0.3],
     ("attention", None, "causal_alone"): [0.5, 1.5],
     ("mlp", None, "causal_alone"): [1.0, 2.0],
     ("embeddings", None, "causal_alone"): [1.0, 2.6],
@@ -50,8 +51,8 @@ def test_shares_are_of_means_and_the_interaction_is_what_is_left():
     assert table.loc[("whole", -1), "causal_alone"] == 1
     # attention and MLPs are taken layer by layer: 0.25 and -0.25, and embeddings 0.1
     assert table.loc[("interaction", -1), "causal_alone"] == pytest.approx(1 - (0.1 + 0.25 - 0.25))
-    # the weights of norms 0.1 and of attention 0.5
-    assert table.loc[("interaction", -1), "weights_alone"] == pytest.approx(0.4)
+    # the weights of norms 0.1 and of attention 0.5, and of all only 0.9
+    assert table.loc[("interaction", -1), "weights_alone"] == pytest.approx(0.9 - 0.1 - 0.5)
     assert np.isnan(table.loc[("interaction", -1), "causal_without"])
     assert np.isnan(table.loc[("norms", -1), "causal_alone"])
     assert [*table.index][:4] == [("whole", -1), ("embeddings", -1), ("attention", -1), ("mlp", -1)]

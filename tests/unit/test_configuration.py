@@ -11,6 +11,7 @@ import pytest
 import yaml
 from neurondynamics.study.configuration import checked, labeller_first, with_replicas
 from neurondynamics.study.costs import HEADS, SHAPE
+from neurondynamics.study.interventions import MEASURED, measures_of
 from neurondynamics.study.schema import ORIGINS, kinds_of, read_schema
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -339,6 +340,30 @@ STEERED = (
             "did you mean 'challenge-prompts'?",
         ),
         ("prompts: {train: {dataset: wikipedia, number: 2}}", "prompts.train.dataset", "articles"),
+        # what would be measured to no end
+        (
+            "experiments: {nearness: {controls: {random: 1}}}",
+            "experiments.nearness.controls",
+            "identity changes nothing, and so would its controls",
+        ),
+        (
+            "experiments: {modules: {controls: {random: 1}}}",
+            "experiments.modules.controls.random",
+            "mlp edits all units of its layers, and so would its control",
+        ),
+        (
+            "experiments: {weights: {interventions: {x: "
+            "[{operation: transplant, parts: [mlp], factor: 0}]}}}",
+            "experiments.weights.interventions.x[0].factor",
+            "0 moves nothing",
+        ),
+        (
+            "experiments: {weights: {interventions: {x: "
+            "[{operation: transplant, select: {key_values: [[0, 3]]}}]}}}",
+            "experiments.weights.interventions.x[0].select.key_values[0]",
+            "no key/value head 3 in layer 0; the model has layers 0 to 29, each with key/value "
+            "heads 0 to 2",
+        ),
         # baselines
         (
             "experiments: {tuning-free: {interventions: {none: []}}}",
@@ -408,6 +433,11 @@ def test_a_version_named_like_the_model_is_refused():
         line.startswith("tuned.smollm2-135m: ")
         for line in problems("tuned: {smollm2-135m: {source: {path: x}}}")
     )
+
+
+def test_null_lets_everything_be_measured():
+    config = overlaid("experiments: {nearness-of-neurons: {measures: null}}")
+    assert measures_of(config["experiments"]["nearness-of-neurons"]) == MEASURED
 
 
 def test_further_seeds_make_replicas():

@@ -9,7 +9,8 @@ from neurondynamics.evaluation.metrics import MEASURES
 from neurondynamics.study.behaviour import Behaviour
 from tabulate_controls import tabulate_controls
 
-STATES = {"patching": "base", "tuned-baseline": "tuned"}
+STATES = {"patching": "base", "tuned-baseline": "tuned", "read": "base"}
+WRITTEN = ["patching", "tuned-baseline"]
 NAN = np.nan
 
 
@@ -36,14 +37,17 @@ def write_experiment(folder, name, interventions):
         pd.concat(tables).assign(experiment=name).to_parquet(folder / f"{name}-{kind}.parquet")
 
 
-def tabulate(folder, states=STATES, scorer="first"):
+def tabulate(folder, states=STATES, scorer="first", read=()):
     """Return the table, or the rows of one scorer."""
+    written = [name for name in WRITTEN if name in states]
     tabulate_controls(
-        scores=[folder / f"{name}-scores.parquet" for name in states],
-        measures=[folder / f"{name}-measures.parquet" for name in states],
-        losses=[folder / f"{name}-losses.parquet" for name in states],
+        scores=[folder / f"{name}-scores.parquet" for name in written],
+        measures=[folder / f"{name}-measures.parquet" for name in written],
+        losses=[folder / f"{name}-losses.parquet" for name in written],
+        fidelity=[folder / f"{name}-fidelity.parquet" for name in read],
         table=folder / "controls.csv",
         states=states,
+        measured={"behaviour": written, "fidelity": [*read]},
         scorers=["first", "other"],
         behaviour=Behaviour("rudeness", "rude"),
         statistics=Statistics(samples=200, confidence=0.95, seed=0),
@@ -111,6 +115,53 @@ def test_the_advantage_is_paired(study):
     # Every score is a multiple of the base score, so every resample shows the same shares.
     for column in ("advantage", "advantage_low", "advantage_high"):
         np.testing.assert_allclose(table[column], [0.75 - 0.25, 0.75 + 0.125])
+
+
+def write_fidelity(folder, name, noise=1e-6, **kl):
+    """Save how near the interventions of an experiment come, on two texts."""
+    edited = {"edit": [0.5, 1.5], "edit~random-1": [0.8, 2.4], "edit~random-2": [1.0, 2.2]} | kl
+    tables = [
+        pd.DataFrame(
+            {
+                "experiment": name,
+                "intervention": intervention,
+                "prompt_id": [5, 2],
+                "kl": of_texts,
+                "kl_unedited": [1.0, 3.0],
+                "kl_noise": noise,
+            }
+        )
+        for intervention, of_texts in edited.items()
+    ]
+    pd.concat(tables).to_parquet(folder / f"{name}-fidelity.parquet")
+
+
+def test_what_is_only_read_has_its_controls_too(study):
+    write_fidelity(study, "patching", **{"edit~signs-1": [1.0, 3.0]})
+    write_fidelity(study, "read")
+    table = tabulate(study, read=("patching", "read"))
+    keys = ["experiment", "intervention", "control", "draws", "n_read"]
+    assert table[keys].to_numpy().tolist() == [
+        ["patching", "edit", "random", 2, 2],
+        ["patching", "edit", "signs", 1, 2],
+        ["read", "edit", "random", 2, 2],
+    ]
+    for row in (table.iloc[0], table.iloc[2]):
+        assert row["kl_share"] == pytest.approx(0.5)
+        assert row["draws_kl_share"] == row["draws_kl_share_min"] == pytest.approx(0.2)
+        assert row["kl_advantage_low"] <= row["kl_advantage"] <= row["kl_advantage_high"]
+        assert row["kl_advantage"] == pytest.approx(0.3)
+    assert table["kl_advantage"][1] == pytest.approx(0.5)
+    written = ["rudeness", "perplexity", "effect_share", "advantage", "n"]
+    assert table.loc[2, written].isna().all()
+    assert table.loc[:1, written].notna().all(axis=None)
+
+
+def test_nearness_without_a_way_is_unknown(study):
+    write_fidelity(study, "read", noise=0.5)
+    row = tabulate(study, read=("read",)).iloc[-1]
+    assert row["n_read"] == 2
+    assert row[["kl_share", "draws_kl_share", "kl_advantage"]].isna().all()
 
 
 def test_a_draw_without_scores_leaves_its_measures_unknown(study):

@@ -105,14 +105,20 @@ EXPERIMENTS = {  # by other names than those of the default study, with which th
             "scale-values": [act({"top": 2}, "scale", factor=3.0)],
         },
     },
-    "units": {  # read, and not written under
+    "sites": {  # read, and not written under
         "state": "base",
         "measures": ["fidelity"],
-        "controls": {"random": 1},
         "margins": ["late"],
         "interventions": {
             "attention": [whole("attention")],
             "late": [whole("attention", "mlp", layers=[1, tiny.LAYERS - 1])],
+        },
+    },
+    "units": {
+        "state": "base",
+        "measures": ["fidelity"],
+        "controls": {"random": 1},
+        "interventions": {
             "heads": [act({"heads": [[0, 1], [1, 0]]}, "patch", mode="paired")],
             "moved": [act({"top": 20, "of": "all", "by": "change"}, "patch", mode="shift")],
             "rescaled": [act({"top": 2, "of": "heads", "by": "reduction"}, "rescale", factor=0.5)],

@@ -236,6 +236,7 @@ rule tabulate_controls:
         scores=experiments.reported(SCORES),
         measures=experiments.reported(MEASURES),
         losses=experiments.reported(LOSSES),
+        fidelity=experiments.reported(FIDELITIES),
     output:
         table=in_report("controls"),
     log:
@@ -249,7 +250,7 @@ rule tabulate_controls:
         mem_mb=memory_of("tabulate_controls"),
         runtime=10,
     params:
-        **experiments.judged("behaviour"),
+        **experiments.controlled(),
         scorers=experiments.scorers,
         code=code_digest("experiments/tabulate_controls"),
     script:

@@ -9,6 +9,7 @@ import json
 import logging
 from pathlib import Path
 
+import torch
 from neurondynamics.analysis.directions import read_vectors
 from neurondynamics.interventions.export import bake
 from neurondynamics.interventions.plans import chosen_steps, plan_steps
@@ -83,9 +84,10 @@ def export_model(
     `steps` are the intervention's, or {best_of: the interventions of a search}, of which the file
     `choice` says which one was chosen; `directions` are the files of what they subtract, by their
     names. `state` is the model's, `base` or `tuned`; `followed_model` the folder of the other one,
-    if weights are moved toward it. The weights keep the dtype that they are stored in. The names
-    are for the card. Raises ValueError, naming the intervention, for a selection that does not fit
-    the model and for an edit that weights cannot express.
+    if weights are moved toward it. The weights keep the dtype that they are stored in, or the wider
+    one of both models' where some are moved. The names are for the card. Raises ValueError, naming
+    the intervention, for a selection that does not fit the model and for an edit that weights
+    cannot express.
     """
     set_threads(threads)
     steps = chosen_steps(steps, choice)
@@ -98,6 +100,8 @@ def export_model(
         raise ValueError(f"{key}{error}") from error
     try:
         other = StoredWeights(followed_model) if made.moves else None
+        if other is not None:  # weights that are moved into a narrower precision are lost there
+            lm = lm.to(torch.promote_types(lm.dtype, other.dtype))
         baked = bake(made.moved(lm, other), made.edits)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from error

@@ -14,11 +14,13 @@ if __name__ == "__main__":
 import logging
 
 import pandas as pd
-from neurondynamics.analysis.account import MEASURES, WHOLE, direct_shares, estimate_account
+from neurondynamics.analysis.account import ALONE, MEASURES, WHOLE, direct_shares, estimate_account
 from neurondynamics.analysis.statistics import ENDS, Statistics
 from neurondynamics.data.tables import read_csv, read_parquet, write_csv
 
 logger = logging.getLogger("tabulate_account")
+
+ROUNDED = 1e-5  # of the whole, what rounding may take
 
 
 def tabulate_account(account: str, shifts: str, table: str, *, statistics: Statistics) -> None:
@@ -32,7 +34,14 @@ def tabulate_account(account: str, shifts: str, table: str, *, statistics: Stati
     joined["layer"] = joined["layer"].astype("Int64").mask(joined["layer"] < 0)
     joined["n"] = int(causal["n"].iloc[0])
     whole = joined[joined["part"] == WHOLE].iloc[0]
-    logger.info("the whole of the tuned model: kl_share %r", whole["causal_alone"])
+    for measure in ALONE:
+        logger.info("the whole of the tuned model, %s: kl_share %r", measure, whole[measure])
+    if whole["weights_alone"] < 1 - ROUNDED:
+        logger.warning(
+            "all weights of the tuned model in the base model bring it only %.3g of the way: their "
+            "config.json differ, and what is said of weights is said of the base model's",
+            whole["weights_alone"],
+        )
     columns = [name + end for name in ("direct", *MEASURES) for end in ENDS]
     write_csv(table, pd.DataFrame(joined, columns=["part", "layer", "n", *columns]))
 

@@ -2,7 +2,7 @@
 
 A control does the same to as many random neurons of each layer (`random`), or moves the same
 neurons as far with the direction of half of the moves flipped (`signs`). Only what an intervention
-does beyond its controls says something about its neurons.
+does beyond its controls says something about its neurons. What is not measured of it is empty.
 """
 
 from neurondynamics.runtime import start_log
@@ -10,10 +10,18 @@ from neurondynamics.runtime import start_log
 if __name__ == "__main__":
     start_log(snakemake.log[0])
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
-from neurondynamics.analysis.effects import parse_control, read_effects
-from neurondynamics.analysis.statistics import Estimate, Statistics
+from neurondynamics.analysis.effects import (
+    Effects,
+    parse_control,
+    read_effects,
+    read_experiments,
+)
+from neurondynamics.analysis.fidelity import against_draws
+from neurondynamics.analysis.statistics import Statistics
 from neurondynamics.data.tables import write_csv
 from neurondynamics.evaluation.fluency import read_fluency
 from neurondynamics.study.behaviour import Behaviour
@@ -23,36 +31,46 @@ COLUMNS = """experiment intervention scorer state control draws
     perplexity draws_perplexity draws_perplexity_min draws_perplexity_max
     repetition draws_repetition
     effect_share draws_effect_share draws_effect_share_min draws_effect_share_max
-    n advantage advantage_low advantage_high"""
+    n advantage advantage_low advantage_high
+    n_read kl_share draws_kl_share draws_kl_share_min draws_kl_share_max
+    kl_advantage kl_advantage_low kl_advantage_high"""
 
 
 def tabulate_controls(
     scores: list[str],
     measures: list[str],
     losses: list[str],
+    fidelity: list[str],
     table: str,
     *,
     states: dict[str, str],
+    measured: dict[str, list[str]],
     scorers: list[str],
     behaviour: Behaviour,
     statistics: Statistics,
 ) -> None:
-    """Write the CSV file `table` from the scores, measures and losses of experiments.
+    """Write the CSV file `table` from the scores, measures, losses and fidelity of experiments.
 
-    `scores`, `measures` and `losses`: parquet files, any number per experiment. `states`: the model
-    state of each experiment. Columns are named after the behaviour. Of the draws of a kind of
-    control there are the mean, the least and the greatest; the mean of perplexities is the
-    geometric one. `advantage` is the effect share of the intervention minus the mean one of its
-    draws, bootstrapped over the `n` prompts that all of them have a score for. A study without
-    controls gets the header alone. Raises ValueError for a control whose intervention is not in
-    the experiment.
+    `scores` to `fidelity`: parquet files, any number per experiment. `states`: the model state of
+    each experiment; `measured`: by measure the experiments that have it. Columns are named after
+    the behaviour. Of the draws of a kind of control there are the mean, the least and the
+    greatest; the mean of perplexities is the geometric one. `advantage` is the effect share of the
+    intervention minus the mean one of its draws, bootstrapped over the `n` prompts that all of them
+    have a score for, and `kl_advantage` the same of `kl_share` over the `n_read` texts. A study
+    without controls gets the header alone. Raises ValueError for a control whose intervention is
+    not in the experiment.
     """
-    fluency = read_fluency(measures, losses, states)
+    written = {name: states[name] for name in measured["behaviour"]}
+    fluency = read_fluency(measures, losses, written)
     judged = {
         scorer: (effects, effects.estimate_all())
-        for scorer, effects in read_effects(scores, scorers, states, statistics).items()
+        for scorer, effects in read_effects(scores, scorers, written, statistics).items()
     }
-    interventions = next(iter(judged.values()))[0].scores.columns
+    near = read_experiments(fidelity, measured["fidelity"])
+    reported = [(e, name) for e, one in near.items() for name in one["intervention"].unique()]
+    reported += list(next(iter(judged.values()))[0].scores.columns)
+    every = find_controls(dict.fromkeys(reported))
+    in_order = sorted(every.items(), key=lambda one: [*states].index(one[0][0]))
     rows = [
         {
             "experiment": experiment,
@@ -61,23 +79,33 @@ def tabulate_controls(
             "state": states[experiment],
             "control": kind,
             "draws": len(draws),
-            **_against(
-                fluency[experiment].join(estimates.loc[experiment]),
-                effects.advantage(experiment, intervention, draws),
-                *(intervention, draws),
+            **_behaviour(effects, estimates, fluency, (experiment, intervention), draws),
+            **(
+                against_draws(near[experiment], intervention, draws, statistics)
+                if experiment in near
+                else {}
             ),
-            "n": effects.paired(experiment, [intervention, *draws]),
         }
-        for (experiment, intervention, kind), draws in find_controls(interventions).items()
+        for (experiment, intervention, kind), draws in in_order
         for scorer, (effects, estimates) in judged.items()
     ]
-    written = pd.DataFrame(rows, columns=COLUMNS.split())
-    write_csv(table, written.rename(columns=behaviour.columns))
+    found = pd.DataFrame(rows, columns=COLUMNS.split())
+    whole = dict.fromkeys(["n", "n_read"], "Int64")
+    write_csv(table, found.astype(whole).rename(columns=behaviour.columns))
 
 
-def _against(
-    measures: pd.DataFrame, advantage: Estimate, intervention: str, draws: list[str]
+def _behaviour(
+    effects: Effects,
+    estimates: pd.DataFrame,
+    fluency: dict[str, pd.DataFrame],
+    name: tuple[str, str],
+    draws: list[str],
 ) -> dict[str, float]:
+    """Return what a scorer and the text say of an (experiment, intervention) and its draws."""
+    experiment, intervention = name
+    if name not in estimates.index:
+        return {}
+    measures = fluency[experiment].join(estimates.loc[experiment])
     edited, drawn = measures.loc[intervention], measures.loc[draws]
     return {
         **edited[["score", "perplexity", "repetition", "effect_share"]],
@@ -86,11 +114,14 @@ def _against(
         "draws_perplexity": np.exp(np.log(drawn["perplexity"]).mean()),
         "draws_repetition": drawn["repetition"].mean(),
         **_spread(drawn, "effect_share"),
-        **advantage.columns("advantage"),
+        **effects.advantage(experiment, intervention, draws).columns("advantage"),
+        "n": effects.paired(experiment, [intervention, *draws]),
     }
 
 
-def find_controls(interventions: list[tuple[str, str]]) -> dict[tuple[str, str, str], list[str]]:
+def find_controls(
+    interventions: Collection[tuple[str, str]],
+) -> dict[tuple[str, str, str], list[str]]:
     """Return the names of the draws by (experiment, controlled intervention, kind of control)."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for experiment, name in interventions:
@@ -119,8 +150,10 @@ if __name__ == "__main__":
         scores=snakemake.input.scores,
         measures=snakemake.input.measures,
         losses=snakemake.input.losses,
+        fidelity=snakemake.input.fidelity,
         table=snakemake.output.table,
         states=snakemake.params.states,
+        measured=snakemake.params.measured,
         scorers=snakemake.params.scorers,
         behaviour=Behaviour(**snakemake.params.behaviour),
         statistics=Statistics(**snakemake.params.statistics),

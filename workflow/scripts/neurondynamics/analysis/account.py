@@ -37,11 +37,12 @@ def estimate_account(measured: pd.DataFrame, statistics: Statistics) -> pd.DataF
         of_measure = measured[measured["measure"] == measure].groupby("key", sort=False)
         wide = pd.DataFrame({key: r.set_index("prompt_id")["kl"] for key, r in of_measure})
         found = [*wide.columns]
-        parts = _add_up(found)
+        parts, whole = _add_up(found), [n for n, key in enumerate(found) if key[0] == WHOLE]
 
-        def shares(edited: np.ndarray, before: np.ndarray, parts=parts) -> np.ndarray:
+        def shares(edited: np.ndarray, before: np.ndarray, parts=parts, whole=whole) -> np.ndarray:
             each = kl_share(before[:, None], edited)  # (resamples, keys)
-            return np.concatenate([each, 1 - each[:, parts].sum(1, keepdims=True)], 1)
+            of_whole, of_parts = (each[:, some].sum(1, keepdims=True) for some in (whole, parts))
+            return np.concatenate([each, of_whole - of_parts], 1)
 
         estimate = statistics.estimate(shares, [wide.sort_index().to_numpy(), unedited])
         for number, key in enumerate([*found, (INTERACTION, -1)]):

@@ -122,6 +122,37 @@ class Nearness:
         return the_one(name, state, {where: rows for where, rows in of_name.items() if len(rows)})
 
 
+def against_draws(
+    table: pd.DataFrame, name: str, draws: list[str], statistics: Statistics
+) -> dict[str, float]:
+    """Return the `kl_share` of an intervention, the mean, least and greatest of its draws, and
+    `kl_advantage`, what it is above that mean, with its interval over the same prompts.
+
+    `table` is an experiment's, as `estimate_fidelity` takes it. All but `n_read` is NaN where the
+    models are not `beyond_rounding`.
+    """
+    names, wide = _wide(table, "prompt_id")
+    edited, unedited = wide("kl"), wide("kl_unedited")[:, 0]
+    places = [names.index(one) for one in (name, *draws)]
+    found = {"n_read": len(edited)}
+    if not beyond_rounding(unedited, table["kl_noise"].to_numpy()):
+        return found
+    shares = kl_share(unedited.mean(), edited[:, places].mean(0))
+    spread = {"": shares[1:].mean(), "_min": shares[1:].min(), "_max": shares[1:].max()}
+
+    def advantage(unedited: np.ndarray, edited: np.ndarray) -> np.ndarray:
+        each = kl_share(unedited[:, None], edited)  # (resamples, names)
+        return each[:, 0] - each[:, 1:].mean(1)
+
+    above = statistics.estimate(advantage, [unedited, edited[:, places]])
+    return {
+        **found,
+        "kl_share": shares[0],
+        **{f"draws_kl_share{end}": value for end, value in spread.items()},
+        **above.columns("kl_advantage"),
+    }
+
+
 def estimate_margins(measured: pd.DataFrame, statistics: Statistics) -> pd.DataFrame:
     """Return a row per (experiment, intervention) with estimates over pairs.
 

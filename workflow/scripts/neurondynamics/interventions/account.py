@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel
 
+from neurondynamics.interventions.transplant import Transplant, transplanted
 from neurondynamics.lm.anatomy import Layer
 from neurondynamics.lm.families import MODULES
 from neurondynamics.lm.fidelity import Divergence, divergences
@@ -86,6 +87,7 @@ class Account:
         self.own = Stream(model, prompts, continuations)
         self.other = Stream(other, prompts, continuations)
         self.continuations = continuations
+        self._texts = prompts, continuations
         self.target = self.other.hidden(self.other.inputs[-1])
         self.layers = len(self.own.anatomy.layers)
 
@@ -111,11 +113,20 @@ class Account:
         for end, keys in by_end.items():
             yield from self._compared({key: streams[key] for key in keys}, end).items()
         yield from self._outside()
+        yield from self._moved().items()
 
     def unedited(self) -> Divergence:
         """Return how far from the other model the model is as it is."""
         key = Key("nothing", None, "unedited")
         return self._compared({key: self.own.inputs[-1]}, False)[key]
+
+    def _moved(self) -> dict[Key, Divergence]:
+        """Return the measure of all weights at once: they are the whole of the other model, if both
+        have one configuration."""
+        key = Key(WHOLE, None, WEIGHTS[0])
+        moved = transplanted(self.own.model, self.other.model, Transplant.whole(self.layers))
+        stream = Stream(moved, *self._texts)
+        return self._predicted({key: stream.hidden(stream.inputs[-1])}, stream)
 
     def _heard(self, number: int) -> Units:
         """Return what the other model's units do in a layer, by module."""

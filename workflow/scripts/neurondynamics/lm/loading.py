@@ -30,6 +30,7 @@ HARMLESS = re.compile(
     r"(^|\.)(attn|attention)\.(attention\.)?(masked_)?bias$|(^|\.)inv_freq$|(^|\.)(cos|sin)_cached$"
     r"|(^|\.)position_ids$|^v_head\."
 )
+ALIGNED = 64  # bytes, as torch lays out its own memory
 SHOWN = 3  # tensors that a message names
 LOCAL = {"local_files_only": True, "trust_remote_code": False}  # neither the hub nor foreign code
 
@@ -72,7 +73,17 @@ def load_model(folder: str | Path, dtype: str, device: str) -> PreTrainedModel:
     if special is not None:
         ends = special["ends"]
         model.generation_config.eos_token_id = ends[0] if len(ends) == 1 else ends or None
-    return model.to(resolve_device(device)).eval().requires_grad_(False)
+    model = model.to(resolve_device(device)).eval().requires_grad_(False)
+    _align(model)
+    return model
+
+
+def _align(model: PreTrainedModel) -> None:
+    """Copy the weights that lie unevenly in a file that is mapped into memory: products of a single
+    row would be rounded otherwise than those with a copy of the same weights."""
+    for parameter in model.parameters():
+        if parameter.device.type == "cpu" and parameter.data_ptr() % ALIGNED:
+            parameter.data = parameter.data.clone()
 
 
 def load_config(folder: str | Path) -> PreTrainedConfig:

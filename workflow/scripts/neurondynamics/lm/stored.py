@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
+
+# as safetensors calls them
+DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 
 
 class StoredWeights(Mapping):
@@ -48,6 +52,18 @@ class StoredWeights(Mapping):
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The widest precision that a parameter is stored in."""
+        return reduce(torch.promote_types, map(self._dtype, self.names))
+
+    def _dtype(self, name: str) -> torch.dtype:
+        if self._loaded is not None:
+            return self._loaded[name].dtype
+        file, stored = self._files[self._source(name)]
+        with safe_open(file, "pt") as opened:
+            return DTYPES[opened.get_slice(stored).get_dtype()]
 
     def names_beside(self, other: StoredWeights) -> Iterator[str]:
         """Yield the names of all parameters, those that two share in both models once."""

@@ -62,8 +62,12 @@ class Experiments(Stage):
     def compared(self) -> dict:
         """Return what the table of all interventions takes beside their files: by what is measured,
         the experiments that are reported."""
+        return self.controlled() | {"thresholds": self.thresholds()}
+
+    def controlled(self) -> dict:
+        """Return the same without thresholds."""
         measured = {measure: list(self.states(measure)) for measure in MEASURED}
-        return self.judged() | {"measured": measured, "thresholds": self.thresholds()}
+        return self.judged() | {"measured": measured}
 
     def claimed(self) -> dict:
         """Return what claims are about: interventions, and what they are judged by."""

@@ -25,7 +25,7 @@ def measures_of(experiment: dict) -> tuple[str, ...]:
     writes."""
     if is_search(experiment):
         return BEHAVIOUR, DAMAGE
-    return tuple(experiment.get("measures", MEASURED))
+    return tuple(experiment.get("measures") or MEASURED)  # null drops the key
 
 
 def followed_state(experiment: dict) -> str:
@@ -205,6 +205,10 @@ def _controls(experiment: dict, key: str) -> Iterator[str]:
             yield f"{key}: {name} cannot have controls; give it an experiment apart"
         elif any("select" not in step for step in steps):
             yield f"{key}: {name} edits no selected neurons, so it has no controls"
+        elif any(step.get("mode") == "identity" for step in steps):
+            yield f"{key}: {name} changes nothing, and so would its controls"
+        elif "random" in kinds and any("modules" in step["select"] for step in steps):
+            yield f"{key}.random: {name} edits all units of its layers, and so would its control"
         elif "signs" in kinds and any(step["operation"] != "patch" for step in steps):
             yield f"{key}.signs: {name} is no patch; only a patch has a direction"
 

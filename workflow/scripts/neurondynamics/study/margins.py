@@ -48,4 +48,5 @@ def unknown_names(layers: list[dict]) -> Iterator[str]:
         named = [one["margins"] for one in stated if isinstance(one.get("margins"), list)]
         for index, name in enumerate(named[-1] if named else ()):
             key = f"experiments.{experiment}.margins[{index}]"
-            yield from known(key, name, [*there, "none"], "intervention")
+            if name != "none":  # which is refused for what it is
+                yield from known(key, name, there, "intervention")

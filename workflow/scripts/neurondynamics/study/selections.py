@@ -68,8 +68,11 @@ def contradictions(selection: dict, key: str, model: dict) -> Iterator[str]:
     if "top" in selection:
         yield from _top(selection, key, model)
     yield from layers_out_of_range(selection, key, model["layers"])
+    widths = {"key_value_width", "head_width"} <= set(model)
+    shared = model["key_value_width"] // model["head_width"] if widths else None
+    there = model | ({"key_values": shared} if widths else {})
     for kind, unit in LISTED.items():
-        yield from _listed(selection, key, kind, unit, model)
+        yield from _listed(selection, key, kind, unit, there)
     if "file" in selection and PurePath(selection["file"]).suffix not in TABLES:
         yield f"{key}.file: neurons are read from a file in {' or '.join(TABLES)}"
     if "random" in selection:

@@ -33,6 +33,8 @@ def contradictions(step: dict, key: str) -> Iterator[str]:
         held = [part for part in inside if part in parts]
         if whole in parts and held:
             yield f"{key}.parts: {whole} has {' and '.join(held)} in it already; leave one out"
+    if step.get("factor") == 0:
+        yield f"{key}.factor: 0 moves nothing; 1 is as far as the other model, which none means"
     if "positions" in step:
         yield f"{key}.positions: weights that are moved act at every position; leave it out"
 
