@@ -78,8 +78,8 @@ def _followed(model: Model, prompts: int, prompt: int, new: int, texts: int) -> 
 
 
 def _accounting(config: dict, **_) -> float:
-    """Both models in float32 and one with all weights moved, the residual stream before each block of both and of mixtures, what
-    the units of a layer do, and what a layer works out."""
+    """Both models in float32 and one with all weights moved, the residual stream before each block
+    of both and of mixtures, what the units of a layer do, and what a layer works out."""
     model, rows = model_of(config, "float32"), min(_accounted(config), FOLLOWED_TEXTS)
     streams = (2 * (model.layers + 1) + MIXTURES) * model.width
     kept = rows * sum(lengths(config)) * (streams + model.inputs) * model.itemsize
