@@ -53,6 +53,7 @@ def names_of(model):
         found["attention", number], found["mlp", number] = attention, mlp
         found["norms", number] = [n for n in inside if n not in (*attention, *mlp)]
         found["output_projections", number] = written
+        found["others", number] = [name for name in inside if name not in written]
     blocks = {name for names in found.values() for name in names}
     norm = of_module[plain.final_norm(model)] + "."
     found["final_norm", None] = [name for name in every if name.startswith(norm)]
@@ -110,7 +111,9 @@ def meant(key):
     if key.measure == "causal_without":
         return (written | outside) - part, units - part
     if key.measure == "weights_alone":
-        return part & (blocks | outside), set()
+        return part & (blocks | written | outside), set()
+    if key.part == "output_projections":
+        return {("others", n) for n in layers} | outside, set()
     return (blocks | outside) - part, set()
 
 
@@ -118,7 +121,7 @@ def test_every_measure_is_that_of_a_plain_model_put_together(pair):
     case, tuned, reference, prompts, new = pair
     account = Account(case.model, tuned, prompts, new)
     found = dict(account.measure())
-    assert len(found) == 2 * 4 * tiny.LAYERS + 26
+    assert len(found) == 2 * 4 * tiny.LAYERS + 28
     found[Key("nothing", None, "weights_alone")] = account.unedited()
     for key, measured in found.items():
         moved, clamped = meant(key)

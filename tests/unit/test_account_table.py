@@ -17,6 +17,7 @@ KL = {  # part, layer and measure -> of two prompts
     ("attention", 0, "causal_alone"): [0.6, 2.4],
     ("mlp", 0, "causal_alone"): [1.2, 3.8],
     ("mlp", 0, "causal_without"): [0.1, 0.3],
+    ("output_projections", None, "weights_alone"): [0.3, 0.9],  # a part of attention and MLPs
     ("norms", None, "weights_alone"): [0.9, 2.7],
     ("attention", 0, "weights_alone"): [0.5, 1.5],
     ("norms", None, "weights_without"): [0.2, 0.2],

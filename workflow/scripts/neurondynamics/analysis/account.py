@@ -12,8 +12,8 @@ MEASURES = ("causal_alone", "causal_without", "weights_alone", "weights_without"
 ALONE = ("causal_alone", "weights_alone")
 # what parts lie before, in and behind the layers; their shares, with those of all layers of the
 # modules, do not add up to the whole but for the interaction
-PARTS = ("embeddings", "attention", "mlp", "output_projections", "norms", "final_norm")
-PARTS += ("unembedding",)
+PROJECTIONS = "output_projections"
+PARTS = ("embeddings", "attention", "mlp", PROJECTIONS, "norms", "final_norm", "unembedding")
 WHOLE, INTERACTION, RESIDUE = "whole", "interaction", "residue"
 NAMES = ["part", "layer"]
 
@@ -37,7 +37,10 @@ def estimate_account(measured: pd.DataFrame, statistics: Statistics) -> pd.DataF
         of_measure = measured[measured["measure"] == measure].groupby("key", sort=False)
         wide = pd.DataFrame({key: r.set_index("prompt_id")["kl"] for key, r in of_measure})
         found = [*wide.columns]
-        parts, whole = _add_up(found), [n for n, key in enumerate(found) if key[0] == WHOLE]
+        parts, whole = (
+            _add_up(found, measure),
+            [n for n, key in enumerate(found) if key[0] == WHOLE],
+        )
 
         def shares(edited: np.ndarray, before: np.ndarray, parts=parts, whole=whole) -> np.ndarray:
             each = kl_share(before[:, None], edited)  # (resamples, keys)
@@ -62,13 +65,15 @@ def _place(key: tuple[str, int]) -> tuple:
     return layer, -1 if part == WHOLE else PARTS.index(part)
 
 
-def _add_up(keys: list[tuple[str, int]]) -> list[int]:
-    """Return the places of the parts that a model consists of: attention and MLPs by layer."""
+def _add_up(keys: list[tuple[str, int]], measure: str) -> list[int]:
+    """Return the places of the parts that a model consists of: attention and MLPs by layer, which
+    by weights have the output projections in them."""
+    inside = (PROJECTIONS,) if measure.startswith("weights") else ()
     by_layer = {part for part, layer in keys if layer >= 0}
     return [
         place
         for place, (part, layer) in enumerate(keys)
-        if part != WHOLE and (layer >= 0) == (part in by_layer)
+        if part not in (WHOLE, *inside) and (layer >= 0) == (part in by_layer)
     ]
 
 

@@ -31,6 +31,7 @@ Units = Mapping[str, torch.Tensor]  # by module, what its output projection read
 CAUSAL, WEIGHTS = ("causal_alone", "causal_without"), ("weights_alone", "weights_without")
 EMBEDDINGS, PROJECTIONS, NORMS = "embeddings", "output_projections", "norms"
 FINAL_NORM, UNEMBEDDING, WHOLE = "final_norm", "unembedding", "whole"
+OTHERS = "others"  # what a block has beside its output projections and the norms behind them
 OF_BLOCKS = frozenset((*MODULES, NORMS))  # parts that have all parameters of a block
 
 
@@ -67,6 +68,8 @@ def mixtures() -> dict[Key, Mixture]:
         found[Key(module, None, CAUSAL[1])] = Mixture(written, others, start=True, end=True)
     found[Key(PROJECTIONS, None, CAUSAL[0])] = Mixture(written)
     found[Key(PROJECTIONS, None, CAUSAL[1])] = Mixture(units=both, start=True, end=True)
+    others = frozenset([OTHERS])
+    found[Key(PROJECTIONS, None, WEIGHTS[1])] = Mixture(others, start=True, end=True)
     for part in sorted(OF_BLOCKS):
         alone = frozenset([part])
         found[Key(part, None, WEIGHTS[0])] = Mixture(alone)
@@ -111,7 +114,10 @@ class Account:
                 yield from self._of_layer(number, module, units).items()
         by_end = {end: [key for key in made if made[key].end is end] for end in (False, True)}
         for end, keys in by_end.items():
-            yield from self._compared({key: streams[key] for key in keys}, end).items()
+            for key, found in self._compared({key: streams[key] for key in keys}, end).items():
+                yield key, found
+                if key == (PROJECTIONS, None, CAUSAL[0]):  # no unit is clamped: as by weights
+                    yield key._replace(measure=WEIGHTS[0]), found
         yield from self._outside()
         yield from self._moved().items()
 
@@ -221,7 +227,8 @@ class Account:
 
 def parameters_of(layer: Layer) -> dict[str, set[str]]:
     """Return the names within a block of the parameters of its attention, its MLP and its norms,
-    which are all of them, and of its output projections with the norms behind them."""
+    which are all of them, of its output projections with the norms behind them, and of the others.
+    """
     names = {id(parameter): name for name, parameter in layer.block.named_parameters()}
 
     def named(*modules: torch.nn.Module) -> set[str]:
@@ -233,12 +240,9 @@ def parameters_of(layer: Layer) -> dict[str, set[str]]:
         for added, projection in ((layer.attention, layer.out), (layer.mlp, layer.down))
         if projection not in added.modules()
     ]
-    return {
-        "attention": attention,
-        "mlp": mlp,
-        NORMS: set(names.values()) - attention - mlp,
-        PROJECTIONS: named(layer.out, layer.down, *behind),
-    }
+    every, written = set(names.values()), named(layer.out, layer.down, *behind)
+    parts = {"attention": attention, "mlp": mlp, NORMS: every - attention - mlp}
+    return parts | {PROJECTIONS: written, OTHERS: every - written}
 
 
 @contextmanager
