@@ -12,6 +12,7 @@ import yaml
 from neurondynamics.study.configuration import checked, labeller_first, with_replicas
 from neurondynamics.study.costs import HEADS, SHAPE
 from neurondynamics.study.interventions import MEASURED, measures_of
+from neurondynamics.study.rankings import with_rankings
 from neurondynamics.study.schema import ORIGINS, kinds_of, read_schema
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +43,7 @@ def problems(text):
 
 
 def test_the_default_study_passes():
-    assert checked([DEFAULT]) == DEFAULT
+    assert checked([DEFAULT]) == with_rankings(DEFAULT)
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
@@ -298,7 +299,45 @@ STEERED = (
         (
             NONE + "{x: [{select: {top: 3, seed: 1}, operation: zero}]}}}",
             "experiments.ablation.interventions.x[0].select.seed",
-            "does not go with top",
+            "top draws nothing but by: random",
+        ),
+        (
+            NONE + "{x: [{select: {top: 200%}, operation: zero}]}}}",
+            "experiments.ablation.interventions.x[0].select.top",
+            "200%",
+        ),
+        (
+            NONE + "{x: [{select: {top: 1%, of: blocks, by: change}, operation: transplant}]}}}",
+            "experiments.ablation.interventions.x[0].select.by",
+            "key/value heads have no change",
+        ),
+        (
+            "gradients: null",
+            "rankings",
+            "what units weigh is measured with `gradients`; drop rankings with null too",
+        ),
+        (
+            "{gradients: null, rankings: null, experiments: {ablation: {interventions: {x: "
+            "[{select: {top: 9, by: gradient_patch}, operation: zero}]}}}}",
+            "experiments.ablation.interventions.x[0].select.by",
+            "gradient_patch is measured where the key `gradients` says",
+        ),
+        (
+            "rankings: {curves: [{operation: patch, of: blocks, by: [random]}]}",
+            "rankings.curves[0].of",
+            "only a transplant moves",
+        ),
+        (
+            "rankings: {curves: [{operation: patch, of: heads, by: [change, cosine]}]}",
+            "rankings.curves[0].by[1]",
+            "heads have no cosine",
+        ),
+        ("rankings: {percent: [1, 1.0]}", "rankings.percent", "listed twice"),
+        ("rankings: {percent: [0]}", "rankings.percent[0]", "0"),
+        (
+            "experiments: {rankings: {state: base, interventions: {x: []}}}",
+            "experiments.rankings",
+            "this is the name of those of the key `rankings`",
         ),
         (
             NONE + "{x: [{select: {top: 3}, operation: scale}]}}}",
@@ -447,7 +486,7 @@ def test_further_seeds_make_replicas():
         replica = DEFAULT["tuned"]["dpo"] | {"seed": seed, "replica_of": "dpo"}
         assert config["tuned"][f"dpo-seed{seed}"] == replica
     assert config["tuned"]["mine"] == {"source": {"path": "x"}}
-    assert {**config, "tuned": DEFAULT["tuned"]} == DEFAULT
+    assert {**config, "tuned": DEFAULT["tuned"]} == with_rankings(DEFAULT)
 
 
 def test_what_was_given_stays_as_it_was():

@@ -33,6 +33,7 @@ INPUTS = {
     "scorer_effects": "scorers",
     "residual_shift": "shifts",
     "account": "account",
+    "rankings": "curves",
     "reduction_sources": "sources",
 }
 BEHAVIOUR = Behaviour("negative sentiment", "disparaging")
@@ -214,6 +215,20 @@ def make_account(layers: int) -> pd.DataFrame:
     return table
 
 
+def make_rankings() -> pd.DataFrame:
+    """Of two kinds of units: a ranking that rises early, and one by chance."""
+    parts = np.array([0.01, 0.1, 0.5, 1.0])
+    rows = [
+        {"operation": operation, "of": of, "by": by, "units": 1000 * part, "weights": part,
+         "kl_share": part**power, "kl_share_low": part**power - 0.1,
+         "kl_share_high": part**power + 0.05}
+        for operation, of in (("transplant", "blocks"), ("patch", "neurons"))
+        for by, power in (("gradient_transplant", 0.2), ("random", 1.0))
+        for part in parts
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def make_sources(groups: pd.DataFrame) -> pd.DataFrame:
     """Of every group's share 60 % are activation, -10 % value vectors and 50 % context."""
     totals = pd.concat([groups.set_index("group")["share_gross"], pd.Series({"all": 0.3})])
@@ -260,6 +275,7 @@ def write_tables(folder, neurons, groups, layers) -> dict:
     make_curve(4 * layers["layer"].nunique()).to_csv(folder / "curve.csv", index=False)
     make_shifts(layers["layer"].nunique()).to_csv(folder / "shifts.csv", index=False)
     make_account(layers["layer"].nunique()).to_csv(folder / "account.csv", index=False)
+    make_rankings().to_csv(folder / "ranking_curves.csv", index=False)
     make_sources(groups).to_csv(folder / "sources.csv", index=False)
     return {
         "neurons": folder / "neurons.parquet",
@@ -271,6 +287,7 @@ def write_tables(folder, neurons, groups, layers) -> dict:
         "curve": folder / "curve.csv",
         "shifts": folder / "shifts.csv",
         "account": folder / "account.csv",
+        "curves": folder / "ranking_curves.csv",
         "sources": folder / "sources.csv",
     }
 
@@ -938,6 +955,22 @@ def test_account_draws_parts_and_layers():
     assert list(mlp.get_ydata()) == pytest.approx([0, 0.01, 0.02, 0.03])
     assert list(weights.lines[0].get_ydata()) == pytest.approx([0, 0.05, 0.1, 0.15])
     assert causal.get_ylim() == weights.get_ylim()
+
+
+def test_rankings_draw_a_panel_for_each_kind_of_units():
+    table = make_rankings().sample(frac=1, random_state=0).sort_values("operation")
+    figure = import_module("draw_rankings").figure_rankings(table, **NAMES)
+    assert [ax.get_title() for ax in figure.axes] == [
+        "activations of neurons",
+        "weights of all units of the blocks",
+    ]
+    for ax in figure.axes:
+        lines = {str(line.get_marker()): list(line.get_ydata()) for line in ax.lines[2:]}
+        assert lines["x"] == pytest.approx([0.01, 0.1, 0.5, 1.0])  # by chance
+        assert lines["D"] == pytest.approx([0.01**0.2, 0.1**0.2, 0.5**0.2, 1.0])
+        assert ax.get_xscale() == "log"
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["gradient × change of weights", "random"]
 
 
 def test_an_account_without_a_part_is_refused(tmp_path):

@@ -68,8 +68,11 @@ def test_top_among_the_positively_and_the_negatively_activated(neurons):
         ({"groups": ["TP-"], "fraction": 0.5, "ranked": "best"}, "highest or lowest, not 'best'"),
         ({"groups": []}, "no neuron is in the groups"),
         ({"top": 0}, "top: 0 neurons are none"),
-        ({"top": 1, "by": "size"}, "by cosine, reduction, change, not by 'size'"),
-        ({"top": 1, "of": "layers"}, "of: should be neurons, heads or all, not 'layers'"),
+        ({"top": 1, "by": "size"}, "by cosine, reduction, .*, random, not by 'size'"),
+        (
+            {"top": 1, "of": "layers"},
+            "of: should be one of neurons, heads, all, blocks, not 'layers'",
+        ),
         ({"top": 1, "of": "heads", "by": "change"}, "no table of attention heads; attribute heads"),
         ({"heads": [[0, 1]]}, "no table of attention heads"),
         ({"modules": ["attention"]}, "no table of attention heads"),

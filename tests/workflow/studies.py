@@ -287,6 +287,8 @@ def configuration(inputs: Path) -> dict:
         "statistics": {"samples": 50},
         "fidelity": {"prompts": 5, "pairs": 4},
         "account": {"prompts": 3},
+        "gradients": {"prompts": 5},
+        "rankings": {"prompts": 3, "percent": [5, 50]},
         # those of the default study are dropped, whatever their names
         "experiments": dict.fromkeys(DEFAULT["experiments"]) | EXPERIMENTS,
         "curve": "curve",

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 from neurondynamics.study.digest import code_digest
-from neurondynamics.study.results import COMPARISON, seeded
+from neurondynamics.study.results import COMPARISON
 from neurondynamics.study.results import FIGURES as ROWS
+from neurondynamics.study.wanted import seeded
 from rules import read_rules, script_of
 
 LIBRARY = "workflow/scripts/neurondynamics"
@@ -18,14 +19,14 @@ OF_INTERVENTIONS |= {"draw_fidelity", "draw_tradeoff"}
 # of the study, which has no further seeds
 FIGURES = {row.rule for row in ROWS if row.place == COMPARISON and row.when is not seeded}
 ATTRIBUTION = {
-    *("measure_change", "attribute_neurons", "attribute_heads"),
+    *("measure_change", "measure_gradients", "attribute_neurons", "attribute_heads"),
     "project_layers",
     "decode_neurons",
     "summarize_groups",
     *("attribute_direction", "summarize_direction", "tabulate_directions"),
     "tabulate_sources",
     "tabulate_weights",
-    *("decompose_shift", "tabulate_account"),
+    *("decompose_shift", "tabulate_account", "tabulate_rankings"),
 }
 TABLES = {
     *("tabulate_interventions", "tabulate_controls", "tabulate_categories", "check_claims"),
@@ -168,7 +169,7 @@ def test_code_of_generation_reruns_the_rules_that_import_it(study):
         "steer_continuations",
         "extract_features",
         "capture_activations",
-        "measure_change",
+        *("measure_change", "measure_gradients"),
         "decompose_shift",
         *RUN,
         "continue_prompts",
@@ -247,6 +248,7 @@ def test_statistics_rerun_no_generation(study):
         *("summarize_groups", "summarize_direction", "tabulate_directions"),
         "tabulate_sources",
         *("decompose_shift", "tabulate_account", "draw_account"),
+        *("tabulate_rankings", "draw_rankings"),
         "draw_group_shares",
         "draw_layer_projection",
         "draw_reduction_sources",

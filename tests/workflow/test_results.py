@@ -45,6 +45,9 @@ COLUMNS = {
     "weights": "parameter module layer size norm change relative_change effective_rank full_rank",
     "account": "part layer n direct causal_alone causal_alone_low causal_alone_high causal_without "
     "weights_alone weights_without",
+    "rankings": "operation of by n cpr cpr_low cpr_high cpr_log cmd cmd_log units_50 weights_50 "
+    "units_80 weights_80 greatest units_greatest",
+    "ranking_curves": "operation of by size units weights n kl_share kl_share_low kl_share_high",
     "residual_shift": "component layer base tuned_on_base_text tuned shift shift_low shift_high "
     "share shift_same_text share_same_text",
     "seeds": "statistic part seeds mean deviation_between deviation_within seed_0 seed_1",
@@ -287,6 +290,25 @@ def test_the_account_adds_up_to_the_tuned_model(finished):
     by_weights = whole["weights_alone"]  # as the blocks are replayed, by another route
     assert by_weights == pytest.approx(1, abs=1e-6)
     assert table.loc[("interaction", -1), "weights_alone"] == pytest.approx(by_weights - sum(alone))
+
+
+def test_rankings_begin_apart_and_end_together(finished):
+    """All units of a kind are the same ones, whatever their order, and so are all weights."""
+    table = read_table(finished, "ranking_curves")
+    assert (table["n"] == 3).all()
+    for (operation, of), rows in table.groupby(["operation", "of"]):
+        whole = rows[rows["size"] == "100%"]
+        assert (whole["weights"] == 1).all(), (operation, of)
+        assert np.ptp(whole["kl_share"]) < 1e-6, (operation, of)
+    moved = read_table(finished, "interventions").query("scorer == @SCORERS[0]")
+    blocks = table.query("of == 'blocks' and size == '100%'")["kl_share"]
+    assert set(moved["experiment"]) == set(EXPERIMENTS) - {"search"}
+    assert (blocks > 0.5).all()
+    best = read_table(finished, "rankings")
+    assert len(best) == len(table) / 3
+    units = pd.read_parquet(finished.path("results/tiny/dpo/units.parquet"))
+    assert units["gradient_patch"].isna().tolist() == (units["module"] == "key_values").tolist()
+    assert (units["weight_change"] > 0).all()
 
 
 def test_nearness_stands_beside_what_is_generated(finished):

@@ -69,6 +69,32 @@ rule measure_change:
         "../scripts/attribution/measure_change.py"
 
 
+rule measure_gradients:
+    """Predict how near to the tuned model each unit would bring the base model, moved alone."""
+    input:
+        unpack(attribution.compared_models),
+        **attribution.stores("tuned"),
+    output:
+        units="results/{model}/{tuned}/units.parquet",
+    log:
+        "logs/{model}/{tuned}/measure_gradients.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/measure_gradients.tsv"
+    conda:
+        "../../envs/language-model.yaml"
+    threads: 8
+    resources:
+        mem_mb=memory_of("measure_gradients"),
+        runtime=120,
+        gpu=attribution.gpus,
+    params:
+        reading=attribution.reading(),
+        settings=attribution.gradients(),
+        code=code_digest("attribution/measure_gradients"),
+    script:
+        "../scripts/attribution/measure_gradients.py"
+
+
 rule attribute_neurons:
     """Write one row per neuron: what it wrote toward toxicity before and after tuning."""
     input:

@@ -131,6 +131,32 @@ rule tabulate_account:
         "../scripts/experiments/tabulate_account.py"
 
 
+rule tabulate_rankings:
+    """Tabulate what moving ever more units does, and how much of it each ranking finds first."""
+    input:
+        fidelity=experiments.sharded(FIDELITIES, experiment=["rankings"]),
+        units="results/{model}/{tuned}/units.parquet",
+    output:
+        table=in_report("rankings"),
+        curves=in_report("ranking_curves"),
+    log:
+        "logs/{model}/{tuned}/tabulate_rankings.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/tabulate_rankings.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of("tabulate_rankings"),
+        runtime=10,
+    params:
+        ranked=experiments.ranked(),
+        statistics=experiments.statistics(),
+        code=code_digest("experiments/tabulate_rankings"),
+    script:
+        "../scripts/experiments/tabulate_rankings.py"
+
+
 rule score_generations:
     """Score what the model wrote under each intervention of an experiment, with one scorer."""
     input:

@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 import numpy as np
 import pandas as pd
+from neurondynamics.data.draws import drawn
 from neurondynamics.data.prompts import read_prompts
 from neurondynamics.data.tables import write_parquet
 from neurondynamics.limits import FOLLOWED_TEXTS
@@ -36,8 +37,7 @@ def continue_prompts(
     tokenizer = load_tokenizer(model)
     lm = reading.load(model)
     records = read_prompts(prompts)
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(records))[:number])
-    records = [records[i] for i in drawn]
+    records = [records[i] for i in drawn(len(records), number, seed)]
     encoded = encode_prompts(tokenizer, [record["text"] for record in records], reading.max_tokens)
     batches = list(sorted_batches([len(ids) for ids in encoded], reading.batch_size))
 

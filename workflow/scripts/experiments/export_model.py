@@ -78,6 +78,7 @@ def export_model(
     experiment: str,
     intervention: str,
     threads: int,
+    measured: str | None = None,
 ) -> None:
     """Write the folder of a model with an intervention in its weights, tokenizer and model card.
 
@@ -93,7 +94,7 @@ def export_model(
     steps = chosen_steps(steps, choice)
     lm = load_model(model, "auto", "cpu")
     key = f"experiments.{experiment}.interventions.{intervention}"
-    units = Units.read(dissect(lm), neurons, heads, weight_digest(model), state)
+    units = Units.read(dissect(lm), neurons, heads, weight_digest(model), state, measured)
     try:
         made = plan_steps(units, steps, read_vectors(directions))
     except ValueError as error:
@@ -138,6 +139,7 @@ if __name__ == "__main__":
         model=snakemake.input.model,
         neurons=snakemake.input.neurons,
         heads=snakemake.input.heads,
+        measured=snakemake.input.get("measured"),
         followed_model=snakemake.input.get("followed_model"),
         directions=snakemake.input.get("directions", []),
         choice=snakemake.input.get("choice"),

@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 import numpy as np
 import pandas as pd
+from neurondynamics.data.draws import drawn
 from neurondynamics.data.provenance import check_made
 from neurondynamics.data.tables import read_parquet, write_parquet
 from neurondynamics.interventions.account import Account
@@ -38,8 +39,7 @@ def measure_account(
     written = read_parquet(texts)
     made = {"weight_digest": weight_digest(tuned_model)}
     check_made(texts, written.attrs, made | {"tokenizer_digest": tokenizer_digest(tuned_model)})
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(written))[:number])
-    written = written.iloc[drawn]
+    written = written.iloc[drawn(len(written), number, seed)]
     base, tuned = reading.load(base_model), reading.load(tuned_model)
     lengths = [len(tokens) for tokens in written["prompt_tokens"]]
 
@@ -48,7 +48,7 @@ def measure_account(
 
     parts = []
     for batch in progress(
-        list(sorted_batches(lengths, FOLLOWED_TEXTS)), f"account of {len(drawn)} texts"
+        list(sorted_batches(lengths, FOLLOWED_TEXTS)), f"account of {len(written)} texts"
     ):
         parts += [part for _, part in halving(batch, measure)]
     measured = pd.concat(parts)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from neurondynamics.analysis.directions import read_vectors
+from neurondynamics.data.draws import drawn
 from neurondynamics.data.provenance import check_made
 from neurondynamics.data.tables import read_parquet, write_parquet
 from neurondynamics.interventions.following import measure_fidelity as read_under
@@ -36,7 +37,7 @@ from transformers import PreTrainedModel
 logger = logging.getLogger("measure_fidelity")
 
 COLUMNS = dict.fromkeys(["experiment", "intervention"], "str")
-COLUMNS |= dict.fromkeys(["prompt_id", "neurons", "heads", "tokens"], "int64")
+COLUMNS |= dict.fromkeys(["prompt_id", "neurons", "heads", "key_values", "tokens"], "int64")
 COLUMNS |= dict.fromkeys(["kl", "agreement", "kl_unedited", "agreement_unedited"], "float64")
 COLUMNS |= {"kl_noise": "float64"}
 OF_MARGINS = dict.fromkeys(["experiment", "intervention"], "str") | {"pair_id": "int64"}
@@ -63,28 +64,30 @@ def measure_fidelity(
     state: str,
     named: list[str] | None = None,
     cuts: dict[str, int | None] | None = None,
+    measured: str | None = None,
+    number: int | None = None,
+    seed: int = 0,
 ) -> None:
     """Write a row per intervention and text of a shard, which may hold none, and one per `named`
     intervention and pair.
 
-    `texts` is what the followed model wrote; `interventions` and `choices` are as
-    `resolve_interventions` takes them, `state` the edited model's, `base` or `tuned`; `pairs` is
-    what `pair_preferences` wrote of unseen ones, and `cuts` what `tokenise_pairs` cuts them to.
-    Columns of `fidelity`: `neurons` and `heads` edited, `tokens` read, `kl`, `agreement` and the
-    unedited model's, and the texts' `kl_noise`; of
-    `margins`: `margin`, and the unedited and the followed model's. Raises ValueError, naming the
-    intervention, for a selection that does not fit the model and for outputs that are not finite;
-    and for texts or pairs of another model.
+    `texts` is what the followed model wrote, all of which or `number`, drawn with `seed`, are read;
+    `interventions` and `choices` are as `resolve_interventions` takes them, `state` the edited
+    model's; `measured` the table of units, where one is ranked by it; `pairs` what
+    `pair_preferences` wrote of unseen ones, and `cuts` what `tokenise_pairs` cuts them to. Columns
+    of `fidelity`: `neurons`, `heads` and `key_values` edited, `tokens` read, `kl`, `agreement` and
+    the unedited model's, and the texts' `kl_noise`; of `margins`: `margin`, and the unedited and
+    the followed model's. Raises ValueError, naming the intervention, for a selection that does not
+    fit the model and for outputs that are not finite; and for texts or pairs of another model.
     """
     edited, followed = reading.load(model), reading.load(followed_model)
-    units = Units.read(dissect(edited), neurons, heads, weight_digest(model), state)
-    plans = resolve_interventions(
-        units, interventions, choices, read_vectors(directions), experiment
-    )
+    units = Units.read(dissect(edited), neurons, heads, weight_digest(model), state, measured)
+    along = read_vectors(directions)
+    plans = resolve_interventions(units, interventions, choices, along, experiment)
     made = {"experiment": experiment, "shard": shard, "weight_digest": weight_digest(model)}
 
-    written = read_texts(texts, followed_model)
-    lengths = [len(tokens) for tokens in written["prompt_tokens"]]
+    written = read_texts(texts, followed_model, number, seed)
+    lengths = written["prompt_tokens"].map(len).tolist()
 
     def read_text(rows: np.ndarray) -> pd.DataFrame:
         return measure_batch(edited, followed, written.iloc[rows], plans)
@@ -99,19 +102,18 @@ def measure_fidelity(
     def read_pair(rows: np.ndarray) -> pd.DataFrame:
         return margins_of_batch(edited, followed, {row: paired[row] for row in rows}, chosen)
 
-    doing = f"reading pairs under {len(chosen)} interventions"
-    measured = in_batches(lengths, shard, doing, read_pair)
+    measured = in_batches(lengths, shard, f"reading pairs under {len(chosen)} of them", read_pair)
     made |= {"pairs": file_digest(pairs)} if pairs else {}
     save(margins, measured, OF_MARGINS, [*chosen], made | none)
 
 
-def read_texts(path: str, followed_model: str) -> pd.DataFrame:
-    """Read what the followed model wrote; ValueError if another one did."""
+def read_texts(path: str, followed_model: str, number: int | None, seed: int) -> pd.DataFrame:
+    """Read what the followed model wrote, or some of it; ValueError if another one did."""
     written = read_parquet(path)
     made = {"weight_digest": weight_digest(followed_model)}
     made["tokenizer_digest"] = tokenizer_digest(followed_model)
     check_made(path, written.attrs, made)
-    return written
+    return written if number is None else written.iloc[drawn(len(written), number, seed)]
 
 
 def read_pairs(path: str | None, base_model: str, cuts: dict | None) -> tuple[list[Row], dict]:
@@ -184,6 +186,7 @@ def measure_batch(
             "prompt_id": texts["prompt_id"].to_numpy(),
             "neurons": touched[0],
             "heads": touched[1],
+            "key_values": interventions[name].key_values,
             "tokens": [len(tokens) for tokens in new],
             "kl": divergence.kl,
             "agreement": divergence.agreement,
@@ -233,6 +236,7 @@ if __name__ == "__main__":
         texts=snakemake.input.texts,
         neurons=snakemake.input.neurons,
         heads=snakemake.input.heads,
+        measured=snakemake.input.get("measured"),
         directions=snakemake.input.get("directions", []),
         choices=snakemake.input.get("choices", []),
         pairs=snakemake.input.get("pairs"),

@@ -73,6 +73,7 @@ def run_experiment(
     passages: dict[str, int],
     new_tokens: int,
     seed: int,
+    measured: str | None = None,
 ) -> None:
     """Write a shard's continuations of prompts and passages, and its losses of text windows.
 
@@ -86,10 +87,9 @@ def run_experiment(
     """
     tokenizer = load_tokenizer(model)
     lm = reading.load(model)
-    units = Units.read(dissect(lm), neurons, heads, weight_digest(model), state)
-    plans = resolve_interventions(
-        units, interventions, choices, read_vectors(directions), experiment
-    )
+    units = Units.read(dissect(lm), neurons, heads, weight_digest(model), state, measured)
+    along = read_vectors(directions)
+    plans = resolve_interventions(units, interventions, choices, along, experiment)
     follow = any(followed_sites(plan.edits) for plan in plans.values())
     move = any(plan.moves for plan in plans.values())
     leader = reading.load(followed_model) if follow else None
@@ -259,6 +259,7 @@ if __name__ == "__main__":
         followed_model=snakemake.input.get("followed_model"),
         neurons=snakemake.input.neurons,
         heads=snakemake.input.heads,
+        measured=snakemake.input.get("measured"),
         directions=snakemake.input.get("directions", []),
         prompts=snakemake.input.prompts,
         corpus=snakemake.input.corpus,

@@ -6,6 +6,8 @@ ROWS_PER_CHUNK = 16  # of a store: a chunk of a layer of 14,336 neurons fits HDF
 NETWORKS = ("detoxify", "classifier")  # kinds of scorers that run a network on a `device`
 TOKENS_PER_PASS = 1024  # of the text read at once for token losses; more is no faster
 FOLLOWED_TEXTS = 32  # of the other model that are read at once; prompts are prefilled by as many
+GRADIENT_TEXTS = 8  # that are read at once where a backward pass follows
+LOGITS_OF_GRADIENTS = 2**24  # of a block of positions there, of which a few are held at once
 LOGIT_BYTES = 2**21  # of a block of logits, of which a few are held at once, near a core
 # of a transplant, the parts that every layer has
 PARTS_OF_LAYERS = ("attention", "queries", "keys", "values", "attention_output")
@@ -17,6 +19,8 @@ OF_NEURONS = {
     "activated": "a head is neither positively nor negatively activated",
 }
 NO_COSINE = "heads have no cosine; rank them by reduction or change"
+NO_KEY_VALUES = "blocks have key/value heads, which only a transplant moves; patch `all`"
+OF_GRADIENTS = ("weight_change", "gradient_transplant", "gradient_patch")  # of every unit
 
 
 def layers_of(named: Sequence[int] | str, number: int) -> range:

@@ -43,6 +43,11 @@ class Plan:
         moved = (sum(getattr(m, kind) for m in self.moves) for kind in ("neurons", "heads"))
         return tuple(map(sum, zip(edited, moved, strict=True)))
 
+    @property
+    def key_values(self) -> int:
+        """How many key/value heads are moved, where they are named one by one."""
+        return sum(len(move.parts.key_values) for move in self.moves)
+
 
 def resolve_interventions(
     units: Units,
@@ -66,8 +71,7 @@ def resolve_interventions(
             resolved[name] = plan_steps(units, chosen, directions)
         except ValueError as error:
             raise ValueError(f"experiments.{experiment}.interventions.{name}{error}") from error
-        shared = sum(len(move.parts.key_values) for move in resolved[name].moves)
-        counted = *resolved[name].count(), shared
+        counted = *resolved[name].count(), resolved[name].key_values
         logger.info("%s edits %d neurons, %d heads and %d key/value heads", name, *counted)
     return resolved
 

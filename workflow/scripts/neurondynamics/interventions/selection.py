@@ -13,31 +13,23 @@ import pandas as pd
 
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.interventions.listed import as_pairs, read_pairs, rows_of
-from neurondynamics.interventions.units import COLUMNS, KEY_VALUES, Units
-from neurondynamics.limits import NO_COSINE, OF_NEURONS, THIRDS, layers_of
+from neurondynamics.interventions.ranking import KINDS, best_of, of_layers
+from neurondynamics.interventions.units import KEY_VALUES, Units
+from neurondynamics.limits import OF_NEURONS
 from neurondynamics.lm.families import MODULES
 
 QUADRANTS = ("TP", "AN", "TN", "AP")
-KINDS = {"neurons": ("mlp",), "heads": ("attention",), "all": MODULES}  # `of` -> modules
 LISTED = {  # key -> the module of units that are listed one by one, and what each is called
     "neurons": ("mlp", "neuron"),
     "heads": ("attention", "head"),
     KEY_VALUES: (KEY_VALUES, "key_value"),
 }
-RANKINGS = ("cosine", "reduction", "change")
 
 
 def select(units: Units, selection: dict) -> Units:
     """Return the rows of the tables that a selection names.
 
-    `{top: N}`                         the N neurons of highest cosine, or `all`
-      `of: heads`                      heads instead; `all`: neurons and heads in one ranking
-      `by: reduction`                  of largest reduction instead, or of largest `change`; heads
-                                       have no cosine
-      `activated: positive`            among neurons positively activated in the base model (0
-                                       counts as positive); `negative` among the others
-      `layers: [FIRST, LAST]`          among the units of these layers, both included; or of a third
-                                       of them, `early`, `middle`, `late`
+    `{top: N}`                         the first units of a ranking, as `best_of` takes it
     `{modules: [attention, mlp]}`      every head, every neuron; `key_values` too
       `layers: [FIRST, LAST]`          of these layers
     `{groups: [TP-, AN-]}`             every neuron of these groups; `TP`, `AN`, `TN`, `AP` are the
@@ -58,11 +50,12 @@ def select(units: Units, selection: dict) -> Units:
     have, or is of no known form.
     """
     form = set(selection)
-    if selection.get("of") in ("heads", "all") or "attention" in selection.get("modules", ()):
+    with_heads = set(KINDS) - {"neurons"}
+    if selection.get("of") in with_heads or "attention" in selection.get("modules", ()):
         for key in (key for key in OF_NEURONS if key in form):
             raise ValueError(f"{key}: {OF_NEURONS[key]}")
-    if "top" in form and form <= {"top", "of", "by", "activated", "layers"}:
-        return _top(units, **selection)
+    if "top" in form and form <= {"top", "of", "by", "activated", "layers", "seed"}:
+        return _chosen(units, **best_of(units, **selection))
     if "modules" in form and form <= {"modules", "layers"}:
         return _whole_modules(units, **selection)
     if form in ({"groups"}, {"groups", "fraction", "ranked"}):
@@ -98,74 +91,13 @@ def _chosen(units: Units, **rows: pd.DataFrame) -> Units:
     )
 
 
-def _top(
-    units: Units,
-    top: int | str,
-    of: str = "neurons",
-    by: str = "cosine",
-    activated: str | None = None,
-    layers: Sequence[int] | str | None = None,
-) -> Units:
-    if of not in KINDS:
-        raise ValueError(f"of: should be neurons, heads or all, not {of!r}")
-    if by not in RANKINGS:
-        raise ValueError(f"by: units are ranked by {', '.join(RANKINGS)}, not by {by!r}")
-    if by == "cosine" and of != "neurons":
-        raise ValueError(f"by: {NO_COSINE}")
-    if activated not in (None, "positive", "negative"):
-        raise ValueError(f"activated: should be positive or negative, not {activated!r}")
-    among = {module: _of_layers(units.table(module), layers) for module in KINDS[of]}
-    for module, table in among.items():
-        if by not in table:
-            kind = f"{COLUMNS[module]}s"
-            raise ValueError(
-                f"by: the table of {kind} has no column {by!r}; attribute {kind} first"
-            )
-    if activated is not None:
-        positive = among["mlp"].activation_base >= 0
-        among["mlp"] = among["mlp"][positive if activated == "positive" else ~positive]
-    numbers = np.concatenate([np.arange(len(table)) for table in among.values()])
-    modules = np.repeat(list(among), [len(table) for table in among.values()])
-    ranked = np.argsort(-np.concatenate([table[by] for table in among.values()]), kind="stable")
-    if top == "all":
-        top = len(ranked)
-    kind = {"all": "units"}.get(of, of)
-    if top < 1:
-        raise ValueError(f"top: {top} {kind} are none; ask for at least 1")
-    if top > len(ranked):
-        kind = f"{activated}ly activated {kind}" if activated else kind
-        raise ValueError(f"top: {top} was asked for, but there are {len(ranked)} {kind}")
-    best = ranked[:top]
-    return _chosen(
-        units,
-        **{
-            module: table.iloc[numbers[best[modules[best] == module]]]
-            for module, table in among.items()
-        },
-    )
-
-
 def _whole_modules(
     units: Units, modules: Sequence[str], layers: Sequence[int] | str | None = None
 ) -> Units:
     known = (*MODULES, KEY_VALUES)
     if not modules or set(modules) - set(known):
         raise ValueError(f"modules: should be some of {', '.join(known)}, not {modules}")
-    return _chosen(units, **{module: _of_layers(units.table(module), layers) for module in modules})
-
-
-def _of_layers(table: pd.DataFrame, layers: Sequence[int] | str | None) -> pd.DataFrame:
-    """Return the rows of some layers, as `layers_of` takes them."""
-    if layers is None:
-        return table
-    number = int(table.layer.max()) + 1
-    chosen = layers_of(layers, number)
-    if not chosen or chosen.start < 0 or chosen.stop > number:
-        raise ValueError(
-            f"layers: should be one of {', '.join(THIRDS)}, or the first and the last one, "
-            f"counted 0 to {number - 1}, not {layers}"
-        )
-    return table[table.layer.isin(chosen)]
+    return _chosen(units, **{module: of_layers(units.table(module), layers) for module in modules})
 
 
 def _of_groups(

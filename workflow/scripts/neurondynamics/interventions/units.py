@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 
 from neurondynamics.data.tables import read_parquet
+from neurondynamics.limits import OF_GRADIENTS
 from neurondynamics.lm.anatomy import Anatomy
 
-COLUMNS = {"mlp": "neuron", "attention": "head"}  # module -> what its units are called
 KEY_VALUES = "key_values"  # keys and values that one head or several share
+COLUMNS = {"mlp": "neuron", "attention": "head", KEY_VALUES: "key_value"}  # of their tables
+NAMES = {"mlp": "neuron", "attention": "head", KEY_VALUES: "key/value head"}
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,16 @@ class Units:
     key_values: pd.DataFrame | None = None  # columns layer, key_value; a transplant's alone
 
     @classmethod
-    def of(cls, anatomy: Anatomy, neurons: pd.DataFrame, heads: pd.DataFrame, edited: str) -> Units:
-        """Return all units of a model, from the tables that the attribution wrote of them.
+    def of(
+        cls,
+        anatomy: Anatomy,
+        neurons: pd.DataFrame,
+        heads: pd.DataFrame,
+        edited: str,
+        measured: pd.DataFrame | None = None,
+    ) -> Units:
+        """Return all units of a model, from the tables that the attribution wrote of them, and that
+        of what was `measured` of each, if there is one.
 
         Raises ValueError if the table of heads is of another number or width of heads.
         """
@@ -52,16 +62,26 @@ class Units:
         base, tuned = (means.reshape(sizes[0], layer.heads * layer.head_width) for means in inputs)
         shared = np.ndindex(sizes[0], layer.groups)
         key_values = pd.DataFrame(shared, columns=["layer", "key_value"])
+        if measured is not None:
+            tables = zip(COLUMNS, (neurons, heads, key_values), strict=True)
+            neurons, heads, key_values = (_with_measured(*one, measured) for one in tables)
         return cls(neurons, heads, layer.head_width, base, tuned, edited, sizes, key_values)
 
     @classmethod
     def read(
-        cls, anatomy: Anatomy, neurons: str | Path, heads: str | Path, weights: str, edited: str
+        cls,
+        anatomy: Anatomy,
+        neurons: str | Path,
+        heads: str | Path,
+        weights: str,
+        edited: str,
+        measured: str | Path | None = None,
     ) -> Units:
         """Return the same from the files of the tables, which should be about a model with the
         digest `weights`. Raises ValueError, naming the file, if one is not."""
         tables = (read_parquet(path, weights=weights) for path in (neurons, heads))
-        return cls.of(anatomy, *tables, edited)
+        units = None if measured is None else read_parquet(measured, weights=weights)
+        return cls.of(anatomy, *tables, edited, units)
 
     @property
     def other(self) -> str:
@@ -121,3 +141,11 @@ class Named:
         if means is None:
             raise ValueError(f"what heads read in the {model} model has not been captured")
         return means[self.layers, self.inputs]
+
+
+def _with_measured(module: str, table: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of a module's units with what was measured of each, in its order."""
+    column = COLUMNS[module]
+    here = measured[measured["module"] == module].rename(columns={"unit": column})
+    kept = ["layer", column, "parameters", *OF_GRADIENTS]
+    return table.merge(here[kept], "left", ["layer", column], validate="one_to_one")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
-from neurondynamics.limits import FOLLOWED_TEXTS
+from neurondynamics.limits import FOLLOWED_TEXTS, GRADIENT_TEXTS, LOGITS_OF_GRADIENTS
 from neurondynamics.runtime import shown_url
 from neurondynamics.study import costs
 from neurondynamics.study.costs import (
@@ -105,6 +106,11 @@ class Attribution(Stage):
             "new_tokens": self.config["generation"]["new_tokens"],
         }
 
+    def gradients(self) -> dict:
+        """Return on how many analysis prompts, and at how many points between the models, the
+        gradients of units are taken."""
+        return {**self.config.get("gradients", {}), "seed": self.config["seed"]}
+
     def groups(self) -> list[str]:
         """Return the tables of groups of every direction that neurons are attributed along."""
         first, *others = self.config["attribution"]["directions"]
@@ -177,7 +183,18 @@ def _changing(config: dict, **_) -> float:
     return PROCESS + 2 * model.weights + model.reading(rows * (prompt + new)) + heard + grams
 
 
+def _gradients(config: dict, **_) -> float:
+    """Both models, one between them, a weight and its gradient, and a backward pass in a few texts,
+    whose logits are taken in blocks."""
+    model = model_of(config)
+    rows = min(config["gradients"]["prompts"], GRADIENT_TEXTS)
+    pass_back = replace(model, vocabulary=0).training(rows * sum(lengths(config)))
+    weight = 3 * model.width * model.neurons * model.itemsize
+    return PROCESS + 3 * model.weights + pass_back + weight + 4 * 4 * LOGITS_OF_GRADIENTS
+
+
 MEMORY = {
+    "measure_gradients": _gradients,
     "measure_change": _changing,
     "attribute_heads": _attributing,
     "tabulate_weights": _comparing,
@@ -221,6 +238,14 @@ def work_of_attribution(config: dict, name: str) -> Iterator[Work]:
         job = {**tuned, "direction": direction}
         yield Work("attribute_direction", job, models=2, stores=2 * len(COMPARED))
     yield Work("attribute_heads", tuned, models=2, stores=len(COMPARED))
+    if "gradients" in config:
+        stated = config["gradients"]
+        tokens = stated["prompts"] * sum(lengths(config))
+        passes = {
+            "read": (3 + stated["points"]) * tokens,
+            "trained": (1 + stated["points"]) * tokens,
+        }
+        yield Work("measure_gradients", tuned, **passes, models=2)
     yield Work("project_layers", tuned, models=2, stores=len(STATES))
     yield Work("decode_neurons", tuned)
     yield Work("tabulate_weights", tuned, models=2)

@@ -20,6 +20,7 @@ from neurondynamics.study import (
     lengths,
     local,
     margins,
+    rankings,
     sources,
     tuning,
 )
@@ -33,7 +34,17 @@ from neurondynamics.study.types import typed
 from neurondynamics.study.wording import known
 
 LONGEST = 1000  # characters that are said of one mistake
-STAGES = (columns, sources, tuning, directions, attribution, interventions, margins, lengths)
+STAGES = (
+    columns,
+    sources,
+    tuning,
+    directions,
+    attribution,
+    interventions,
+    margins,
+    rankings,
+    lengths,
+)
 
 
 def layers(workflow: Any, config: dict, default: Path) -> list[dict]:
@@ -92,10 +103,10 @@ def overlay(path: Path) -> dict:
 def checked(layers: list[dict], main_process: bool = True, absent: Collection[str] = ()) -> dict:
     """Return the study that layers of configuration make, each laid on those before it.
 
-    The shape of the model is complete, the scorer that labels samples comes first, and every
-    further seed has a version of its own. Only the main process reads what lies on this machine,
-    where files that are `absent` may come later, and asks the hub. Raises ValueError listing
-    everything that is wrong, a line each with its key.
+    The shape of the model is complete, the scorer that labels samples comes first, every further
+    seed has a version of its own, and rankings are an experiment. Only the main process reads what
+    lies on this machine, where files that are `absent` may come later, and asks the hub. Raises
+    ValueError listing everything that is wrong, a line each with its key.
     """
     _refuse(list(dict.fromkeys(line for layer in layers for line in nameless(layer))))
     config = typed(merged(layers, read_schema()), read_schema())
@@ -110,7 +121,7 @@ def checked(layers: list[dict], main_process: bool = True, absent: Collection[st
     across = [line for stage in STAGES for line in stage.contradictions(config)]
     across += [*_names_of_claims(config, layers), *margins.unknown_names(layers)]
     _refuse([*wrong, *across, *read(config)])
-    return with_replicas(labeller_first(config))
+    return rankings.with_rankings(with_replicas(labeller_first(config)))
 
 
 def labeller_first(config: dict) -> dict:

@@ -16,12 +16,15 @@ from neurondynamics.study.interventions import (
     measures_of,
     moves,
     named_directions,
+    ranks_by_weights,
     searches,
     selected_files,
     split_of,
     with_controls,
 )
 from neurondynamics.study.margins import margins_of
+from neurondynamics.study.rankings import NAME as RANKINGS
+from neurondynamics.study.rankings import curves, is_ranked, sizes
 from neurondynamics.study.sources import CORPORA
 from neurondynamics.study.stage import Stage, direction_file, linked
 from neurondynamics.study.tuning import UNSEEN, cuts
@@ -36,6 +39,7 @@ MARGINS = f"{OF_EXPERIMENT}/margins/{{shard}}.parquet"
 FOLLOWED = "results/{model}/{tuned}/followed/{followed}.parquet"
 CHOICE = f"{OF_EXPERIMENT}/choice.json"
 UNITS = {name: f"results/{{model}}/{{tuned}}/{name}.parquet" for name in ("neurons", "heads")}
+MEASURED_UNITS = "results/{model}/{tuned}/units.parquet"
 
 
 class Experiments(Stage):
@@ -43,12 +47,15 @@ class Experiments(Stage):
 
     def states(self, *measures: str) -> dict[str, str]:
         """Return the model state of each experiment that is reported, and of which any of these is
-        measured; of all, if none is named. A search is not reported."""
+        measured; of all, if none is named. A search is not reported; rankings are in tables of
+        their own."""
         every = self.config["experiments"].items()
         return {
             name: one["state"]
             for name, one in every
-            if not is_search(one) and (not measures or set(measures) & set(measures_of(one)))
+            if not is_search(one)
+            and not is_ranked(one)
+            and (not measures or set(measures) & set(measures_of(one)))
         }
 
     def judged(self, *measures: str) -> dict:
@@ -110,11 +117,14 @@ class Experiments(Stage):
         return self.base_model(wildcards) if on_base else self.tuned_model(wildcards)
 
     def _needed(self, steps: list[dict], wildcards) -> dict[str, list[str]]:
-        """Return the files that steps select neurons from, and the directions they subtract."""
+        """Return the files that steps select neurons from, with the table of what is `measured` of
+        units if one is ranked by it, and the directions they subtract."""
         directions = map(direction_file, named_directions(steps))
+        measured = MEASURED_UNITS.format(**dict(wildcards.items()))
         return {
             "files": list(map(linked, selected_files(steps))),
             "directions": [path.format(model=wildcards.model) for path in directions],
+            **({"measured": measured} if any(map(ranks_by_weights, steps)) else {}),
         }
 
     def _choice(self, search: str, wildcards) -> str:
@@ -176,11 +186,18 @@ class Experiments(Stage):
         named = margins_of(experiment)
         version = self.config["tuned"][wildcards.tuned]
         paired = {"named": named, "cuts": cuts(self.config, version)} if named else {}
+        read = self.config[RANKINGS]["prompts"] if is_ranked(experiment) else None
         return {
             "interventions": self.interventions(wildcards),
             "state": experiment["state"],
             **paired,
+            **({} if read is None else {"number": read, "seed": self.config["seed"]}),
         }
+
+    def ranked(self) -> dict:
+        """Return the rankings of a study, and their sizes."""
+        found = [curve._asdict() for curve in curves(self.config)]
+        return {"curves": found, "sizes": sizes(self.config)}
 
     def followed_texts(self) -> dict:
         """Return how many of the evaluation prompts the followed model continues, and how far."""

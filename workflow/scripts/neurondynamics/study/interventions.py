@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from neurondynamics.limits import OF_GRADIENTS
 from neurondynamics.study import selections, transplants
 from neurondynamics.study.wording import known
 
@@ -89,22 +90,34 @@ def selected_files(steps: Iterable[dict]) -> list[str]:
     return sorted({selection["file"] for selection in innermost if "file" in selection})
 
 
-def files_in(experiments: dict) -> Iterator[tuple[str, str]]:
-    """Yield every file that steps of experiments take neurons from, with its key."""
+def steps_with_names(experiments: dict) -> Iterator[tuple[str, dict]]:
+    """Yield every step that experiments state, with its key."""
     for name, experiment in experiments.items():
         for intervention, steps in experiment["interventions"].items():
             for index, step in enumerate(steps if isinstance(steps, list) else ()):
-                key = f"experiments.{name}.interventions.{intervention}[{index}].select"
-                selection = step.get("select", {})
-                if "random" in selection:
-                    key, selection = f"{key}.random", selection["random"]
-                if "file" in selection:
-                    yield f"{key}.file", selection["file"]
+                yield f"experiments.{name}.interventions.{intervention}[{index}]", step
+
+
+def files_in(experiments: dict) -> Iterator[tuple[str, str]]:
+    """Yield every file that steps of experiments take neurons from, with its key."""
+    for key, step in steps_with_names(experiments):
+        selection, key = step.get("select", {}), f"{key}.select"
+        if "random" in selection:
+            key, selection = f"{key}.random", selection["random"]
+        if "file" in selection:
+            yield f"{key}.file", selection["file"]
 
 
 def named_directions(steps: Iterable[dict]) -> list[str]:
     """Return the names of the directions that steps subtract."""
     return sorted({step["direction"] for step in steps if "direction" in step})
+
+
+def ranks_by_weights(step: dict) -> bool:
+    """Return whether a step selects units by what is measured of each unit's weights."""
+    selection = step.get("select", {})
+    selection = selection.get("random", selection)
+    return selection.get("by") in OF_GRADIENTS or selection.get("of") == "blocks"
 
 
 def moves(step: dict) -> bool:

@@ -11,58 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from neurondynamics.study import wanted
 from neurondynamics.study.attribution import Attribution
-from neurondynamics.study.interventions import is_search, measures_of
-from neurondynamics.study.tuning import Tuning, tuned_here
+from neurondynamics.study.tuning import Tuning
 
 COMPARISON, OF_BASE = "{model}/{tuned}", "{model}/base"
 KINDS = ("svg", "png")  # of a figure: the first is in the report
-
-
-def always(config: dict, version: dict) -> bool:
-    """A result that every version of a study has."""
-    return True
-
-
-def seeded(config: dict, version: dict) -> bool:
-    """A result of versions that are tuned with further seeds."""
-    return "seeds" in version
-
-
-def _tuned_here(config: dict, version: dict) -> bool:
-    return tuned_here(version)
-
-
-def _has_curve(config: dict, version: dict) -> bool:
-    return "curve" in config
-
-
-def _has_controls(config: dict, version: dict) -> bool:
-    every = config["experiments"].values()
-    return any("controls" in one and "behaviour" in measures_of(one) for one in every)
-
-
-def _has_fidelity(config: dict, version: dict) -> bool:
-    return any("fidelity" in measures_of(one) for one in config["experiments"].values())
-
-
-def _has_edits(config: dict, version: dict) -> bool:
-    """Whether an edit of the base model is measured by what it changes and what it damages."""
-    every = (one for one in config["experiments"].values() if not is_search(one))
-    measured = (one for one in every if one["state"] == "base" and "damage" in measures_of(one))
-    return any(set(one["interventions"]) - {"none"} for one in measured)
-
-
-def _has_scorers(config: dict, version: dict) -> bool:
-    return len(config["scorers"]) > 1
-
-
-def _has_directions(config: dict, version: dict) -> bool:
-    return len(config["attribution"]["directions"]) > 1
-
-
-def _has_published(config: dict, version: dict) -> bool:
-    return "published" in config
 
 
 @dataclass(frozen=True)
@@ -72,7 +26,7 @@ class Table:
 
     name: str
     label: str | None
-    when: Callable[[dict, dict], bool] = always
+    when: Callable[[dict, dict], bool] = wanted.always
     place: str = COMPARISON
     caption: str = ""  # the name of its file, where it is not that of the table
 
@@ -125,7 +79,7 @@ class Figure:
     label: str
     reads: Mapping[str, str]
     params: Mapping[str, Callable[[dict, Any], Any]] = field(default_factory=dict)
-    when: Callable[[dict, dict], bool] = always
+    when: Callable[[dict, dict], bool] = wanted.always
     place: str = COMPARISON
     paper: str = ""
     caption: str = ""
@@ -200,16 +154,19 @@ TABLES = (
     Table("weights", "changes of the weights"),
     Table("residual_shift", "shift of the residual stream", caption="residual_shift_table"),
     Table("account", "account of the tuning", caption="account_table"),
+    Table("rankings", "rankings of units", wanted.has_rankings, caption="rankings_table"),
+    Table("ranking_curves", "effect over the units moved", wanted.has_rankings),
     Table("scorers", "agreement of the scorers"),
-    Table("published", "published numbers", _has_published),
-    Table("direction_groups", "groups by direction", _has_directions),
-    Table("seeds", "groups by tuning seed", seeded),
-    Table("seed_overlap", "agreement of tuning seeds", seeded),
+    Table("published", "published numbers", wanted.has_published),
+    Table("direction_groups", "groups by direction", wanted.has_directions),
+    Table("seeds", "groups by tuning seed", wanted.seeded),
+    Table("seed_overlap", "agreement of tuning seeds", wanted.seeded),
     Table("directions", "directions", place=OF_BASE),
 )
 
 NEURONS, GROUPS = {"neurons": "neurons.parquet"}, {"groups": "tables/groups.csv"}
 INTERVENTIONS = {"interventions": "tables/interventions.csv"}
+RANKED = {"curves": "tables/ranking_curves.csv"}
 BEHAVIOUR = {"behaviour": setting("behaviour")}
 FIGURES = (
     Figure(
@@ -231,43 +188,44 @@ FIGURES = (
         {"shifts": "tables/residual_shift.csv"},
     ),
     Figure("account", "account of the tuning", {"account": "tables/account.csv"}),
+    Figure("rankings", "rankings of units", RANKED, when=wanted.has_rankings),
     Figure("reduction_sources", "sources of the reduction", {"sources": "tables/sources.csv"}),
     Figure(
         "cumulative_effect",
         "effect over the neurons edited",
         INTERVENTIONS,
         BEHAVIOUR | {"experiment": setting("curve")},
-        when=_has_curve,
+        when=wanted.has_curve,
     ),
-    Figure("fidelity", "nearness to the other model", INTERVENTIONS, when=_has_fidelity),
-    Figure("tradeoff", "behaviour against damage", INTERVENTIONS, BEHAVIOUR, when=_has_edits),
+    Figure("fidelity", "nearness to the other model", INTERVENTIONS, when=wanted.has_fidelity),
+    Figure("tradeoff", "behaviour against damage", INTERVENTIONS, BEHAVIOUR, when=wanted.has_edits),
     Figure(
         "patch_modes",
         "interventions and their controls",
         INTERVENTIONS,
         BEHAVIOUR,
-        when=_has_controls,
+        when=wanted.has_controls,
     ),
     Figure(
         "scorer_effects",
         "effects by different scorers",
         INTERVENTIONS | {"scorers": "tables/scorers.csv"},
         BEHAVIOUR,
-        when=_has_scorers,
+        when=wanted.has_scorers,
     ),
     Figure(
         "learning_curve",
         "learning curve of the tuning",
         {"curve": "tuning.csv"},
         {"version": _recipe},
-        when=_tuned_here,
+        when=wanted.was_tuned_here,
     ),
     Figure(
         "seed_shares",
         "shares of the groups by tuning seed",
         {"shares": "tables/seeds.csv"},
         {"seeds": _seeds},
-        when=seeded,
+        when=wanted.seeded,
     ),
     Figure(
         "direction_cosines",

@@ -27,18 +27,22 @@ def has_heads(selection: dict) -> bool:
     """Return whether a selection names attention heads."""
     selection = selection.get("random", selection)
     named = selection.get("of"), *selection.get("modules", ())
-    return "heads" in selection or bool({"heads", "all", "attention"} & set(named))
+    return "heads" in selection or bool({"heads", "all", "blocks", "attention"} & set(named))
 
 
 def _top(selection: dict, key: str, model: dict) -> Iterator[str]:
     """More units than there are, where that is known, and what heads do not have."""
-    kind = {"all": "units"}.get(selection.get("of"), selection.get("of", "neurons"))
+    of, top = selection.get("of", "neurons"), selection["top"]
+    kind = {"all": "units", "blocks": "units"}.get(of, of)
     among = layers_of(selection.get("layers", (0, model["layers"] - 1)), model["layers"])
     heads = model.get("heads", math.inf)  # perhaps not known before the model is fetched
     each = {"neurons": model["neurons"], "heads": heads, "units": model["neurons"] + heads}[kind]
-    if selection["top"] != "all" and selection["top"] > len(among) * each:
+    each = math.inf if of == "blocks" else each  # the configuration counts no key/value heads
+    if isinstance(top, int) and top > len(among) * each:
         where = "these layers have" if "layers" in selection else "the model has"
-        yield f"{key}.top: {selection['top']} {kind}, but {where} only {len(among) * each}"
+        yield f"{key}.top: {top} {kind}, but {where} only {len(among) * each}"
+    if "seed" in selection and selection.get("by") != "random":
+        yield f"{key}.seed: top draws nothing but by: random"
     if kind != "neurons":
         yield from (f"{key}.{name}: {OF_NEURONS[name]}" for name in OF_NEURONS if name in selection)
         if selection.get("by", "cosine") == "cosine":
