@@ -10,7 +10,13 @@ import torch
 from measure_gradients import MODULES, in_rows, units_of
 from neurondynamics.interventions.transplant import Transplant, transplanted
 from neurondynamics.lm.anatomy import dissect
-from neurondynamics.lm.gradients import Batch, divergence, patch_gradients, transplant_gradients
+from neurondynamics.lm.gradients import (
+    Batch,
+    divergence,
+    moved_toward,
+    patch_gradients,
+    transplant_gradients,
+)
 from neurondynamics.lm.unit_weights import OfUnits, sum_over_weights
 from tiny import FAMILIES, LAYERS, VARIANTS, build_model, nudge
 
@@ -42,6 +48,10 @@ def kl(tuned, model, prompt, new, changes=()):
 
 def batch():
     return Batch.of(PROMPTS, WRITTEN, torch.device("cpu"))
+
+
+def weights_of(model):
+    return dict(model.named_parameters(remove_duplicate=False))
 
 
 def target_of(model):
@@ -76,7 +86,7 @@ def test_divergence_is_that_of_each_text_alone(family):
 @pytest.mark.parametrize("family", FAMILIES + VARIANTS)
 def test_a_transplant_is_predicted(family):
     base, tuned = pair_of(family)
-    found = transplant_gradients(base, (base, tuned), target_of(tuned), batch())
+    found = transplant_gradients(base, weights_of(base), tuned, target_of(tuned), batch())
     assert not any(parameter.requires_grad for parameter in base.parameters())
 
     def measure(size, **parts):
@@ -140,13 +150,12 @@ def test_points_of_the_path_add_up_to_what_all_weights_do():
             *(part.projection for part in layer.qkv),
         ):
             nudge(module, 0.02, seed=2)
-    whole = Transplant.whole(LAYERS)
     totals = []
     for points in (1, 4):
         total = OfUnits.zeros(dissect(base))
         for place, weight in zip(*np.polynomial.legendre.leggauss(points), strict=True):
-            between = transplanted(base, tuned, whole, (place + 1) / 2)
-            some = transplant_gradients(between, (base, tuned), target_of(tuned), batch())
+            between = moved_toward(copy.deepcopy(base), tuned, (place + 1) / 2)
+            some = transplant_gradients(between, weights_of(base), tuned, target_of(tuned), batch())
             total = OfUnits(*(a + weight / 2 * b for a, b in zip(total, some, strict=True)))
         totals.append(float(sum(numbers.sum() for numbers in total)))
     expected = sum(kl(tuned, base, p, c) for p, c in zip(PROMPTS, WRITTEN, strict=True))

@@ -10,7 +10,6 @@ if __name__ == "__main__":
     start_log(snakemake.log[0])  # before the heavy imports, so that their failure is logged
 
 import logging
-from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -18,14 +17,19 @@ import torch
 from neurondynamics.data.draws import drawn
 from neurondynamics.data.store import ActivationStore, common_to
 from neurondynamics.data.tables import write_parquet
-from neurondynamics.interventions.transplant import Transplant, transplanted
 from neurondynamics.limits import GRADIENT_TEXTS
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.encoding import encode_prompts
 from neurondynamics.lm.generation import sorted_batches
-from neurondynamics.lm.gradients import Batch, divergence, patch_gradients, transplant_gradients
+from neurondynamics.lm.gradients import (
+    Batch,
+    divergence,
+    moved_toward,
+    patch_gradients,
+    transplant_gradients,
+)
 from neurondynamics.lm.loading import Reading, load_tokenizer, weight_digest
-from neurondynamics.lm.memory import halving
+from neurondynamics.lm.stored import StoredWeights
 from neurondynamics.lm.unit_weights import OfUnits, sum_over_weights
 from neurondynamics.runtime import progress
 from transformers import PreTrainedModel
@@ -65,14 +69,25 @@ def measure_gradients(
     read = encode_prompts(load_tokenizer(base_model), [texts[i] for i in rows], reading.max_tokens)
     pairs = list(zip(read, [continuations[i] for i in rows], strict=True))
     base, followed = reading.load(base_model), reading.load(tuned_model)
-    table, kl = units_of(base, followed), 0.0
-    for name, found, apart in gradients(base, followed, pairs, points):
-        table[name] = in_rows(found) / len(pairs)
-        kl = kl if apart is None else apart / len(pairs)
-        if not table.loc[table["module"] != "key_values", name].map(np.isfinite).all():
-            raise ValueError(f"{name}: gradients are NaN or infinite; load the model in float32")
-        logger.info("%s: %.4g nats per token in all, of %.4g", name, table[name].sum(), kl)
-    write_parquet(output, table, made | {"kl": kl, "prompts": len(pairs), "points": points})
+    table, batches = units_of(base, followed), batches_of(pairs, followed)
+    patched, kl = of_patches(base, followed, batches)
+    table["gradient_patch"] = in_rows(patched) / len(pairs)
+    del base  # so that no more than two models are held
+    moved = OfUnits.zeros(dissect(followed))
+    for place, weight in zip(*np.polynomial.legendre.leggauss(points), strict=True):
+        part = (place + 1) / 2
+        between = moved_toward(reading.load(base_model), followed, part)
+        found = of_transplants(between, StoredWeights(base_model), followed, batches, part)
+        moved = OfUnits(*(a + weight / 2 * b for a, b in zip(moved, found, strict=True)))
+        del between
+    table["gradient_transplant"] = in_rows(moved) / len(pairs)
+    for name in ("gradient_patch", "gradient_transplant"):
+        if np.isinf(table[name]).any() or table.loc[table["module"] == "mlp", name].isna().any():
+            raise ValueError(f"{name}: gradients are NaN or infinite; set model.dtype to float32")
+        logger.info("%s: %.4g nats per token in all", name, table[name].sum())
+    logger.info("between the models lie %.4g nats per token", kl / len(pairs))
+    made |= {"kl": kl / len(pairs), "prompts": len(pairs), "points": points}
+    write_parquet(output, table, made)
 
 
 def units_of(base: PreTrainedModel, tuned: PreTrainedModel) -> pd.DataFrame:
@@ -101,54 +116,46 @@ def in_rows(found: OfUnits) -> np.ndarray:
     return torch.cat([numbers.flatten() for numbers in found]).numpy()
 
 
-def gradients(
-    base: PreTrainedModel, followed: PreTrainedModel, pairs: list[tuple], points: int
-) -> Iterator[tuple[str, OfUnits, float | None]]:
-    """Yield, by name, what is predicted, summed over texts; with the first, the summed KL itself.
+Batches = list[tuple[Batch, torch.Tensor]]  # of texts, with what the tuned model makes of them
 
-    The points of the path are those of Gauss and Legendre, so that what all weights of the models
-    are predicted to do is what they do, but for what is of a high degree in how far they moved.
-    """
-    batches = list(sorted_batches([len(p) + len(c) for p, c in pairs], GRADIENT_TEXTS))
-    everything = Transplant.whole(len(dissect(base).layers))
-    nothing = OfUnits.zeros(dissect(base))
 
-    def batch_of(rows: np.ndarray) -> Batch:
-        return Batch.of(*zip(*(pairs[i] for i in rows), strict=True), base.device)
-
-    def patched(rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        neurons, heads = patch_gradients(base, followed, batch_of(rows))
-        return neurons.sum(0), heads.sum(0)
-
-    total, nodes = nothing, zip(*np.polynomial.legendre.leggauss(points), strict=True)
-    kl = 0.0
-    for place, weight in nodes:
-        between = transplanted(base, followed, everything, (place + 1) / 2)
-
-        def moved(rows: np.ndarray, between: PreTrainedModel = between) -> OfUnits:
-            batch = batch_of(rows)
-            with torch.no_grad():
-                target = batch.read(followed)
-            return transplant_gradients(between, (base, followed), target, batch)
-
-        doing = f"gradients at {(place + 1) / 2:.2f} of the way"
-        for some in in_batches(batches, moved, doing):
-            total = OfUnits(*(a + weight / 2 * b for a, b in zip(total, some, strict=True)))
-    yield "gradient_transplant", total, None
-    neurons, heads = nothing.neurons, nothing.heads
-    for some in in_batches(batches, patched, "gradients of activations"):
-        neurons, heads = neurons + some[0], heads + some[1]
-    lacking = torch.full_like(nothing.key_values, torch.nan)
-    for batch in map(batch_of, batches):
+def batches_of(pairs: list[tuple], followed: PreTrainedModel) -> Batches:
+    """Return prompts and continuations in batches, with the tuned model's last hidden states."""
+    found = []
+    for rows in sorted_batches([len(p) + len(c) for p, c in pairs], GRADIENT_TEXTS):
+        batch = Batch.of(*zip(*(pairs[i] for i in rows), strict=True), followed.device)
         with torch.no_grad():
-            kl += divergence(followed, batch.read(followed), base, batch.read(base), batch)[0].sum()
-    yield "gradient_patch", OfUnits(neurons, heads, lacking), kl
+            found.append((batch, batch.read(followed)))
+    return found
 
 
-def in_batches(batches: list[np.ndarray], work, doing: str) -> Iterator:
-    """Yield what some work gives of each batch, or of its parts where memory runs out."""
-    for batch in progress(batches, doing):
-        yield from (found for _, found in halving(batch, work))
+def of_patches(
+    base: PreTrainedModel, followed: PreTrainedModel, batches: Batches
+) -> tuple[OfUnits, float]:
+    """Return what patches are predicted to do, summed over texts, and the KL between the models."""
+    nothing, kl = OfUnits.zeros(dissect(base)), 0.0
+    neurons, heads = nothing.neurons, nothing.heads
+    for batch, target in progress(batches, "gradients of activations"):
+        found = patch_gradients(base, followed, batch)
+        neurons, heads = neurons + found[0].sum(0), heads + found[1].sum(0)
+        with torch.no_grad():
+            kl += float(divergence(followed, target, base, batch.read(base), batch)[0].sum())
+    return OfUnits(neurons, heads, torch.full_like(nothing.key_values, torch.nan)), kl
+
+
+def of_transplants(
+    between: PreTrainedModel,
+    start: StoredWeights,
+    followed: PreTrainedModel,
+    batches: Batches,
+    part: float,
+) -> OfUnits:
+    """Return what transplants are predicted to do by a model between the two, summed over texts."""
+    total = OfUnits.zeros(dissect(between))
+    for batch, target in progress(batches, f"gradients of weights at {part:.2f} of the way"):
+        found = transplant_gradients(between, start, followed, target, batch)
+        total = OfUnits(*(a + b for a, b in zip(total, found, strict=True)))
+    return total
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ No gradient of a whole model is held: as soon as a parameter has its own, it is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -104,28 +104,38 @@ def divergence(
 
 def transplant_gradients(
     model: PreTrainedModel,
-    ends: tuple[PreTrainedModel, PreTrainedModel],
+    start: Mapping[str, torch.Tensor],
+    followed: PreTrainedModel,
     target: torch.Tensor,
     batch: Batch,
 ) -> OfUnits:
     """Return -∇KL · ΔW of every unit, summed over the texts of a batch, at a model between two.
 
-    `ends` are the model that is moved and the other one, ΔW what lies between them; `target` is the
-    other's last hidden states.
+    `start` are the weights, by their names, of the one that is moved, `followed` is the other one,
+    ΔW what lies between them; `target` is the other's last hidden states.
     """
     found = OfUnits.zeros(dissect(model))
-    start, end = (dict(one.named_parameters(remove_duplicate=False)) for one in ends)
+    end = dict(followed.named_parameters(remove_duplicate=False))
 
     def fold(name: str, parameter: nn.Parameter, some: list) -> None:
-        moved = -parameter.grad * (end[name].detach() - start[name].detach())
+        moved = -parameter.grad * (end[name].detach() - start[name].detach().to(parameter))
         parameter.grad = None  # before the next parameter has its own
         for number, share in some:
             getattr(found, share.units)[number] += share.sums(moved).cpu()
 
     with _watched(model, fold), torch.enable_grad():
         hidden = batch.read(model)
-        hidden.backward(divergence(ends[1], target, model, hidden, batch)[1])
+        hidden.backward(divergence(followed, target, model, hidden, batch)[1])
     return found
+
+
+@torch.no_grad()
+def moved_toward(model: PreTrainedModel, followed: PreTrainedModel, part: float) -> PreTrainedModel:
+    """Move all weights of a model, in place, a part of the way to those of the followed one."""
+    end = dict(followed.named_parameters(remove_duplicate=False))
+    for name, parameter in model.named_parameters():
+        parameter.lerp_(end[name].to(parameter), part)
+    return model
 
 
 @contextmanager

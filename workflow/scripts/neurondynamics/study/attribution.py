@@ -184,13 +184,13 @@ def _changing(config: dict, **_) -> float:
 
 
 def _gradients(config: dict, **_) -> float:
-    """Both models, one between them, a weight and its gradient, and a backward pass in a few texts,
-    whose logits are taken in blocks."""
+    """The tuned model and one between both, a weight and its gradient, and a backward pass in a few
+    texts, whose logits are taken in blocks."""
     model = model_of(config)
     rows = min(config["gradients"]["prompts"], GRADIENT_TEXTS)
     pass_back = replace(model, vocabulary=0).training(rows * sum(lengths(config)))
     weight = 3 * model.width * model.neurons * model.itemsize
-    return PROCESS + 3 * model.weights + pass_back + weight + 4 * 4 * LOGITS_OF_GRADIENTS
+    return PROCESS + 2 * model.weights + pass_back + weight + 4 * 4 * LOGITS_OF_GRADIENTS
 
 
 MEMORY = {
