@@ -241,7 +241,7 @@ def test_random_neurons_are_as_many_in_every_layer():
     assert pairs(drawn[0]) == pairs(select(table, {"random": {"top": 60}, "seed": 0}))
 
 
-def test_random_draws_from_the_whole_layer_whatever_the_index():
+def test_random_draws_from_all_others_whatever_the_index():
     table = pd.DataFrame(
         {"layer": [0] * 4, "neuron": [0, 1, 2, 3], "cosine": [4.0, 3, 2, 1]}, index=[9, 8, 7, 6]
     )
@@ -250,7 +250,42 @@ def test_random_draws_from_the_whole_layer_whatever_the_index():
         for seed in range(40)
         for pair in pairs(select(table, {"random": {"top": 1}, "seed": seed}))
     }
-    assert seen == {(0, 0), (0, 1), (0, 2), (0, 3)}
+    assert seen == {(0, 1), (0, 2), (0, 3)}
+
+
+def test_random_neurons_have_moved_as_far():
+    """Of 100 neurons of a layer the fifths are cells, and five of the twenty in one are named."""
+    table = pd.DataFrame({"layer": [0] * 100 + [1] * 10, "neuron": [*range(100), *range(10)]})
+    order = np.random.default_rng(0).permutation(100)
+    table["change"] = [*(order + 1.0), *range(10)]
+    named = [[0, int(n)] for n in np.flatnonzero((order >= 40) & (order < 45))]
+    for seed in range(5):
+        one = select(table, {"random": {"neurons": named}, "seed": seed})
+        assert len(one) == 5
+        assert set(order[one["neuron"]]) <= set(range(45, 60))
+    few = [[1, n] for n in (0, 1, 2)]  # of a layer that is too small for cells
+    drawn = {
+        n
+        for seed in range(20)
+        for _, n in pairs(select(table, {"random": {"neurons": few}, "seed": seed}))
+    }
+    assert drawn == set(range(3, 10))
+
+
+def test_what_is_named_is_drawn_again_where_no_others_are_left():
+    table = pd.DataFrame({"layer": [0] * 10, "neuron": range(10)})
+    units = Units(table)
+    like = {"neurons": [[0, n] for n in range(6)]}
+    random = {"random": like, "seed": 3}
+    drawn = selections.select(units, random).neurons["neuron"].tolist()
+    assert len(drawn) == 6
+    assert set(drawn) >= {6, 7, 8, 9}
+    assert selections.drawn_again(units, random) == pytest.approx(2 / 6)
+    assert selections.drawn_again(units, like) == 0
+    few = {"random": {"neurons": [[0, 1]]}, "seed": 0}
+    assert selections.drawn_again(units, few) == 0
+    step = {"select": random, "operation": "zero"}
+    assert plan_steps(units, [step, {"select": few, "operation": "zero"}], {}).overlap == 2 / 6
 
 
 def test_the_table_is_left_as_it_was(neurons):
@@ -326,7 +361,7 @@ def test_key_value_heads_are_selected_by_layer_and_drawn_at_random(units):
     assert chosen(both_kinds) == ([(1, 0), (1, 1)], [[1, 0], [1, 1]])
     assert chosen({"modules": ["attention"]})[1] == []
     drawn = [chosen({"random": {"key_values": [[1, 0]]}, "seed": seed})[1] for seed in range(20)]
-    assert {tuple(one) for (one,) in drawn} == {(1, 0), (1, 1)}
+    assert {tuple(one) for (one,) in drawn} == {(1, 1)}
     with pytest.raises(ValueError, match="key_values: layer 1, key_value 2 is not in the table"):
         chosen({"key_values": [[1, 2]]})
     step = {"select": {"key_values": [[0, 0]]}, "operation": "zero"}
@@ -363,10 +398,10 @@ def test_random_units_are_as_many_of_each_kind_in_every_layer(units):
         neurons, heads = both(one)
         assert sorted(layer for layer, _ in neurons) == [0, 0, 1]
         assert heads == [(1, 0), (1, 1)]
-    assert len({tuple(pairs(one.neurons)) for one in drawn}) > 3
+    assert len({tuple(pairs(one.neurons)) for one in drawn}) > 2
     heads = [
         both(selections.select(units, {"random": {"heads": [[0, 1]]}, "seed": seed}))
         for seed in range(20)
     ]
-    assert {tuple(found[1]) for found in heads} == {((0, 0),), ((0, 1),)}
+    assert {tuple(found[1]) for found in heads} == {((0, 0),)}  # the other one of its layer
     assert not any(neurons for neurons, _ in heads)

@@ -12,6 +12,7 @@ from tabulate_controls import tabulate_controls
 STATES = {"patching": "base", "tuned-baseline": "tuned", "read": "base"}
 WRITTEN = ["patching", "tuned-baseline"]
 NAN = np.nan
+OVERLAP = 0.1
 
 
 def write_experiment(folder, name, interventions):
@@ -31,7 +32,7 @@ def write_experiment(folder, name, interventions):
         losses.append(
             pd.DataFrame(
                 [row], columns=["intervention", "window", "nll", "tokens", "neurons"]
-            ).assign(heads=0)
+            ).assign(heads=0, overlap=OVERLAP)
         )
     for kind, tables in (("scores", scores), ("measures", measures), ("losses", losses)):
         pd.concat(tables).assign(experiment=name).to_parquet(folder / f"{name}-{kind}.parquet")
@@ -129,6 +130,7 @@ def write_fidelity(folder, name, noise=1e-6, **kl):
                 "kl": of_texts,
                 "kl_unedited": [1.0, 3.0],
                 "kl_noise": noise,
+                "overlap": 0.5 if name == "read" and "random-2" in intervention else OVERLAP,
             }
         )
         for intervention, of_texts in edited.items()
@@ -155,6 +157,16 @@ def test_what_is_only_read_has_its_controls_too(study):
     written = ["rudeness", "perplexity", "effect_share", "advantage", "n"]
     assert table.loc[2, written].isna().all()
     assert table.loc[:1, written].notna().all(axis=None)
+    assert table["overlap"].tolist() == pytest.approx([0.1, 0.1, 0.3])
+
+
+def test_what_is_mostly_drawn_again_is_no_control(study):
+    write_fidelity(study, "read")
+    path = study / "read-fidelity.parquet"
+    pd.read_parquet(path).assign(overlap=0.4).to_parquet(path)
+    row = tabulate(study, read=("read",)).iloc[-1]
+    assert (row["overlap"], row["draws_kl_share"]) == (0.4, pytest.approx(0.2))
+    assert row[["kl_advantage", "kl_advantage_low", "kl_advantage_high"]].isna().all()
 
 
 def test_nearness_without_a_way_is_unknown(study):

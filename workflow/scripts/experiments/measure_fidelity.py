@@ -39,7 +39,7 @@ logger = logging.getLogger("measure_fidelity")
 COLUMNS = dict.fromkeys(["experiment", "intervention"], "str")
 COLUMNS |= dict.fromkeys(["prompt_id", "neurons", "heads", "key_values", "tokens"], "int64")
 COLUMNS |= dict.fromkeys(["kl", "agreement", "kl_unedited", "agreement_unedited"], "float64")
-COLUMNS |= {"kl_noise": "float64"}
+COLUMNS |= {"kl_noise": "float64", "overlap": "float64"}
 OF_MARGINS = dict.fromkeys(["experiment", "intervention"], "str") | {"pair_id": "int64"}
 OF_MARGINS |= dict.fromkeys(["margin", "margin_unedited", "margin_followed"], "float64")
 KEYS = ("prompt_ids", "chosen_ids", "rejected_ids")  # of a pair's tokens
@@ -75,10 +75,9 @@ def measure_fidelity(
     `interventions` and `choices` are as `resolve_interventions` takes them, `state` the edited
     model's; `measured` the table of units, where one is ranked by it; `pairs` what
     `pair_preferences` wrote of unseen ones, and `cuts` what `tokenise_pairs` cuts them to. Columns
-    of `fidelity`: `neurons`, `heads` and `key_values` edited, `tokens` read, `kl`, `agreement` and
-    the unedited model's, and the texts' `kl_noise`; of `margins`: `margin`, and the unedited and
-    the followed model's. Raises ValueError, naming the intervention, for a selection that does not
-    fit the model and for outputs that are not finite; and for texts or pairs of another model.
+    are those of COLUMNS and OF_MARGINS, named as in `analysis/fidelity.py`. Raises ValueError,
+    naming the intervention, for a selection that does not fit the model and for outputs that are
+    not finite; and for texts or pairs of another model.
     """
     edited, followed = reading.load(model), reading.load(followed_model)
     units = Units.read(dissect(edited), neurons, heads, weight_digest(model), state, measured)
@@ -193,6 +192,7 @@ def measure_batch(
             "kl_unedited": read.unedited.kl,
             "agreement_unedited": read.unedited.agreement,
             "kl_noise": texts["kl_noise"].to_numpy(),
+            "overlap": interventions[name].overlap,
         }
         tables.append(pd.DataFrame(columns))
     return pd.concat(tables)

@@ -48,7 +48,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 logger = logging.getLogger(__name__)
 
 LOSSES = {"intervention": "str", "window": "int64", "nll": "float64", "tokens": "int64"}
-LOSSES |= {"neutral_kl": "float64", "neurons": "int64", "heads": "int64"}
+LOSSES |= {"neutral_kl": "float64", "overlap": "float64", "neurons": "int64", "heads": "int64"}
 
 
 def run_experiment(
@@ -197,6 +197,7 @@ def measure_losses(
             for name, found in by_intervention.items():
                 columns = {"intervention": name, "window": rows, "nll": -found.log_probability}
                 columns |= {"tokens": width - 1, "neutral_kl": found.kl}
+                columns |= {"overlap": interventions[name].overlap}
                 touched = dict(zip(("neurons", "heads"), interventions[name].count(), strict=True))
                 tables.append(pd.DataFrame(columns | touched))
         del moved, work  # a copy is gone before the next one is made

@@ -1,8 +1,9 @@
 """Controlled interventions against their controls: a row per intervention, control and scorer.
 
-A control does the same to as many random neurons of each layer (`random`), or moves the same
-neurons as far with the direction of half of the moves flipped (`signs`). Only what an intervention
-does beyond its controls says something about its neurons. What is not measured of it is empty.
+A control does the same to as many random units of each layer and size of movement (`random`), or
+moves the same neurons as far with the direction of half of the moves flipped (`signs`). Only what
+an intervention does beyond its controls says something about its units. What is not measured of it
+is empty.
 """
 
 from neurondynamics.runtime import start_log
@@ -19,14 +20,16 @@ from neurondynamics.analysis.effects import (
     parse_control,
     read_effects,
     read_experiments,
+    read_together,
 )
 from neurondynamics.analysis.fidelity import against_draws
 from neurondynamics.analysis.statistics import Statistics
 from neurondynamics.data.tables import write_csv
 from neurondynamics.evaluation.fluency import read_fluency
+from neurondynamics.limits import MOST_DRAWN_AGAIN
 from neurondynamics.study.behaviour import Behaviour
 
-COLUMNS = """experiment intervention scorer state control draws
+COLUMNS = """experiment intervention scorer state control draws overlap
     score draws_score draws_score_min draws_score_max
     perplexity draws_perplexity draws_perplexity_min draws_perplexity_max
     repetition draws_repetition
@@ -56,9 +59,10 @@ def tabulate_controls(
     the behaviour. Of the draws of a kind of control there are the mean, the least and the
     greatest; the mean of perplexities is the geometric one. `advantage` is the effect share of the
     intervention minus the mean one of its draws, bootstrapped over the `n` prompts that all of them
-    have a score for, and `kl_advantage` the same of `kl_share` over the `n_read` texts. A study
-    without controls gets the header alone. Raises ValueError for a control whose intervention is
-    not in the experiment.
+    have a score for, and `kl_advantage` the same of `kl_share` over the `n_read` texts; both are
+    empty where the draws have more than MOST_DRAWN_AGAIN of its units, on average `overlap`. A
+    study without controls gets the header alone. Raises ValueError for a control whose intervention
+    is not in the experiment.
     """
     written = {name: states[name] for name in measured["behaviour"]}
     fluency = read_fluency(measures, losses, written)
@@ -67,6 +71,7 @@ def tabulate_controls(
         for scorer, effects in read_effects(scores, scorers, written, statistics).items()
     }
     near = read_experiments(fidelity, measured["fidelity"])
+    overlaps = read_overlaps([paths for paths in (losses, fidelity) if paths])
     reported = [(e, name) for e, one in near.items() for name in one["intervention"].unique()]
     reported += list(next(iter(judged.values()))[0].scores.columns)
     every = find_controls(dict.fromkeys(reported))
@@ -79,19 +84,25 @@ def tabulate_controls(
             "state": states[experiment],
             "control": kind,
             "draws": len(draws),
+            "overlap": overlaps.loc[[(experiment, draw) for draw in draws]].mean(),
             **_behaviour(effects, estimates, fluency, (experiment, intervention), draws),
-            **(
-                against_draws(near[experiment], intervention, draws, statistics)
-                if experiment in near
-                else {}
-            ),
+            **against_draws(near.get(experiment), intervention, draws, statistics),
         }
         for (experiment, intervention, kind), draws in in_order
         for scorer, (effects, estimates) in judged.items()
     ]
-    found = pd.DataFrame(rows, columns=COLUMNS.split())
-    whole = dict.fromkeys(["n", "n_read"], "Int64")
-    write_csv(table, found.astype(whole).rename(columns=behaviour.columns))
+    found = pd.DataFrame(rows, columns=COLUMNS.split()).astype({"n": "Int64", "n_read": "Int64"})
+    none = found["overlap"] > MOST_DRAWN_AGAIN
+    found.loc[none, [name for name in found if "advantage" in name]] = np.nan
+    write_csv(table, found.rename(columns=behaviour.columns))
+
+
+def read_overlaps(tables: list[list[str]]) -> pd.Series:
+    """Return, by experiment and intervention, which part of what a control controls it has drawn
+    again, from tables of losses and of fidelity."""
+    names = ["experiment", "intervention"]
+    read = [read_together(paths)[[*names, "overlap"]] for paths in tables]
+    return pd.concat(read).groupby(names)["overlap"].first() if read else pd.Series()
 
 
 def _behaviour(

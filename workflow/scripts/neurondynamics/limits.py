@@ -9,6 +9,8 @@ FOLLOWED_TEXTS = 32  # of the other model that are read at once; prompts are pre
 GRADIENT_TEXTS = 8  # that are read at once where a backward pass follows
 LOGITS_OF_GRADIENTS = 2**24  # of a block of positions there, of which a few are held at once
 LOGIT_BYTES = 2**21  # of a block of logits, of which a few are held at once, near a core
+# of controlled units that may be drawn again; where more are, there is no control
+MOST_DRAWN_AGAIN = 1 / 3
 # of a transplant, the parts that every layer has
 PARTS_OF_LAYERS = ("attention", "queries", "keys", "values", "attention_output")
 PARTS_OF_LAYERS += ("mlp", "mlp_input", "mlp_output", "norms")

@@ -123,14 +123,16 @@ class Nearness:
 
 
 def against_draws(
-    table: pd.DataFrame, name: str, draws: list[str], statistics: Statistics
+    table: pd.DataFrame | None, name: str, draws: list[str], statistics: Statistics
 ) -> dict[str, float]:
     """Return the `kl_share` of an intervention, the mean, least and greatest of its draws, and
     `kl_advantage`, what it is above that mean, with its interval over the same prompts.
 
-    `table` is an experiment's, as `estimate_fidelity` takes it. All but `n_read` is NaN where the
-    models are not `beyond_rounding`.
+    `table` is an experiment's, as `estimate_fidelity` takes it; nothing is said without one, and no
+    more than `n_read` where the models are not `beyond_rounding`.
     """
+    if table is None:
+        return {}
     names, wide = _wide(table, "prompt_id")
     edited, unedited = wide("kl"), wide("kl_unedited")[:, 0]
     places = [names.index(one) for one in (name, *draws)]

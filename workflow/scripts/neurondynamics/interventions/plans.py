@@ -16,6 +16,7 @@ from neurondynamics.data.records import read_json
 from neurondynamics.interventions.edits import act_of, count_units
 from neurondynamics.interventions.operations import OPERATIONS, entry
 from neurondynamics.interventions.parts import Edit
+from neurondynamics.interventions.selection import drawn_again
 from neurondynamics.interventions.transplant import Move, transplanted
 from neurondynamics.interventions.units import Units
 
@@ -30,6 +31,7 @@ class Plan:
     edits: tuple[Edit, ...] = ()
     moves: tuple[Move, ...] = ()
     identity: bool = False  # its paired edits follow the edited model itself, in a run of its own
+    overlap: float = 0.0  # part of the units that a random draw controls that it has drawn again
 
     def moved(self, model: PreTrainedModel, other: Weights | None) -> PreTrainedModel:
         """Return the model with its weights moved toward the other's, a copy, or as it is."""
@@ -97,9 +99,10 @@ def plan_steps(units: Units, steps: list[dict], directions: Mapping[str, np.ndar
     naming the step, where its operation is unknown or cannot be done to heads, its selection does
     not fit the tables or its direction is not there.
     """
-    edits, moves = [], []
+    edits, moves, again = [], [], [0.0]
     for number, step in enumerate(steps):
         try:
+            again.append(drawn_again(units, step.get("select", {})))
             made = entry(OPERATIONS, "operation", step["operation"])(step, units, directions)
             moves += [one for one in made if isinstance(one, Move)]
             made = [one for one in made if isinstance(one, Edit)]
@@ -111,4 +114,4 @@ def plan_steps(units: Units, steps: list[dict], directions: Mapping[str, np.ndar
     modes = {step.get("mode") for step in steps} & {"paired", "identity"}
     if len(modes) > 1:
         raise ValueError(": an intervention follows either the other model or, as identity, itself")
-    return Plan(tuple(edits), tuple(moves), modes == {"identity"})
+    return Plan(tuple(edits), tuple(moves), modes == {"identity"}, max(again))

@@ -13,6 +13,7 @@ import pandas as pd
 
 from neurondynamics.analysis.attribution import GROUPS
 from neurondynamics.interventions.listed import as_pairs, read_pairs, rows_of
+from neurondynamics.interventions.matched import matched, overlap
 from neurondynamics.interventions.ranking import KINDS, best_of, of_layers
 from neurondynamics.interventions.units import KEY_VALUES, Units
 from neurondynamics.limits import OF_NEURONS
@@ -42,8 +43,8 @@ def select(units: Units, selection: dict) -> Units:
     `{key_values: [[layer, number]]}`  these key/value heads, in this order
     `{file: PATH}`                     neurons from the columns `layer neuron` of a CSV or parquet
                                        file
-    `{random: SELECTION, seed: S}`     neurons and heads drawn at random, in each layer as many as
-                                       SELECTION has there
+    `{random: SELECTION, seed: S}`     units drawn at random beside those of SELECTION, as many in
+                                       each layer and of each size of movement (`matched`)
 
     Raises ValueError if the selection names a unit twice, one that is not in the table, more than
     there are or none at all, an unknown group, a file that is no such table, what heads do not
@@ -70,7 +71,8 @@ def select(units: Units, selection: dict) -> Units:
     if form == {"random", "seed"}:
         if "random" in selection["random"]:
             raise ValueError("random: a random draw of a random draw; name the selection it is of")
-        return _matched_random(units, select(units, selection["random"]), selection["seed"])
+        like = select(units, selection["random"])
+        return _chosen(units, **matched(units, like, selection["seed"]))
     raise ValueError(
         f"the selection {selection} is of no known form; known are top (with of, by, activated and "
         "layers), modules (with layers), groups (with fraction and ranked together), neurons, "
@@ -137,17 +139,9 @@ def _in_group(neurons: pd.DataFrame, group: str) -> np.ndarray:
     return (direction & (positive if group[1] == "P" else ~positive)).to_numpy()
 
 
-def _matched_random(units: Units, like: Units, seed: int) -> Units:
-    generator = np.random.default_rng(seed)
-    chosen = {}
-    liked = {"mlp": like.neurons, "attention": like.heads, KEY_VALUES: like.key_values}
-    for module, wanted in liked.items():
-        if wanted is None or wanted.empty:
-            continue
-        table = units.table(module)
-        drawn = [
-            generator.choice(table.index[table.layer == layer], number, replace=False)
-            for layer, number in wanted.groupby("layer").size().items()
-        ]
-        chosen[module] = table.loc[np.sort(np.concatenate(drawn))]
-    return _chosen(units, **chosen)
+def drawn_again(units: Units, selection: dict) -> float:
+    """Return the part of the controlled units that a random selection has drawn again; 0 of any
+    other selection."""
+    if "random" not in selection:
+        return 0.0
+    return overlap(select(units, selection), select(units, selection["random"]))
