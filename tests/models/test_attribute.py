@@ -26,6 +26,7 @@ from neurondynamics.data.hdf5 import write_attribute
 from neurondynamics.data.tables import read_csv
 from neurondynamics.lm.weights import ValueProjections
 from neurondynamics.study.behaviour import Behaviour
+from scipy.stats import false_discovery_control, ttest_1samp
 
 W = np.random.default_rng(4).normal(size=tiny.HIDDEN)
 
@@ -169,6 +170,20 @@ def test_everything_equals_brute_force(case, attributed):
                 )
             total = sums.sum(axis=(1, 2)).mean()
             np.testing.assert_allclose(total, reduction.sum(axis=(0, 2)).mean(), rtol=1e-4)
+
+
+def test_p_values_are_those_of_a_t_test_over_prompts(case, attributed):
+    for name, part in (("neurons", plain.down), ("heads", plain.out)):
+        table = pd.read_parquet(attributed[name])
+        _, written = by_hand(case, attributed["tuned"], part)
+        reduction = written["projection_base"] - written["projection_tuned"]  # by prompt
+        by_unit = reduction.swapaxes(0, 1).reshape(len(tiny.PROMPTS), len(table), -1).sum(2)
+        moved = by_unit.any(axis=0)
+        expected = ttest_1samp(by_unit[:, moved], 0).pvalue
+        np.testing.assert_allclose(table["p_value"][moved], expected, rtol=1e-2, atol=1e-5)
+        assert (table["p_value"][~moved] == 1).all()
+        adjusted = false_discovery_control(table["p_value"])
+        np.testing.assert_allclose(table["q_value"], adjusted)
 
 
 def test_heads_equal_brute_force(case, attributed):

@@ -4,7 +4,9 @@ import pandas as pd
 import pytest
 from check_claims import check_claims
 from neurondynamics.analysis.attribution import GROUPS
-from neurondynamics.analysis.claims import decide
+from neurondynamics.analysis.claims import decide, power, row
+from neurondynamics.analysis.nulls import KINDS as NULLS
+from neurondynamics.analysis.nulls import Null, write_nulls
 from neurondynamics.analysis.reductions import create_reductions
 from neurondynamics.analysis.statistics import Estimate, Statistics
 from neurondynamics.data.tables import read_csv, write_parquet
@@ -27,7 +29,7 @@ INTERVENTION_COLUMNS = """experiment intervention scorer control_of control stat
     agreement agreement_low agreement_high
     n_pairs margin_share margin_share_low margin_share_high"""
 CLAIM_COLUMNS = """claim judged_by statement statistic low high interval_over n missing
-    paper criterion holds"""
+    paper criterion beyond_null holds"""
 INTERVENTIONS = """none ablate-100 ablate-200 patch-TP- patch-AN- patch-TP-AN-
     none scale-keys-2 scale-keys-5"""
 THRESHOLDS = {"first": 0.5, "other": 0.2}  # by scorer
@@ -422,7 +424,17 @@ def attribution(tmp_path):
     neurons["activation_base"] = -1.0
     neurons["activation_tuned"] = np.where(np.arange(len(neurons)) % 2, 1.0, -1.0)
     neurons.to_parquet(tmp_path / "neurons.parquet")
+    write_null(tmp_path)
     return tmp_path
+
+
+def write_null(folder, fractions=(0.1, 0.4, 0.2), dampened=6.0):
+    """Save nulls that all claims lie beyond: other groups carry more, in other layers."""
+    reductions = np.zeros((2, 4, 3, len(GROUPS)))
+    reductions[:, :, 0, :4] = [dampened, 3.5, 0.5, 0.0]
+    reductions[1, :, 0, 4] = 1.0
+    null = Null(reductions, np.array([fractions, fractions]))
+    write_nulls(folder / "nulls.h5", dict.fromkeys(NULLS, null))
 
 
 def summarize(folder):
@@ -471,8 +483,11 @@ def claims_of(study, states=STATES, by_kl=False, **changes):
         paths(study, "scores", states),
         paths(study, "fidelity", states),
         str(study / "reductions.h5"),
+        str(study / "nulls.h5"),
         str(study / "neurons.parquet"),
         str(study / "claims.csv"),
+        str(study / "nulls.csv"),
+        str(study / "power.csv"),
         states=states,
         read=states,
         claims=CLAIMS | changes,
@@ -495,7 +510,7 @@ def test_claims_on_known_effects(study, attribution):
         "keys-restore-behaviour": (1.25, "yes"),
         "dampened-neurons-minority": (0.3, "yes"),
         "four-groups-contribute": (0.1, "yes"),
-        "late-layers": (10 / 6, "yes"),
+        "late-layers": (1, "yes"),
         "many-increase-behaviour": (0.5, "yes"),  # 8 of 16
         "top-neurons-negative-before": (1.0, "yes"),
         "top-neurons-negative-after": (0.5, "undecided"),
@@ -505,6 +520,44 @@ def test_claims_on_known_effects(study, attribution):
     assert list(table["holds"]) == [holds for _, holds in expected.values()]
     assert "scale-keys-5" in table.loc["keys-restore-behaviour", "statement"]
     assert "layers 2 to 2; the largest is in layer 2" in table.loc["late-layers", "statement"]
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "criterion", "n", "needed"),
+    [
+        (0.7, 0.5, 0.9, "> 0.6", 100, 400),  # the lower end is twice as far as the bound
+        (0.7, 0.5, 0.8, "> 0.75", 100, 400),  # the upper end likewise
+        (0.7, 0.5, 0.9, "< 0.75", 100, 1600),
+        (0.7, 0.65, 0.9, "> 0.6", 100, 100),
+        (0.7, 0.5, 0.9, "> 0.7", 100, None),
+    ],
+)
+def test_how_many_prompts_a_claim_needs(value, low, high, criterion, n, needed):
+    one = row("claim", "that", Estimate(value, low, high), criterion, n=n)
+    found = power(one, 0.95)
+    assert (None if np.isnan(found["n_needed"]) else found["n_needed"]) == needed
+    expected = n * ((high - low) / 2 / 1.959964) ** 2
+    assert found["variance"] == pytest.approx(expected)
+
+
+def test_a_claim_that_was_not_tested_needs_nothing_known():
+    found = power(row("claim", "that", None, "> 1"), 0.95)
+    assert np.isnan(found["n_needed"])
+
+
+def test_what_groups_are_where_there_is_nothing_to_find_holds_nothing(study, attribution):
+    assert (claims_of(study)["beyond_null"][5:-1] == "yes").all()
+    write_null(study, fractions=(0.9, 1.0, 0.2), dampened=1.0)
+    table = claims_of(study)
+    assert table.loc["dampened-neurons-minority", ["beyond_null", "holds"]].tolist() == ["no"] * 2
+    assert table.loc["many-increase-behaviour", "holds"] == "no"
+    assert table.loc["top-neurons-negative-before", "holds"] != "yes"
+    assert table.loc["late-layers", "holds"] == "yes"
+    nulls = read_csv(study / "nulls.csv").set_index(["claim", "null"])
+    assert len(nulls) == 6 * len(NULLS)
+    row = nulls.loc[("dampened-neurons-minority", "swapped")]
+    assert row["null_value"] == pytest.approx(0.2)  # 1 of 5
+    assert row["difference"] == pytest.approx(0.3 - 0.2)
 
 
 def test_claims_are_judged_by_divergence_too(study, attribution):

@@ -283,7 +283,12 @@ def configuration(inputs: Path) -> dict:
                 "held_out": 0.25,
             },
         },
-        "attribution": {"directions": ["mean_difference", "reviews"], "ablated": 5, "decoded": 3},
+        "attribution": {
+            "directions": ["mean_difference", "reviews"],
+            "ablated": 5,
+            "decoded": 3,
+            "nulls": 4,
+        },
         "statistics": {"samples": 50},
         "fidelity": {"prompts": 5, "pairs": 4},
         "account": {"prompts": 3},

@@ -20,6 +20,7 @@ OF_INTERVENTIONS |= {"draw_fidelity", "draw_tradeoff"}
 FIGURES = {row.rule for row in ROWS if row.place == COMPARISON and row.when is not seeded}
 ATTRIBUTION = {
     *("measure_change", "measure_gradients", "attribute_neurons", "attribute_heads"),
+    "measure_nulls",
     "project_layers",
     "decode_neurons",
     "summarize_groups",

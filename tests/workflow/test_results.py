@@ -53,7 +53,12 @@ COLUMNS = {
     "seeds": "statistic part seeds mean deviation_between deviation_within seed_0 seed_1",
     "seed_overlap": "statistic neurons pairs value minimum maximum chance",
     "scorers": "scorer_a scorer_b over n spearman",
-    "claims": "claim judged_by statement statistic low high interval_over paper criterion holds",
+    "power": "claim judged_by statement criterion statistic low high interval_over n holds "
+    "variance n_needed",
+    "nulls": "claim statement statistic interval_over n null draws null_value null_low null_high "
+    "difference difference_low difference_high beyond",
+    "claims": "claim judged_by statement statistic low high interval_over paper criterion "
+    "beyond_null holds",
     "decoded_neurons": "layer neuron cosine activation_base activation_tuned reduction group kind "
     "vector tokens",
 }

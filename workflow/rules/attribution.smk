@@ -137,6 +137,31 @@ use rule attribute_neurons as attribute_direction with:
         "benchmarks/{model}/{tuned}/attribute_direction/{direction}.tsv"
 
 
+rule measure_nulls:
+    """Attribute the reduction where there is nothing to find: along random directions, and swapped."""
+    input:
+        unpack(attribution.compared_models),
+        **attribution.stores(*COMPARED),
+        direction=attribution.direction,
+    output:
+        nulls="results/{model}/{tuned}/nulls.h5",
+    log:
+        "logs/{model}/{tuned}/measure_nulls.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/measure_nulls.tsv"
+    conda:
+        "../../envs/language-model.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of("measure_nulls"),
+        runtime=60,
+    params:
+        settings=attribution.nulls(),
+        code=code_digest("attribution/measure_nulls"),
+    script:
+        "../scripts/attribution/measure_nulls.py"
+
+
 rule attribute_heads:
     """Write one row per attention head: what it wrote before and after tuning, and what it read."""
     input:

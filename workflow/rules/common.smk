@@ -49,6 +49,11 @@ def in_report(name):
     return report(table.path, **table.in_report)
 
 
+def in_reports(*names):
+    """Return the files of several tables, by their names."""
+    return {name: in_report(name) for name in names}
+
+
 def study_targets(wildcards):
     """Return every file that the study is run for."""
     return list(results.targets(config))

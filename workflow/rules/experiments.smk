@@ -137,8 +137,7 @@ rule tabulate_rankings:
         fidelity=experiments.sharded(FIDELITIES, experiment=["rankings"]),
         units="results/{model}/{tuned}/units.parquet",
     output:
-        table=in_report("rankings"),
-        curves=in_report("ranking_curves"),
+        **in_reports("rankings", "ranking_curves"),
     log:
         "logs/{model}/{tuned}/tabulate_rankings.log",
     benchmark:
@@ -337,9 +336,10 @@ rule check_claims:
         scores=experiments.reported(SCORES),
         fidelity=experiments.reported(FIDELITIES),
         reductions="results/{model}/{tuned}/prompt_reductions.h5",
+        nulls="results/{model}/{tuned}/nulls.h5",
         neurons="results/{model}/{tuned}/neurons.parquet",
     output:
-        table=in_report("claims"),
+        **in_reports("claims", "nulls", "power"),
     log:
         "logs/{model}/{tuned}/check_claims.log",
     benchmark:

@@ -10,8 +10,9 @@ import pandas as pd
 from neurondynamics.analysis.attribution import reduction_parts
 from neurondynamics.analysis.changes import read_changes
 from neurondynamics.analysis.directions import read_direction
+from neurondynamics.analysis.significance import adjusted, p_values
 from neurondynamics.data.compared import compared_stores
-from neurondynamics.data.store import common_to
+from neurondynamics.data.store import ActivationStore, common_to
 from neurondynamics.data.tables import write_parquet
 from neurondynamics.lm.loading import weight_digest
 from neurondynamics.lm.weights import value_projections
@@ -34,7 +35,8 @@ def attribute_heads(
 
     Inputs and errors are those of `attribute_neurons`. What a head writes is the sum over its
     inputs of the output projection. `inputs_base` and `inputs_tuned` are what the head reads into
-    it on average, each model on its own text: lists of head_width numbers.
+    it on average, each model on its own text: lists of head_width numbers. `p_value` is that of a
+    head's reduction over prompts, `q_value` adjusted for all heads.
     """
     w = read_direction(direction).vector
     along, along_tuned = (
@@ -49,9 +51,32 @@ def attribute_heads(
         for layer in progress(range(stores[0].layers), "attributing layers"):
             means = [store.mean(layer, "attention") for store in stores]
             table = head_table(layer, *means, along[layer], along_tuned[layer], squares[layer])
+            reduction = table["reduction"].to_numpy()
+            written = along[layer], along_tuned[layer]
+            table["p_value"] = p_values_of(stores[0], stores[1], layer, *written, reduction)
             tables.append(table)
     made = weights | {"direction": file_digest(direction)}
-    write_parquet(heads, pd.concat(tables, ignore_index=True), made)
+    found = pd.concat(tables, ignore_index=True)
+    found["q_value"] = adjusted(found["p_value"].to_numpy())
+    write_parquet(heads, found, made)
+
+
+def p_values_of(
+    base: ActivationStore,
+    tuned: ActivationStore,
+    layer: int,
+    along: np.ndarray,
+    along_tuned: np.ndarray,
+    reduction: np.ndarray,
+) -> np.ndarray:
+    """Return the p-value over prompts of the reduction of each head of one layer, (heads,)."""
+    squares = np.zeros_like(reduction)
+    blocks = (store.blocks(layer, module="attention") for store in (base, tuned))
+    for before, after in zip(*blocks, strict=True):
+        written = before * along - after * along_tuned  # (prompts, heads · head_width)
+        of_heads = written.reshape(len(written), len(reduction), -1).sum(axis=2)
+        squares += np.square(of_heads - reduction).sum(axis=0)
+    return p_values(reduction, squares, len(base))
 
 
 def head_table(

@@ -16,6 +16,7 @@ from neurondynamics.analysis.attribution import (
 from neurondynamics.analysis.changes import read_changes
 from neurondynamics.analysis.directions import read_direction
 from neurondynamics.analysis.reductions import create_reductions
+from neurondynamics.analysis.significance import adjusted, p_values
 from neurondynamics.data.compared import compared_stores
 from neurondynamics.data.store import ActivationStore, common_to
 from neurondynamics.data.tables import write_parquet
@@ -39,6 +40,8 @@ def attribute_neurons(
 ) -> None:
     """Write the neuron table and, per prompt, layer and group, the sums of the reduction.
 
+    `p_value` is that of a neuron's reduction over prompts, `q_value` adjusted for all neurons.
+
     `base`, `tuned` and `same_text` are the stores of the base model, of the tuned model on its
     own text and of the tuned model on the base's text; `changes` says how far neurons changed
     there. Layers are read one by one and in blocks of prompts. Raises ValueError if the stores do
@@ -60,6 +63,8 @@ def attribute_neurons(
             table = layer_table(layer, a, b, c, of_base, of_tuned)
             change = np.sqrt(squares[layer]) * of_base.norms[layer]
             table.insert(table.columns.get_loc("group"), "change", change)
+            p = p_values_of(layer, a, b, of_base, of_tuned, table["reduction"].to_numpy())
+            table.insert(table.columns.get_loc("group"), "p_value", p)
             groups = pd.Categorical(table.group, GROUPS).codes
             along, along_tuned = of_base.projections[layer], of_tuned.projections[layer]
             before, base_moved = group_sums(a, layer, [along, along - along_tuned], groups)
@@ -69,7 +74,9 @@ def attribute_neurons(
             sums.same_text[:, layer] = before - after
             sums.value[:, layer] = (base_moved + tuned_moved) / 2
             tables.append(table)
-    write_parquet(neurons, pd.concat(tables, ignore_index=True), made)
+    found = pd.concat(tables, ignore_index=True)
+    found["q_value"] = adjusted(found["p_value"].to_numpy())
+    write_parquet(neurons, found, made)
 
 
 def layer_table(
@@ -97,6 +104,22 @@ def layer_table(
             "group": np.asarray(GROUPS)[groups],
         }
     )
+
+
+def p_values_of(
+    layer: int,
+    base: ActivationStore,
+    tuned: ActivationStore,
+    of_base: ValueProjections,
+    of_tuned: ValueProjections,
+    reduction: np.ndarray,
+) -> np.ndarray:
+    """Return the p-value over prompts of each reduction of one layer, (d_mlp,)."""
+    along, along_tuned = of_base.projections[layer], of_tuned.projections[layer]
+    squares = np.zeros_like(reduction)
+    for before, after in zip(base.blocks(layer), tuned.blocks(layer), strict=True):
+        squares += np.square(before * along - after * along_tuned - reduction).sum(axis=0)
+    return p_values(reduction, squares, len(base))
 
 
 def group_sums(

@@ -9,7 +9,8 @@ the criterion lies inside. It is "not tested" where the study lacks an intervent
 Where a claim is about the largest or the smallest of several, its bound has to hold for all of
 them, and the largest or smallest is taken anew within each resample, which is the harder test. Only
 the claim about scaled keys asks whether *some* intervention passes; there the interval is that of
-the best one, widened for the number of them (Bonferroni).
+the best one, widened for the number of them (Bonferroni). Claims about groups and neurons hold only
+where they lie beyond what they say where there is nothing to find (`analysis/group_claims.py`).
 """
 
 from neurondynamics.runtime import start_log
@@ -21,23 +22,23 @@ import logging
 
 import numpy as np
 import pandas as pd
-from neurondynamics.analysis.attribution import REDUCING
-from neurondynamics.analysis.claims import row
+from neurondynamics.analysis.claims import power, row
 from neurondynamics.analysis.effects import Effects, read_effects, read_experiments
 from neurondynamics.analysis.fidelity import Nearness
+from neurondynamics.analysis.group_claims import claims_on_groups, claims_on_neurons
+from neurondynamics.analysis.nulls import read_nulls
 from neurondynamics.analysis.reductions import read_reductions
-from neurondynamics.analysis.statistics import Estimate, Statistics, share, wilson
+from neurondynamics.analysis.statistics import Estimate, Statistics
 from neurondynamics.data.tables import read_parquet, write_csv
 from neurondynamics.study.behaviour import Behaviour
 
 logger = logging.getLogger("check_claims")
 
-TOP = 100  # neurons, as in the paper's figure 4
-
 # The paper's Table 1 (v1): toxicity of GPT-2-medium .453, after DPO .208, so the drop is .245.
 DROP = 0.453 - 0.208
 PAPER_ABLATION = (0.453 - 0.319) / DROP  # the best, 2000 positively activated neurons: 0.547
 PAPER_PATCH = (0.453 - 0.335) / DROP  # 0.482
+OF_PAIR = ("base_weights", "tuned_weights")
 KL_SHARE = "kl_share"  # what claims are judged by beside scores
 COUNTS = ("n", "missing")  # prompts or neurons that an interval is over, and those left out
 PAPER_KEYS = (0.555 - 0.208) / DROP  # x5, the largest: 1.416; its code may have scaled repeatedly
@@ -47,8 +48,11 @@ def check_claims(
     scores: list[str],
     fidelity: list[str],
     reductions: str,
+    nulls: str,
     neurons: str,
     table: str,
+    null_table: str,
+    power_table: str,
     *,
     states: dict[str, str],
     read: dict[str, str],
@@ -57,13 +61,14 @@ def check_claims(
     behaviour: Behaviour,
     statistics: Statistics,
 ) -> None:
-    """Write the CSV file `table`.
+    """Write CSV files: `table` of the claims, `null_table` of what those about groups and neurons
+    say where there is nothing to find, `power_table` of how many prompts would decide each.
 
     `scores` and `fidelity`: parquet files, any number per experiment; `states` and `read`: the
     model state of each experiment of which there are scores, and of which there is fidelity;
     `claims`: the interventions that a claim is about, with the keys of `claims_on_interventions`;
     `scorers`: those by which they are tested, and `behaviour`: after which claims are worded;
-    `reductions` and `neurons`: the results of the attribution.
+    `reductions`, `nulls` and `neurons`: the results of the attribution.
     """
     own_text = read_reductions(reductions).own_text
     judges = read_effects(scores, scorers, states, statistics)
@@ -71,14 +76,21 @@ def check_claims(
     judged = [
         claims_on_interventions(judge, name, behaviour, **claims) for name, judge in judges.items()
     ]
-    rows = [
-        *(one for same_claim in zip(*judged, strict=True) for one in same_claim),
-        *claims_on_groups(own_text, behaviour, statistics),
-        *claims_on_neurons(read_parquet(neurons), behaviour, statistics.confidence),
+    found = read_parquet(neurons)
+    made = {name: found.attrs[name] for name in OF_PAIR if name in found.attrs}
+    against = read_nulls(nulls, made)
+    held = [
+        *claims_on_groups(own_text, against, behaviour, statistics),
+        *claims_on_neurons(found, against, behaviour, statistics.confidence),
     ]
+    rows = [one for same_claim in zip(*judged, strict=True) for one in same_claim]
+    rows += [one for one, _ in held]
     for one in rows:
         logger.info("%s: %s", one["claim"], one["holds"])
     write_csv(table, pd.DataFrame(rows))
+    needed = pd.DataFrame([power(one, statistics.confidence) for one in rows])
+    write_csv(power_table, needed.astype({"n": "Int64", "n_needed": "Int64"}))
+    write_csv(null_table, pd.DataFrame([null for _, about in held for null in about]))
 
 
 def claims_on_interventions(
@@ -161,91 +173,6 @@ def most_undone(effects: Effects | Nearness, restoring: list[str]) -> tuple[str,
     return best, kept[best] | {"estimate": undone(best)}
 
 
-def claims_on_groups(
-    reduction: np.ndarray, behaviour: Behaviour, statistics: Statistics
-) -> list[dict]:
-    """Test which groups and layers carry the reduction (prompts, layers, groups)."""
-    reducing = reduction.sum(axis=1)[:, : len(REDUCING)]  # (prompts, reducing groups)
-    by_layer = reduction.sum(axis=2)  # (prompts, layers), net
-
-    def estimated(statistic, array: np.ndarray) -> dict:
-        return {"estimate": statistics.estimate(statistic, [array]), "n": len(array)}
-
-    def on_shares(combine) -> dict:
-        def statistic(means):  # (resamples, reducing groups)
-            return combine(share(means, means.sum(axis=-1, keepdims=True)))
-
-        return estimated(statistic, reducing)
-
-    def late_share(means):  # (resamples, layers)
-        return share(means[:, first:].sum(axis=1), means.sum(axis=1))
-
-    layers = by_layer.shape[1]
-    first = layers - layers // 3
-    return [
-        row(
-            "dampened-neurons-minority",
-            f"The dampened {behaviour.adjective} neurons carry a minority of the reduction "
-            "(gross share of TP-)",
-            **on_shares(lambda shares: shares[:, REDUCING.index("TP-")]),
-            criterion="< 0.5",
-            paper=0.318,
-        ),
-        row(
-            "four-groups-contribute",
-            "All four groups contribute to the reduction (smallest gross share)",
-            **on_shares(lambda shares: shares.min(axis=-1)),
-            criterion="> 0.05",
-            paper=0.0699,  # AP+
-        ),
-        row(
-            "late-layers",
-            "The reduction lies in the last third of the layers (share of the net reduction in "
-            f"layers {first} to {layers - 1}; the largest is in layer "
-            f"{by_layer.mean(axis=0).argmax()})",
-            **estimated(late_share, by_layer),
-            criterion="> 0.5",
-        ),
-    ]
-
-
-def claims_on_neurons(neurons: pd.DataFrame, behaviour: Behaviour, confidence: float) -> list[dict]:
-    """Test what single neurons do; the intervals take neurons as drawn independently."""
-    top = neurons.nlargest(TOP, "cosine")
-
-    def fraction(flags: pd.Series) -> dict:
-        return {"estimate": wilson(int(flags.sum()), len(flags), confidence), "n": len(flags)}
-
-    return [
-        row(
-            "many-increase-behaviour",
-            f"Many neurons increase {behaviour.name} after tuning (fraction with a negative "
-            "reduction)",
-            **fraction(neurons["reduction"] < 0),
-            criterion="> 0.25",
-            paper=1 - 0.5849,
-            interval_over="neurons",
-        ),
-        row(
-            "top-neurons-negative-before",
-            f"Most of the {len(top)} most {behaviour.adjective} neurons are negatively "
-            "activated before tuning (fraction)",
-            **fraction(top["activation_base"] < 0),
-            criterion="> 0.5",
-            paper=1 - 36 / 128,  # of the 128 most toxic neurons of GPT-2-medium
-            interval_over="neurons",
-        ),
-        row(
-            "top-neurons-negative-after",
-            f"Most of the {len(top)} most {behaviour.adjective} neurons are negatively "
-            "activated after tuning (fraction)",
-            **fraction(top["activation_tuned"] < 0),
-            criterion="> 0.5",
-            interval_over="neurons",
-        ),
-    ]
-
-
 def _tested(effects: Effects | Nearness, state: str, names: list[str], **options) -> dict:
     """Return the `estimate` of effect shares and its COUNTS; None where the study lacks one."""
     missing = effects.missing(state, names)
@@ -261,8 +188,11 @@ if __name__ == "__main__":
         scores=snakemake.input.scores,
         fidelity=snakemake.input.fidelity,
         reductions=snakemake.input.reductions,
+        nulls=snakemake.input.nulls,
         neurons=snakemake.input.neurons,
-        table=snakemake.output.table,
+        table=snakemake.output.claims,
+        null_table=snakemake.output.nulls,
+        power_table=snakemake.output.power,
         states=snakemake.params.states,
         read=snakemake.params.read,
         claims=snakemake.params.claims,

@@ -77,8 +77,8 @@ if __name__ == "__main__":
     tabulate_rankings(
         fidelity=snakemake.input.fidelity,
         units=snakemake.input.units,
-        table=snakemake.output.table,
-        curves=snakemake.output.curves,
+        table=snakemake.output.rankings,
+        curves=snakemake.output.ranking_curves,
         ranked=snakemake.params.ranked,
         statistics=Statistics(**snakemake.params.statistics),
     )

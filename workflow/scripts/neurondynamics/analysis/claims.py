@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
+from statistics import NormalDist
+
+import numpy as np
+
 from neurondynamics.analysis.statistics import Estimate
+
+ENDS_OF_CLAIM = ("statistic", "low", "high")
+TOLD = (
+    "claim",
+    "judged_by",
+    "statement",
+    "criterion",
+    *ENDS_OF_CLAIM,
+    "interval_over",
+    "n",
+    "holds",
+)
 
 
 def decide(estimate: Estimate, criterion: str) -> str:
@@ -15,6 +33,34 @@ def decide(estimate: Estimate, criterion: str) -> str:
         ">=": (low >= bound, high < bound),
     }[sign]
     return "yes" if meets else "no" if misses else "undecided"
+
+
+ORDER = ("no", "undecided", "yes")
+
+
+def worst(verdicts: Iterable[str]) -> str:
+    """Return the one of some verdicts that says least for a claim."""
+    return min(verdicts, key=ORDER.index)
+
+
+def power(claim: Mapping, confidence: float) -> dict:
+    """Return how many prompts or neurons would decide a claim, a `row`, if all else stayed.
+
+    `variance` is that of one of them, from the interval's width, as of a normal distribution; the
+    distance from the statistic to the interval's end on the side of the bound falls with the root
+    of the number. `n_needed` is `n` where the claim is decided, and empty where the statistic is
+    at its bound, or unknown.
+    """
+    value, low, high = (np.nan if claim[name] is None else claim[name] for name in ENDS_OF_CLAIM)
+    bound = claim["criterion"].split()[1]
+    n, away = claim["n"], value - float(bound)
+    deviation = (high - low) / 2 / NormalDist().inv_cdf((1 + confidence) / 2)
+    end = value - low if away > 0 else high - value
+    needed = n if claim["holds"] in ("yes", "no") else np.nan
+    if claim["holds"] == "undecided" and away and np.isfinite(end):
+        needed = max(n, math.ceil(n * (end / abs(away)) ** 2))
+    told = {name: claim[name] for name in TOLD}
+    return {**told, "variance": n * deviation**2, "n_needed": needed}
 
 
 def row(
@@ -41,5 +87,6 @@ def row(
         "missing": missing,
         "paper": paper,
         "criterion": criterion,
+        "beyond_null": "",  # of those that have nulls, whether the statistic lies beyond each
         "holds": "not tested" if estimate is None else decide(estimate, criterion),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -69,3 +70,31 @@ def value_projections(
         bias = layer.bias(module).double().numpy()
         rows.append((values @ along, cosine, norms, float(bias @ along)))
     return ValueProjections(*(np.stack(column) for column in zip(*rows, strict=True)))
+
+
+class Projections(NamedTuple):
+    """Of every value vector v and direction w, in float64, (directions, layers, d_mlp)."""
+
+    projections: np.ndarray  # (v·w)/‖w‖
+    cosines: np.ndarray  # cos(v, w)
+
+
+def projections_along(folder: str | Path, directions: np.ndarray, dtype: str) -> Projections:
+    """Project a model's value vectors on directions, (directions, d_model).
+
+    The model is loaded as `value_projections` does. Raises ValueError if the directions have
+    another size than the model's residual stream.
+    """
+    model = load_model(folder, dtype, "cpu")
+    units = np.stack([unit(direction) for direction in directions])
+    written, turned = [], []
+    for layer in dissect(model).layers:
+        values = layer.value_vectors().double().numpy()  # (d_mlp, d_model)
+        if values.shape[1] != units.shape[1]:
+            raise ValueError(
+                f"the directions have {units.shape[1]} components, the model {values.shape[1]}"
+            )
+        norms = np.linalg.norm(values, axis=1)
+        written.append(units @ values.T)  # (directions, d_mlp)
+        turned.append(written[-1] / np.where(norms > 0, norms, 1.0))
+    return Projections(np.stack(written, 1), np.stack(turned, 1))

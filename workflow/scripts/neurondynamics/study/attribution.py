@@ -106,6 +106,14 @@ class Attribution(Stage):
             "new_tokens": self.config["generation"]["new_tokens"],
         }
 
+    def nulls(self) -> dict:
+        """Return how many draws there are of each null, and in which precision models are read."""
+        return {
+            "draws": self.config["attribution"]["nulls"],
+            "dtype": self.config["model"]["dtype"],
+            "seed": self.config["seed"],
+        }
+
     def gradients(self) -> dict:
         """Return on how many analysis prompts, and at how many points between the models, the
         gradients of units are taken."""
@@ -193,7 +201,18 @@ def _gradients(config: dict, **_) -> float:
     return PROCESS + 2 * model.weights + pass_back + weight + 4 * 4 * LOGITS_OF_GRADIENTS
 
 
+def _nulls(config: dict, **_) -> float:
+    """One model, what every direction says of every neuron, and a layer of all prompts."""
+    model, draws = model_of(config), config["attribution"]["nulls"]
+    neurons = model.layers * model.neurons
+    of_prompts = config["prompts"]["analysis"]["number"]
+    sums = 2 * draws * of_prompts * model.layers * 9 * 8
+    layer = 8 * of_prompts * model.neurons * 8
+    return PROCESS + model.weights + 5 * draws * neurons * 8 + sums + layer
+
+
 MEMORY = {
+    "measure_nulls": _nulls,
     "measure_gradients": _gradients,
     "measure_change": _changing,
     "attribute_heads": _attributing,
@@ -246,6 +265,7 @@ def work_of_attribution(config: dict, name: str) -> Iterator[Work]:
             "trained": (1 + stated["points"]) * tokens,
         }
         yield Work("measure_gradients", tuned, **passes, models=2)
+    yield Work("measure_nulls", tuned, models=2, stores=2)
     yield Work("project_layers", tuned, models=2, stores=len(STATES))
     yield Work("decode_neurons", tuned)
     yield Work("tabulate_weights", tuned, models=2)

@@ -147,6 +147,8 @@ TABLES = (
     Table("layers", None),
     Table("interventions", "interventions next to tuning"),
     Table("claims", "the paper's claims"),
+    Table("power", "prompts that claims need"),
+    Table("nulls", "claims where there is nothing to find"),
     Table("decoded_neurons", "tokens of value vectors"),
     Table("controls", "interventions next to their controls"),
     Table("categories", "interventions by category of prompt"),
