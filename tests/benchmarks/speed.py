@@ -177,11 +177,18 @@ def print_kinds(lm, tuned, units: Units, items: list[Item], new_tokens: int) -> 
         return counted(lambda: continue_batch(stage, some, items, new_tokens, range(len(items))))
 
     print(f"one intervention, {len(prompts)} texts read, {len(items)} continued")
+    spent: dict[str, dict[str, tuple[float, float]]] = {}
     for kind, measure in (("fidelity", read), ("generation", write)):
         shared = measure({})
         for name, plan in plans.items():
             flop, seconds = (a - b for a, b in zip(measure({name: plan}), shared, strict=True))
+            spent.setdefault(name, {})[kind] = flop, seconds
             print(f"{kind:10s} {name:10s} {flop / 1e12:7.3f} TFLOP {seconds:7.2f} s")
+    for name, of_kind in spent.items():
+        flop, seconds = (
+            of_kind["fidelity"][i] / sum(both[i] for both in of_kind.values()) for i in (0, 1)
+        )
+        print(f"fidelity of both, {name:10s} {flop:.2f} by operations, {seconds:.2f} by seconds")
 
 
 def main() -> None:

@@ -125,7 +125,7 @@ def test_a_small_model_goes_without_what_it_is_too_small_for(
     assert config["attribution"]["ablated"] == min(200, number)
     assert config["directions"]["svd"]["number"] == min(128, number)
     of = {name: list(one["interventions"]) for name, one in config["experiments"].items()}
-    assert of.keys() == DEFAULT["experiments"].keys()
+    assert of.keys() == DEFAULT["experiments"].keys() | {"rankings"}
     tops = [f"top-{top}" for top in (1, 10, 100, 1000, 10000) if top <= number]
     assert of["cumulative"] == [*tops, "top-all"]
     # of one sign there may be a quarter

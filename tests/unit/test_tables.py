@@ -491,6 +491,7 @@ def claims_of(study, states=STATES, by_kl=False, **changes):
         states=states,
         read=states,
         claims=CLAIMS | changes,
+        own_claims={},
         scorers=["first"],
         behaviour=TOXICITY,
         statistics=STATISTICS,

@@ -22,11 +22,12 @@ import logging
 
 import numpy as np
 import pandas as pd
-from neurondynamics.analysis.claims import power, row
+from neurondynamics.analysis.claims import power, row, tested
 from neurondynamics.analysis.effects import Effects, read_effects, read_experiments
 from neurondynamics.analysis.fidelity import Nearness
 from neurondynamics.analysis.group_claims import claims_on_groups, claims_on_neurons
 from neurondynamics.analysis.nulls import read_nulls
+from neurondynamics.analysis.own_claims import claims_on_units
 from neurondynamics.analysis.reductions import read_reductions
 from neurondynamics.analysis.statistics import Estimate, Statistics
 from neurondynamics.data.tables import read_parquet, write_csv
@@ -40,7 +41,6 @@ PAPER_ABLATION = (0.453 - 0.319) / DROP  # the best, 2000 positively activated n
 PAPER_PATCH = (0.453 - 0.335) / DROP  # 0.482
 OF_PAIR = ("base_weights", "tuned_weights")
 KL_SHARE = "kl_share"  # what claims are judged by beside scores
-COUNTS = ("n", "missing")  # prompts or neurons that an interval is over, and those left out
 PAPER_KEYS = (0.555 - 0.208) / DROP  # x5, the largest: 1.416; its code may have scaled repeatedly
 
 
@@ -57,6 +57,7 @@ def check_claims(
     states: dict[str, str],
     read: dict[str, str],
     claims: dict,
+    own_claims: dict[str, list[str]],
     scorers: list[str],
     behaviour: Behaviour,
     statistics: Statistics,
@@ -66,7 +67,8 @@ def check_claims(
 
     `scores` and `fidelity`: parquet files, any number per experiment; `states` and `read`: the
     model state of each experiment of which there are scores, and of which there is fidelity;
-    `claims`: the interventions that a claim is about, with the keys of `claims_on_interventions`;
+    `claims`: the interventions that a claim is about, with the keys of `claims_on_interventions`,
+    and `own_claims` with those of `claims_on_units`;
     `scorers`: those by which they are tested, and `behaviour`: after which claims are worded;
     `reductions`, `nulls` and `neurons`: the results of the attribution.
     """
@@ -83,8 +85,10 @@ def check_claims(
         *claims_on_groups(own_text, against, behaviour, statistics),
         *claims_on_neurons(found, against, behaviour, statistics.confidence),
     ]
+    ours = [claims_on_units(judge, name, own_claims) for name, judge in judges.items()]
     rows = [one for same_claim in zip(*judged, strict=True) for one in same_claim]
     rows += [one for one, _ in held]
+    rows += [one for same_claim in zip(*ours, strict=True) for one in same_claim]
     for one in rows:
         logger.info("%s: %s", one["claim"], one["holds"])
     write_csv(table, pd.DataFrame(rows))
@@ -111,7 +115,7 @@ def claims_on_interventions(
     """
 
     def on_base(names: list[str]) -> dict:
-        return _tested(effects, "base", names, combine=lambda shares: shares.max(axis=-1))
+        return tested(effects, "base", names, combine=lambda shares: shares.max(axis=-1))
 
     best, undone = most_undone(effects, restoring)
     rows = [
@@ -161,7 +165,7 @@ def most_undone(effects: Effects | Nearness, restoring: list[str]) -> tuple[str,
     The interval is widened for the number of scalings; there is none where one of them is missing.
     """
     widened = 1 - (1 - effects.statistics.confidence) / max(1, len(restoring))
-    kept = {name: _tested(effects, "tuned", [name], confidence=widened) for name in restoring}
+    kept = {name: tested(effects, "tuned", [name], confidence=widened) for name in restoring}
     if not kept or any(one["estimate"] is None for one in kept.values()):
         return "the best scaling", {"estimate": None}
 
@@ -171,16 +175,6 @@ def most_undone(effects: Effects | Nearness, restoring: list[str]) -> tuple[str,
 
     best = max(kept, key=lambda name: np.nan_to_num(undone(name).value, nan=-np.inf))
     return best, kept[best] | {"estimate": undone(best)}
-
-
-def _tested(effects: Effects | Nearness, state: str, names: list[str], **options) -> dict:
-    """Return the `estimate` of effect shares and its COUNTS; None where the study lacks one."""
-    missing = effects.missing(state, names)
-    if missing or not names:
-        logger.warning("not tested: the study lacks %s", ", ".join(missing) or "the interventions")
-        return {"estimate": None}
-    counts = dict(zip(COUNTS, effects.counts(state, names), strict=True))
-    return {"estimate": effects.estimate(state, names, **options), **counts}
 
 
 if __name__ == "__main__":
@@ -196,6 +190,7 @@ if __name__ == "__main__":
         states=snakemake.params.states,
         read=snakemake.params.read,
         claims=snakemake.params.claims,
+        own_claims=snakemake.params.own_claims,
         scorers=snakemake.params.scorers,
         behaviour=Behaviour(**snakemake.params.behaviour),
         statistics=Statistics(**snakemake.params.statistics),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from statistics import NormalDist
+from typing import Protocol
 
 import numpy as np
 
 from neurondynamics.analysis.statistics import Estimate
+
+logger = logging.getLogger(__name__)
 
 ENDS_OF_CLAIM = ("statistic", "low", "high")
 TOLD = (
@@ -21,6 +25,19 @@ TOLD = (
     "n",
     "holds",
 )
+
+
+class Judge(Protocol):
+    """A measure of how much of a tuning interventions bring: `Effects` of a scorer, `Nearness`."""
+
+    def missing(self, state: str, names: list[str]) -> list[str]:
+        """Return what is missing of interventions on a state."""
+
+    def counts(self, state: str, names: list[str]) -> tuple[int, int]:
+        """Return over how many prompts `estimate` is, and how many are left out."""
+
+    def estimate(self, state: str, names: list[str], **options) -> Estimate:
+        """Estimate shares of the tuning."""
 
 
 def decide(estimate: Estimate, criterion: str) -> str:
@@ -61,6 +78,17 @@ def power(claim: Mapping, confidence: float) -> dict:
         needed = max(n, math.ceil(n * (end / abs(away)) ** 2))
     told = {name: claim[name] for name in TOLD}
     return {**told, "variance": n * deviation**2, "n_needed": needed}
+
+
+def tested(judge: Judge, state: str, names: list[str], **options) -> dict:
+    """Return the `estimate` of shares of interventions on a state, and over how many prompts it is,
+    `n` and `missing`; None where the study lacks what it needs."""
+    missing = judge.missing(state, names)
+    if missing or not names:
+        logger.warning("not tested: the study lacks %s", ", ".join(missing) or "the interventions")
+        return {"estimate": None}
+    counts = dict(zip(("n", "missing"), judge.counts(state, names), strict=True))
+    return {"estimate": judge.estimate(state, names, **options), **counts}
 
 
 def row(

@@ -24,7 +24,7 @@ from neurondynamics.study import (
     sources,
     tuning,
 )
-from neurondynamics.study.interventions import BEHAVIOUR, measures_of
+from neurondynamics.study.interventions import is_search
 from neurondynamics.study.loader import parse, read_text
 from neurondynamics.study.merging import merged
 from neurondynamics.study.schema import mistakes, read_schema
@@ -151,7 +151,7 @@ def _names_of_claims(config: dict, layers: list[dict]) -> Iterator[str]:
     One that a later layer has dropped is told in claims.csv, as not tested.
     """
     experiments = [one for layer in layers for one in (layer.get("experiments") or {}).values()]
-    experiments = [one for one in experiments if one and BEHAVIOUR in measures_of(one)]
+    experiments = [one for one in experiments if one and not is_search(one)]
     there = {name: None for one in experiments for name in one.get("interventions") or {}}
     for key, named in config["claims"].items():
         for index, name in enumerate(named if isinstance(named, list) else [named]):

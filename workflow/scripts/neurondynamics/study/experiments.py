@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from snakemake.exceptions import WorkflowError
 
+from neurondynamics.study.claims import named_claims
 from neurondynamics.study.interventions import (
     BEHAVIOUR,
     DAMAGE,
@@ -81,7 +82,7 @@ class Experiments(Stage):
         return {
             **self.judged("behaviour"),
             "read": self.states("fidelity"),
-            "claims": self.config["claims"],
+            **named_claims(self.config, self.states()),
             "scorers": self.scorers,
         }
 

@@ -146,7 +146,7 @@ TABLES = (
     Table("groups", "groups of neurons"),
     Table("layers", None),
     Table("interventions", "interventions next to tuning"),
-    Table("claims", "the paper's claims"),
+    Table("claims", "claims: the paper's, and ours"),
     Table("power", "prompts that claims need"),
     Table("nulls", "claims where there is nothing to find"),
     Table("decoded_neurons", "tokens of value vectors"),
