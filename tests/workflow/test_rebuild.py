@@ -25,7 +25,7 @@ ATTRIBUTION = {
     "decode_neurons",
     "summarize_groups",
     *("attribute_direction", "summarize_direction", "tabulate_directions"),
-    "tabulate_sources",
+    *("tabulate_sources", "tabulate_group_categories"),
     "tabulate_weights",
     *("decompose_shift", "tabulate_account", "tabulate_rankings"),
 }
@@ -106,6 +106,7 @@ def test_a_changed_result_is_noticed(study):
     with open(store, "ab") as file:
         file.write(b"\0")
     read = {"summarize_groups", "tabulate_directions", "tabulate_sources", "check_claims"}
+    read |= {"tabulate_group_categories"}
     assert study.planned() == read | {"draw_group_shares", "draw_reduction_sources"}
 
 
@@ -247,7 +248,7 @@ def test_statistics_rerun_no_generation(study):
     assert study.planned() == {
         "project_layers",
         *("summarize_groups", "summarize_direction", "tabulate_directions"),
-        "tabulate_sources",
+        *("tabulate_sources", "tabulate_group_categories"),
         *("decompose_shift", "tabulate_account", "draw_account"),
         *("tabulate_rankings", "draw_rankings"),
         "draw_group_shares",

@@ -41,6 +41,8 @@ COLUMNS = {
     "categories": "category n experiment intervention scorer state negative_sentiment "
     "negative_sentiment_low negative_sentiment_high "
     "effect_share effect_share_low effect_share_high",
+    "group_categories": "category n group share_gross share_gross_low share_gross_high null_value "
+    "null_low null_high difference difference_low difference_high others_difference",
     "sources": "group part reduction reduction_low reduction_high share_group share_net",
     "weights": "parameter module layer size norm change relative_change effective_rank full_rank",
     "account": "part layer n direct causal_alone causal_alone_low causal_alone_high causal_without "

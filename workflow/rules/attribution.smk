@@ -370,6 +370,31 @@ rule tabulate_sources:
         "../scripts/attribution/tabulate_sources.py"
 
 
+rule tabulate_group_categories:
+    """Tabulate the shares of groups by category of prompt, beside random directions and others."""
+    input:
+        reductions="results/{model}/{tuned}/prompt_reductions.h5",
+        nulls="results/{model}/{tuned}/nulls.h5",
+        prompts="results/{model}/base/prompts/analysis.jsonl",
+    output:
+        table=in_report("group_categories"),
+    log:
+        "logs/{model}/{tuned}/tabulate_group_categories.log",
+    benchmark:
+        "benchmarks/{model}/{tuned}/tabulate_group_categories.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of("tabulate_group_categories"),
+        runtime=10,
+    params:
+        statistics=attribution.statistics(),
+        code=code_digest("attribution/tabulate_group_categories"),
+    script:
+        "../scripts/attribution/tabulate_group_categories.py"
+
+
 rule decompose_shift:
     """Split the shift of the final residual stream into what each layer adds to it."""
     input:

@@ -152,6 +152,7 @@ TABLES = (
     Table("decoded_neurons", "tokens of value vectors"),
     Table("controls", "interventions next to their controls"),
     Table("categories", "interventions by category of prompt"),
+    Table("group_categories", "groups by category of prompt"),
     Table("sources", "sources of the reduction"),
     Table("weights", "changes of the weights"),
     Table("residual_shift", "shift of the residual stream", caption="residual_shift_table"),
