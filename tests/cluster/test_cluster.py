@@ -21,7 +21,7 @@ IMPATIENT = {  # the profile spares a controller that others use; this one is ou
 CANCELLED = 2  # jobs, at random moments
 GPU_RULES = {
     *("sample_continuations", "tune_model", "extract_features", "run_experiment"),
-    *("capture_base_activations", "capture_activations", "measure_change", "measure_gradients"),
+    *("capture_base_activations", "capture_activations", "measure_change"),
 }
 FIRST_SHARDS = {"sample_continuations", "capture_base_activations"}  # they need prompts alone
 LOCAL_RULES = {"fetch_model", "fetch_dataset", "fetch_scorer"}

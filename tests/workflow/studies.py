@@ -303,6 +303,9 @@ def configuration(inputs: Path) -> dict:
             "anti": "patch-AN-",
             "both": "patch-both",
             "restoring": ["scale-keys"],
+            "activations": "top-10",
+            "back": "weights",
+            **dict.fromkeys(("weights", "attention", "mlp")),  # of the default study's
         },
     }
 

@@ -8,7 +8,7 @@ def test_estimate_counts_the_jobs_that_are_planned(untouched):
     printed = untouched.run("estimate", "--quiet", "all")
     planned = Counter(job.rule for job in untouched.plan())
     rows = re.findall(r"^ *(\w+) +(\d+) +[\d.]+ +\d+ ", printed, re.MULTILINE)
-    assert len(rows) == 21
+    assert len(rows) == 23
     for rule, jobs in rows:
         assert planned[rule] == int(jobs), rule
     # it leaves nothing but its log and its benchmark
