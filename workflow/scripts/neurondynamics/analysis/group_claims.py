@@ -111,6 +111,7 @@ def claims_on_neurons(
     of_top = f"Most of the {len(top)} most {behaviour.adjective} neurons are negatively activated"
     claims = {
         "many-increase-behaviour": (
+            "increasing",
             f"Many neurons increase {behaviour.name} after tuning (fraction with a negative "
             "reduction)",
             neurons["reduction"] < 0,
@@ -118,24 +119,25 @@ def claims_on_neurons(
             1 - 0.5849,
         ),
         "top-neurons-negative-before": (
+            "negative_before",
             f"{of_top} before tuning (fraction)",
             top["activation_base"] < 0,
             "> 0.5",
             1 - 36 / 128,  # of the 128 most toxic neurons of GPT-2-medium
         ),
         "top-neurons-negative-after": (
+            "negative_after",
             f"{of_top} after tuning (fraction)",
             top["activation_tuned"] < 0,
             "> 0.5",
             None,
         ),
     }
-    each = zip(claims.items(), FRACTIONS, strict=True)
-    for place, ((claim, (statement, flags, criterion, paper)), _) in enumerate(each):
+    for claim, (fraction, statement, flags, criterion, paper) in claims.items():
         estimate = wilson(int(flags.sum()), len(flags), confidence)
         about = []
         for kind, null in nulls.items():
-            of_draws = null.fractions[:, place]
+            of_draws = null.fractions[:, FRACTIONS.index(fraction)]
             value = estimate.value - of_draws.mean()
             ends = estimate.low - of_draws.max(), estimate.high - of_draws.min()
             about.append(_null(kind, of_draws, Estimate(value, *ends), criterion))
