@@ -7,8 +7,9 @@ import pandas as pd
 import plain
 import pytest
 import torch
-from measure_gradients import MODULES, in_rows, units_of
+from measure_gradients import in_rows, units_of
 from neurondynamics.interventions.transplant import Transplant, transplanted
+from neurondynamics.limits import MODULES_OF
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.gradients import (
     Batch,
@@ -169,7 +170,7 @@ def test_weights_of_units_are_those_that_a_transplant_moves(family):
     table = units_of(base, tuned)
     assert table["module"].unique().tolist() == ["mlp", "attention", "key_values"]
     for kind, (layer, unit) in UNITS.items():
-        at = (MODULES[kind], layer, unit)
+        at = (MODULES_OF[kind], layer, unit)
         row = table.set_index(["module", "layer", "unit"]).loc[at]
         moved = transplanted(base, tuned, Transplant(**{kind: [(layer, unit)]}))
         pairs = zip(base.parameters(), moved.parameters(), strict=True)

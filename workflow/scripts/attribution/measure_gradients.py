@@ -17,7 +17,7 @@ import torch
 from neurondynamics.data.draws import drawn
 from neurondynamics.data.store import ActivationStore, common_to
 from neurondynamics.data.tables import write_parquet
-from neurondynamics.limits import GRADIENT_TEXTS
+from neurondynamics.limits import GRADIENT_TEXTS, MODULES_OF
 from neurondynamics.lm.anatomy import dissect
 from neurondynamics.lm.encoding import encode_prompts
 from neurondynamics.lm.generation import sorted_batches
@@ -35,8 +35,6 @@ from neurondynamics.runtime import progress
 from transformers import PreTrainedModel
 
 logger = logging.getLogger("measure_gradients")
-
-MODULES = {"neurons": "mlp", "heads": "attention", "key_values": "key_values"}
 
 
 def measure_gradients(
@@ -70,8 +68,8 @@ def measure_gradients(
     pairs = list(zip(read, [continuations[i] for i in rows], strict=True))
     base, followed = reading.load(base_model), reading.load(tuned_model)
     table, batches = units_of(base, followed), batches_of(pairs, followed)
-    patched, kl = of_patches(base, followed, batches)
-    table["gradient_patch"] = in_rows(patched) / len(pairs)
+    written, kl = of_patches(base, followed, batches)
+    table["gradient_patch"] = in_rows(written) / len(pairs)
     del base  # so that no more than two models are held
     moved = OfUnits.zeros(dissect(followed))
     for place, weight in zip(*np.polynomial.legendre.leggauss(points), strict=True):
@@ -81,8 +79,9 @@ def measure_gradients(
         moved = OfUnits(*(a + weight / 2 * b for a, b in zip(moved, found, strict=True)))
         del between
     table["gradient_transplant"] = in_rows(moved) / len(pairs)
-    for name in ("gradient_patch", "gradient_transplant"):
-        if np.isinf(table[name]).any() or table.loc[table["module"] == "mlp", name].isna().any():
+    patched = table["module"] != MODULES_OF["key_values"]
+    for name, there in (("gradient_patch", patched), ("gradient_transplant", slice(None))):
+        if not np.isfinite(table.loc[there, name]).all():
             raise ValueError(f"{name}: gradients are NaN or infinite; set model.dtype to float32")
         logger.info("%s: %.4g nats per token in all", name, table[name].sum())
     logger.info("between the models lie %.4g nats per token", kl / len(pairs))
@@ -102,7 +101,7 @@ def units_of(base: PreTrainedModel, tuned: PreTrainedModel) -> pd.DataFrame:
     moved, held = (sum_over_weights(anatomy, each) for each in (squared, torch.ones_like))
     places = [
         pd.DataFrame(np.ndindex(*numbers.shape), columns=["layer", "unit"], dtype="int32").assign(
-            module=MODULES[kind]
+            module=MODULES_OF[kind]
         )
         for kind, numbers in held._asdict().items()
     ]

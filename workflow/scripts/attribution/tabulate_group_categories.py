@@ -19,10 +19,9 @@ from neurondynamics.analysis.group_claims import against
 from neurondynamics.analysis.nulls import read_nulls
 from neurondynamics.analysis.reductions import read_reductions
 from neurondynamics.analysis.statistics import Estimate, Statistics, share
-from neurondynamics.data.prompts import read_prompts
+from neurondynamics.data.prompts import UNCATEGORISED, read_prompts
 from neurondynamics.data.tables import write_csv
 
-UNCATEGORISED = "(none)"
 RANDOM = "random_direction"
 OF_NULL = ("null_value", "null_low", "null_high")
 DIFFERENCE = ("difference", "difference_low", "difference_high")

@@ -11,13 +11,12 @@ if __name__ == "__main__":
 import pandas as pd
 from neurondynamics.analysis.effects import parse_control, read_effects
 from neurondynamics.analysis.statistics import Statistics
-from neurondynamics.data.prompts import read_prompts
+from neurondynamics.data.prompts import UNCATEGORISED, read_prompts
 from neurondynamics.data.tables import write_csv
 from neurondynamics.study.behaviour import Behaviour
 
 COLUMNS = """category n missing n_paired experiment intervention scorer state
     score score_low score_high effect_share effect_share_low effect_share_high"""
-UNCATEGORISED = "(none)"
 
 
 def tabulate_categories(

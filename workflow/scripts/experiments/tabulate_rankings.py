@@ -13,13 +13,12 @@ if __name__ == "__main__":
 import numpy as np
 import pandas as pd
 from neurondynamics.analysis.rankings import Ranked, areas_of, curve_of, in_wide, summary
-from neurondynamics.analysis.statistics import ENDS, Statistics
+from neurondynamics.analysis.statistics import Statistics
 from neurondynamics.data.tables import read_parquet, read_shards, write_csv
+from neurondynamics.limits import MODULES_OF
 
-KINDS = {"neurons": "mlp", "heads": "attention", "key_values": "key_values"}
 OF = {"neurons": ["mlp"], "heads": ["attention"], "all": ["mlp", "attention"]}
-OF |= {"blocks": list(KINDS.values())}
-SHARES = [f"kl_share{end}" for end in ENDS]
+OF |= {"blocks": list(MODULES_OF.values())}
 NAMES = ["operation", "of", "by"]
 WHOLE = ["units_50", "units_80", "units_greatest"]
 
@@ -67,8 +66,8 @@ def moved_units(
     modules that these are, both (names,)."""
     edited = measured.drop_duplicates("intervention").set_index("intervention").loc[names]
     each = counted.groupby("module")["parameters"].agg(["first", "sum"])
-    weights = sum(edited[kind] * each.loc[module, "first"] for kind, module in KINDS.items())
-    return edited[list(KINDS)].sum(axis=1).to_numpy(), (
+    weights = sum(edited[kind] * each.loc[module, "first"] for kind, module in MODULES_OF.items())
+    return edited[list(MODULES_OF)].sum(axis=1).to_numpy(), (
         weights / each.loc[modules, "sum"].sum()
     ).to_numpy()
 

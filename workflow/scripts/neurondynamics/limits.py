@@ -22,6 +22,8 @@ OF_NEURONS = {
 }
 NO_COSINE = "heads have no cosine; rank them by reduction or change"
 NO_KEY_VALUES = "blocks have key/value heads, which only a transplant moves; patch `all`"
+# of the kinds of units, the modules that tables name them by
+MODULES_OF = {"neurons": "mlp", "heads": "attention", "key_values": "key_values"}
 OF_GRADIENTS = ("weight_change", "gradient_transplant", "gradient_patch")  # of every unit
 
 

@@ -21,6 +21,9 @@ from neurondynamics.data.texts import read_rows
 logger = logging.getLogger(__name__)
 
 
+UNCATEGORISED = "(none)"  # what tables call the category of prompts that have none
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A text, the place it was read from (`dataset:file:line`) and its category, if any."""
